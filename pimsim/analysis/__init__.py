@@ -1,0 +1,1 @@
+"""What it means: energy, legality, baselines; reads only records and configuration."""

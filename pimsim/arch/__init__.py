@@ -1,0 +1,1 @@
+"""What the hardware is: configuration models and the DRAM standard resolved to integers."""

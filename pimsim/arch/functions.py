@@ -1,0 +1,145 @@
+"""What the functions of the ASIC cost: passes over a vector, counted from their algorithms.
+
+A function is a list of passes. A pass reads each element once, applies ``adds`` additions and ``multiplies``
+multiplications to it, and may reduce the vector to a scalar; the next pass needs its result. Two organisations:
+
+* ``shared``: every addition and multiplication of an element occupies one of the adders and multipliers for a cycle, so a
+  pass takes ``max(ceil(n * adds / adders), ceil(n * multiplies / multipliers))`` cycles.
+* ``pipelined``: a lane per multiplier (per adder, where a pass only adds) runs through the whole pass, one element per cycle
+  and lane, so a pass takes ``ceil(n / lanes)`` cycles.
+
+Both add the latency of the chain of dependent operations, and of the adder tree where a pass reduces. The unit is pipelined:
+an independent call (the next head of a softmax) may start as soon as the elements of this one have entered, that is after the
+sum of its passes' cycles; its own passes then fill the slots that this call's latency leaves. The functional back end evaluates the same algorithms with the same numbers of terms and steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+from pimsim.arch.system import AsicConfig, AsicFunctions
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a vector: operations per element, and the longest chain of dependent operations."""
+
+    adds: int
+    multiplies: int
+    chain_adds: int
+    chain_multiplies: int
+    reduces: bool = False
+    scalar: bool = False
+    """Works on one element, whatever the length."""
+
+
+@dataclass(frozen=True)
+class FunctionCost:
+    """ASIC cycles of one call."""
+
+    busy: int
+    """Cycles until the unit can start the next call."""
+    latency: int
+    """Cycles until the result is complete; at least ``busy``."""
+    adds: int
+    multiplies: int
+
+
+def _exp(functions: AsicFunctions) -> Pass:
+    """exp(x): k = round(x log2 e) by the add-magic trick, r = x - k ln 2, Taylor in r (Horner), exponent += k."""
+    terms = functions.exp_taylor_terms
+    return Pass(adds=2 + (terms - 1), multiplies=2 + (terms - 1), chain_adds=2 + (terms - 1), chain_multiplies=2 + (terms - 1))
+
+
+def _reciprocal(functions: AsicFunctions) -> Pass:
+    """1/d: linear seed 48/17 - 32/17 d, then Newton x <- x (2 - d x): two multiplications and an addition per step."""
+    steps = functions.reciprocal_newton_steps
+    return Pass(adds=1 + steps, multiplies=1 + 2 * steps, chain_adds=1 + steps, chain_multiplies=1 + 2 * steps)
+
+
+def _rsqrt(functions: AsicFunctions) -> Pass:
+    """1/sqrt(v): integer seed, then Newton y <- y (1.5 - 0.5 v y y): three multiplications and an addition per step."""
+    steps = functions.rsqrt_newton_steps
+    return Pass(adds=1 + steps, multiplies=1 + 3 * steps, chain_adds=1 + steps, chain_multiplies=1 + 3 * steps)
+
+
+def _join(*passes: Pass, reduces: bool = False, scalar: bool = False, adds: int = 0, multiplies: int = 0) -> Pass:
+    """One pass that does several in a chain, with extra operations at its ends."""
+    return Pass(
+        adds=sum(p.adds for p in passes) + adds,
+        multiplies=sum(p.multiplies for p in passes) + multiplies,
+        chain_adds=sum(p.chain_adds for p in passes) + adds,
+        chain_multiplies=sum(p.chain_multiplies for p in passes) + multiplies,
+        reduces=reduces,
+        scalar=scalar,
+    )
+
+
+def passes(function: str, functions: AsicFunctions) -> tuple[Pass, ...]:
+    """The passes of a function.
+
+    Raises:
+        KeyError: the function is unknown.
+    """
+    return _PASSES[function](functions)
+
+
+def _layernorm(f: AsicFunctions) -> tuple[Pass, ...]:
+    sums = Pass(adds=2, multiplies=1, chain_adds=1, chain_multiplies=1, reduces=True)  # sum x and sum x^2 together
+    statistics = _join(_rsqrt(f), adds=1, multiplies=3, scalar=True)  # mean, E[x^2] - mean^2, 1/sqrt
+    scale = Pass(adds=2, multiplies=2, chain_adds=2, chain_multiplies=2)  # (x - mean) rstd gamma + beta
+    return sums, statistics, scale
+
+
+def _softmax(f: AsicFunctions) -> tuple[Pass, ...]:
+    maximum = Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True)
+    exponentials = _join(_exp(f), adds=2, reduces=True)  # subtract the maximum; sum
+    return maximum, exponentials, _join(_reciprocal(f), scalar=True)  # the factor 1/sum goes to `scale`
+
+
+def _gelu(f: AsicFunctions) -> tuple[Pass, ...]:
+    # x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form of GELU through one exp and one reciprocal
+    return (_join(_exp(f), _reciprocal(f), adds=2, multiplies=4),)
+
+
+_ADD = (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0),)
+
+_PASSES = {
+    "add": lambda f: _ADD,  # residual, bias, partial sum
+    "scale": lambda f: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),
+    "layernorm": _layernorm,
+    "softmax": _softmax,
+    "gelu": _gelu,
+    "argmax": lambda f: (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True),),
+}
+
+FUNCTIONS = tuple(_PASSES)
+"""Names of all functions of the ASIC."""
+
+
+def cost(function: str, length: int, asic: AsicConfig) -> FunctionCost:
+    """ASIC cycles of one call over ``length`` elements (formula in the module docstring)."""
+    spans = [_pass_cycles(p, length, asic) for p in passes(function, asic.functions)]
+    latency = sum(busy + depth for busy, depth in spans)
+    n = [1 if p.scalar else length for p in passes(function, asic.functions)]
+    return FunctionCost(
+        busy=sum(busy for busy, _ in spans),
+        latency=latency,
+        adds=sum(p.adds * k for p, k in zip(passes(function, asic.functions), n, strict=True)),
+        multiplies=sum(p.multiplies * k for p, k in zip(passes(function, asic.functions), n, strict=True)),
+    )
+
+
+def _pass_cycles(p: Pass, length: int, asic: AsicConfig) -> tuple[int, int]:
+    """(cycles in which elements enter, cycles that the last element still needs)."""
+    n = 1 if p.scalar else length
+    lanes = asic.multipliers if p.multiplies else asic.adders
+    if asic.function_units == "shared":
+        busy = max(ceil(n * p.adds / asic.adders), ceil(n * p.multiplies / asic.multipliers))
+    else:
+        busy = ceil(n / lanes)
+    depth = asic.adder_latency * p.chain_adds + asic.multiplier_latency * p.chain_multiplies
+    if p.reduces:
+        depth += asic.adder_latency * ceil(log2(max(2, min(n, lanes))))
+    return busy, max(0, depth - 1)

@@ -1,0 +1,326 @@
+"""Loading of architectures, workloads and DRAM standards: YAML, overrides, validation and checks across fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pimsim import catalog
+from pimsim.arch.dram import DramConfig
+from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.errors import ConfigError, did_you_mean
+from pimsim.model import TRUST_WORDS, Documented, Model
+from pimsim.workload.config import WorkloadConfig
+from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
+
+M = TypeVar("M", bound=Model)
+PREFIXES = ("arch", "workload")
+"""First parts of an override path on the command line."""
+
+COMMAND_LINE = "assumed: --set on the command line"
+"""Source of a number that was overridden."""
+
+_NOT_CONTENT = {"sources", "description"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part of a configuration comes from: the part, and ``"<trust>: <origin>"``."""
+
+    path: FieldPath
+    text: str
+    declared_at: FieldPath
+    """The field path of the entry itself."""
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[M]):
+    """A validated configuration and where each of its values is written."""
+
+    value: M
+    tree: Tree
+    path: Path
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The resolved configuration as plain data, defaults filled in, without sources and descriptions."""
+        return dict(_content(self.value, self.value.model_dump(mode="json")))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content in hexadecimal; the same for every way to write the same configuration."""
+        return hashlib.sha256(json.dumps(self.content, separators=(",", ":")).encode()).hexdigest()
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Every entry of every ``sources`` mapping, with its path from the top."""
+        return tuple(_sources(self.value, ()))
+
+    @cached_property
+    def numbers(self) -> tuple[FieldPath, ...]:
+        """Path of every number that is written in a file or on the command line."""
+        return tuple(path for path in _numbers(self.tree.data, ()))
+
+    def source_of(self, path: FieldPath) -> str | None:
+        """Where the value at ``path`` comes from, or None if nothing says so.
+
+        The entry with the longest matching path counts. An entry of a base file says nothing about a value that the
+        file on top of it has replaced.
+        """
+        if self.tree.position(path).file.startswith("--set "):
+            return COMMAND_LINE
+        rank = self._rank(path)
+        matching = [
+            source
+            for source in self.sources
+            if path[: len(source.path)] == source.path and self._rank(source.declared_at) <= rank
+        ]
+        return max(matching, key=lambda source: len(source.path)).text if matching else None
+
+    def _rank(self, path: FieldPath) -> int:
+        """How deep in the chain of bases a value is written; 0 is the file that was asked for."""
+        return self._ranks.get(self.tree.position(path).file, 0)
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {str(file): rank for rank, file in enumerate(self.tree.files)}
+
+
+def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[ArchConfig]:
+    """The architecture in a file or of a shipped name, checked by `check_arch`.
+
+    Raises:
+        UnknownName: there is no such architecture.
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _load("arch", ArchConfig, name_or_path, overrides, prefix="arch")
+    check_arch(loaded)
+    return loaded
+
+
+def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[WorkloadConfig]:
+    """The workload in a file or of a shipped name.
+
+    Raises:
+        UnknownName: there is no such workload.
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _load("workload", WorkloadConfig, name_or_path, overrides, prefix="workload")
+    check_sources(loaded)
+    return loaded
+
+
+def load_dram(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[DramConfig]:
+    """The DRAM standard in a file or of a shipped name, its expressions checked.
+
+    Raises:
+        UnknownName: there is no such DRAM standard.
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _load("dram", DramConfig, name_or_path, overrides, prefix="dram")
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value, ())
+    return loaded
+
+
+def split_overrides(options: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Texts such as ``arch.dram.channels=16`` by their first part, each as (path, value).
+
+    >>> split_overrides(["arch.dram.channels=16"])
+    {'arch': [('dram.channels', '16')], 'workload': []}
+
+    Raises:
+        ConfigError: there is no ``=``, or the first part is not ``arch`` or ``workload``.
+    """
+    split: dict[str, list[tuple[str, str]]] = {prefix: [] for prefix in PREFIXES}
+    for option in options:
+        path, equals, value = option.partition("=")
+        prefix, _, rest = path.strip().partition(".")
+        if not equals:
+            raise ConfigError("must be path=value, such as arch.dram.channels=16", file=f"--set {option}")
+        if prefix not in split:
+            raise ConfigError(
+                f"the path must start with {' or '.join(f'{each}.' for each in PREFIXES)}, not {prefix!r}"
+                f"{did_you_mean(prefix, PREFIXES)}",
+                file=f"--set {option}",
+            )
+        if not rest:
+            raise ConfigError(f"the path must name a field, such as {prefix}.name", file=f"--set {option}")
+        split[prefix].append((rest, value))
+    return split
+
+
+def check_arch(loaded: Loaded[ArchConfig]) -> None:
+    """Check what must hold between fields of an architecture.
+
+    Raises:
+        ConfigError: a timing rule, command or expression names something that does not exist, a row of weights does
+            not fit the MAC units, or an entry of ``sources`` is malformed.
+    """
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    _check_pim(loaded.tree, loaded.value)
+
+
+def check_sources(loaded: Loaded[M]) -> None:
+    """Check that every ``sources`` entry has a trust word and is about a field that exists.
+
+    Raises:
+        ConfigError: an entry is malformed or names no field.
+    """
+    data = loaded.value.model_dump(mode="json")
+    for source in loaded.sources:
+        _check_path(loaded.tree, data, source)
+        trust, colon, origin = source.text.partition(":")
+        if trust not in TRUST_WORDS or not colon or not origin.strip():
+            raise loaded.tree.error(
+                f"must be '<trust>: <origin>' with a trust word of {', '.join(TRUST_WORDS)}, not {source.text!r}"
+                f"{did_you_mean(trust, TRUST_WORDS)}",
+                source.declared_at,
+            )
+
+
+def unsourced(loaded: Loaded[M]) -> list[str]:
+    """Dotted path of every number that is written down and that no ``sources`` entry covers."""
+    return [dotted(path) for path in loaded.numbers if loaded.source_of(path) is None]
+
+
+def _load(
+    kind: str, model: type[M], name_or_path: str | Path, overrides: Iterable[tuple[str, str]], *, prefix: str
+) -> Loaded[M]:
+    path = catalog.find(kind, name_or_path)
+    tree = apply_overrides(load_tree(path), overrides, model=model, prefix=prefix)
+    return Loaded(validate(tree, model), tree, path)
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def _check_dram(tree: Tree, dram: DramConfig, at: FieldPath) -> None:
+    """Resolve once; errors, whose paths start with ``dram``, get their place in the file."""
+    try:
+        dram.resolve()
+    except ConfigError as error:
+        if error.file is not None:
+            raise
+        raise tree.error(error.message, (*at, *_path_in(tree, error.path, at))) from None
+
+
+def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
+    parts: list[str | int] = []
+    for part in text.removeprefix("dram").strip(".").split("."):
+        index = (*at, *parts, int(part)) if part.isdecimal() else None
+        parts.append(int(part) if index is not None and index in tree.positions else part)
+    return tuple(parts)
+
+
+def _check_pim(tree: Tree, arch: ArchConfig) -> None:
+    pim, dram = arch.pim, arch.dram
+    weight_bytes = FORMAT_BYTES[pim.format]
+    if pim.multipliers * weight_bytes != dram.burst_bytes:
+        fitting = dram.burst_bytes / weight_bytes
+        raise tree.error(
+            f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "
+            f"so that one column access feeds every multiplier, not {pim.multipliers}",
+            ("pim", "multipliers"),
+        )
+    if pim.global_buffer_bytes % dram.burst_bytes:
+        raise tree.error(
+            f"must be a multiple of dram.burst_bytes, which is {dram.burst_bytes}, not {pim.global_buffer_bytes}",
+            ("pim", "global_buffer_bytes"),
+        )
+    registers = dram.register_files.get("accumulator", pim.accumulators)
+    if pim.accumulators != registers:
+        raise tree.error(
+            f"must be dram.register_files.accumulator, which is {registers}, not {pim.accumulators}",
+            ("pim", "accumulators"),
+        )
+
+
+def _check_path(tree: Tree, data: Any, source: Source) -> None:
+    """Walk the path of an entry through the resolved configuration."""
+    for depth, part in enumerate(source.path):
+        inner = dict(_below(data))
+        if part not in inner:
+            fields = [str(key) for key in inner if isinstance(data, dict) and key != "sources"]
+            known = f"one of {', '.join(fields)}" if fields else "a field"
+            message = f"must be about {known}, not {dotted(source.path[depth:])!r}{did_you_mean(str(part), fields)}"
+            raise tree.error(message, source.declared_at)
+        data = inner[part]
+
+
+# ----------------------------------------------------------------------------------------------------------- walking
+
+
+def _sections(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Documented]]:
+    """Every section with a ``sources`` field, outermost first."""
+    if isinstance(value, Documented):
+        yield path, value
+    for key, inner in _below(value):
+        yield from _sections(inner, (*path, key))
+
+
+def _below(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, Model):
+        yield from ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+
+
+def _sources(value: Model, path: FieldPath) -> Iterator[Source]:
+    for at, section in _sections(value, path):
+        for key, text in section.sources.items():
+            yield Source((*at, *_parts(section, key)), text, (*at, "sources", key))
+
+
+def _parts(section: Any, key: str) -> FieldPath:
+    """The parts of a dotted path; a part is an index where the value around it is a list."""
+    parts: list[str | int] = []
+    here = section
+    for part in key.split("."):
+        step = int(part) if isinstance(here, list | tuple) and part.isdecimal() else part
+        parts.append(step)
+        here = dict(_below(here)).get(step)
+    return tuple(parts)
+
+
+def _numbers(data: Any, path: FieldPath) -> Iterator[FieldPath]:
+    if isinstance(data, int | float) and not isinstance(data, bool):
+        yield path
+    elif isinstance(data, dict | list):
+        for key, inner in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _numbers(inner, (*path, key))
+
+
+def _content(value: Any, data: Any) -> Any:
+    """Plain data of a model without the fields that are only documentation."""
+    if isinstance(value, Model):
+        fields = [name for name in type(value).model_fields if name not in _NOT_CONTENT]
+        return {name: _content(getattr(value, name), data[name]) for name in fields}
+    if isinstance(value, dict):
+        return {key: _content(value[key], data[key]) for key in data}
+    if isinstance(value, list | tuple):
+        return [_content(inner, data[index]) for index, inner in enumerate(value)]
+    return data
+
+
+__all__ = [
+    "COMMAND_LINE",
+    "PREFIXES",
+    "Loaded",
+    "Source",
+    "check_arch",
+    "check_sources",
+    "load_arch",
+    "load_dram",
+    "load_workload",
+    "split_overrides",
+    "unsourced",
+]

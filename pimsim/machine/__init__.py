@@ -1,0 +1,1 @@
+"""When: calendar, channel, controller ASIC and the two engines."""

@@ -1,0 +1,74 @@
+"""The event kernel: the only place that knows SimPy.
+
+Units are processes; what they exchange are `Token`s. Time is an integer number of memory ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import simpy
+
+from pimsim.errors import Deadlock
+
+Process = Generator[Any, Any, None]
+
+
+class Token:
+    """Something that several producers signal and anybody may wait for; it is there when the last producer has signalled."""
+
+    def __init__(self, kernel: Kernel, name: str, kind: str, producers: int) -> None:
+        self.name, self.kind = name, kind
+        self.time = 0
+        self._left = producers
+        self._event = simpy.Event(kernel.env)
+
+    @property
+    def pending(self) -> simpy.Event | None:
+        """The event to wait for, or None if the token is there already."""
+        return None if self._event.triggered else self._event
+
+    def signal(self, now: int) -> None:
+        """One producer is done."""
+        self._left -= 1
+        self.time = max(self.time, now)
+        if self._left == 0:
+            self._event.succeed()
+
+
+class Kernel:
+    """Runs processes until all are finished."""
+
+    def __init__(self) -> None:
+        self.env = simpy.Environment()
+        self._waiting: dict[str, Callable[[], str]] = {}
+
+    @property
+    def now(self) -> int:
+        """Current tick."""
+        return int(self.env.now)
+
+    def start(self, name: str, process: Process, state: Callable[[], str]) -> None:
+        """Add a unit; ``state`` says what it is waiting for, should the simulation get stuck."""
+        self._waiting[name] = state
+        finished = self.env.process(process)
+        finished.callbacks.append(lambda _: self._waiting.pop(name))  # type: ignore[union-attr]
+
+    def until(self, tick: int) -> simpy.Event:
+        """An event at a tick that is not in the past."""
+        return self.env.timeout(tick - self.now)
+
+    def at(self, tick: int, action: Callable[[], None]) -> None:
+        """Carry out an action at a tick."""
+        self.env.timeout(tick - self.now).callbacks.append(lambda _: action())  # type: ignore[union-attr]
+
+    def run(self) -> None:
+        """Run until every unit is finished.
+
+        Raises:
+            Deadlock: nothing can happen any more but units still wait.
+        """
+        self.env.run()
+        if self._waiting:
+            raise Deadlock("; ".join(f"{name} waits {state()}" for name, state in sorted(self._waiting.items())))

@@ -1,0 +1,178 @@
+"""The reference engine: SimPy processes that issue one command at a time. Slow, plain, and the measure of the fast one."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
+from pimsim.machine.asic import AsicClock, AsicCosts
+from pimsim.machine.books import Books
+from pimsim.machine.channel import ChannelCore
+from pimsim.machine.kernel import Kernel, Process, Token
+from pimsim.program.isa import Placed, Step, command_column, command_where, expand
+from pimsim.trace.totals import RunTotals
+
+TraceRow = tuple[int, int, str, tuple[int, ...], int, int]
+
+
+class _Live:
+    """A block in flight: its tokens, and who still has to pass through it."""
+
+    def __init__(self, placed: Placed, units: int, tokens: dict[str, Token], ends_pass: bool) -> None:
+        self.placed, self.tokens, self.ends_pass = placed, tokens, ends_pass
+        self.left = units
+        self.ends = [0] * len(placed.block.ops)
+
+
+class ReferenceEngine:
+    """Runs a program; `run` may be called once."""
+
+    def __init__(self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False, start_order: Iterable[int] | None = None) -> None:
+        self.arch, self.spec = arch, spec
+        self.kernel = Kernel()
+        self.clock = AsicClock(arch)
+        self.costs = AsicCosts(arch.asic)
+        self.books = Books()
+        self.cores = [ChannelCore(spec) for _ in range(spec.channels)]
+        self.trace: list[TraceRow] | None = [] if trace else None
+        for core in self.cores:
+            core.log = [] if trace else None
+        self._order = list(start_order) if start_order is not None else list(range(spec.channels + 1))
+        self._live: deque[_Live] = deque()
+        self._first = 0
+        self._latest: dict[str, Token] = {}
+        self._asic_cycles: Counter[tuple[str, int]] = Counter()
+        self._asic_waits: Counter[str] = Counter()
+        self._doing = ["at the start"] * (spec.channels + 1)
+
+    def run(self, passes: Iterable[Iterable[Placed]]) -> RunTotals:
+        """Run all forward passes and return the totals."""
+        self._source = self._instantiate(passes)
+        for unit in self._order:
+            process = self._asic() if unit == self.spec.channels else self._channel(unit)
+            name = "asic" if unit == self.spec.channels else f"channel{unit}"
+            self.kernel.start(name, process, lambda unit=unit: self._doing[unit])  # type: ignore[misc]
+        self.kernel.run()
+        return self._close()
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _channel(self, channel: int) -> Process:
+        core = self.cores[channel]
+        commands, counts = self.spec.commands, self.spec.counts
+        for live in self._blocks():
+            before = core.refresh_commands.copy()
+            for step in live.placed.block.channels[channel]:
+                yield from self._await(channel, live, step)
+                ready, reason = self._ready(live, step)
+                core.wait(ready, reason)
+                last = ""
+                for run, k, row, _ in expand(step.items, live.placed.row_base):  # type: ignore[arg-type]
+                    core.issue(core.target(run.command, command_where(run, k, counts)), row, command_column(run, k))
+                    last = run.command
+                self._signal(live, step, core.base + commands[last].latency)
+                if core.base > self.kernel.now:
+                    yield self.kernel.until(core.base)
+            self.books.refresh_commands(live.placed.layer, core.refresh_commands - before)
+            self._leave(live)
+
+    def _asic(self) -> Process:
+        unit, free = self.spec.channels, 0
+        for live in self._blocks():
+            block = live.placed.block
+            for step in block.asic:
+                yield from self._await(unit, live, step)
+                ready, reason = self._ready(live, step)
+                start = max(free, self.clock.edge(ready))
+                if start > free:
+                    self._asic_waits[reason] += start - free
+                busy, latency = self.costs.step(step.items)  # type: ignore[arg-type]
+                free = start + busy
+                self._asic_cycles[block.ops[step.op].kind, live.placed.layer] += busy
+                self._signal(live, step, self.clock.tick(start + latency))
+                if self.clock.tick(free) > self.kernel.now:
+                    yield self.kernel.until(self.clock.tick(free))
+            self._leave(live)
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def _await(self, unit: int, live: _Live, step: Step) -> Iterator[object]:
+        for name in step.waits:
+            token = live.tokens.get(name)
+            if token is not None and (event := token.pending) is not None:
+                self._doing[unit] = f"for {name} in {live.placed.block.name} since tick {self.kernel.now}"
+                yield event
+
+    def _ready(self, live: _Live, step: Step) -> tuple[int, str]:
+        ready, reason = 0, ""
+        for name in step.waits:
+            token = live.tokens.get(name)
+            if token is not None and token.time > ready:
+                ready, reason = token.time, f"wait {token.kind}"
+        return ready, reason
+
+    def _signal(self, live: _Live, step: Step, tick: int) -> None:
+        live.ends[step.op] = max(live.ends[step.op], tick)
+        for name in step.signals:
+            token = live.tokens[name]
+            self.kernel.at(tick, lambda token=token: token.signal(tick))  # type: ignore[misc]
+
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def _instantiate(self, passes: Iterable[Iterable[Placed]]) -> Iterator[_Live]:
+        for placed_blocks in passes:
+            waiting: Placed | None = None
+            for placed in placed_blocks:
+                if waiting is not None:
+                    yield self._make_live(waiting, ends_pass=False)
+                waiting = placed
+            if waiting is not None:
+                yield self._make_live(waiting, ends_pass=True)
+
+    def _make_live(self, placed: Placed, *, ends_pass: bool) -> _Live:
+        block = placed.block
+        tokens = {name: self._latest[name] for name in block.carried if name in self._latest}
+        producers: Counter[str] = Counter()
+        kinds: dict[str, str] = {}
+        for stream in block.streams:
+            for step in stream:
+                for name in step.signals:
+                    producers[name] += 1
+                    kinds[name] = block.ops[step.op].kind
+        for name, n in producers.items():
+            tokens[name] = self._latest[name] = Token(self.kernel, name, kinds[name], n)
+        return _Live(placed, len(block.streams), tokens, ends_pass)
+
+    def _blocks(self) -> Iterator[_Live]:
+        """Blocks in order for one unit; made when the first unit gets there, dropped when the last one has left."""
+        index = 0
+        while True:
+            if index - self._first == len(self._live):
+                live = next(self._source, None)
+                if live is None:
+                    return
+                self._live.append(live)
+            yield self._live[index - self._first]
+            index += 1
+
+    def _leave(self, live: _Live) -> None:
+        live.left -= 1
+        while self._live and self._live[0].left == 0:
+            done = self._live.popleft()
+            self._first += 1
+            self.books.block_done(done.placed.block, done.placed.layer, done.ends)
+            if done.ends_pass:
+                self.books.pass_done()
+                self.books.flush()
+
+    def _close(self) -> RunTotals:
+        totals = self.books.close()
+        for channel, core in enumerate(self.cores):
+            self.books.channel(channel, core.spent, core.base)
+            totals.row_open_ticks += core.open_ticks
+            if self.trace is not None and core.log is not None:
+                self.trace += [(tick, channel, command, where, row, column) for tick, command, where, row, column in core.log]
+        self.books.asic(self.clock, self._asic_cycles, self._asic_waits)
+        return totals

@@ -1,0 +1,1 @@
+"""Decisions: layout, tiling, and the lowering of operations to commands."""

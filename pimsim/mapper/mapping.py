@@ -1,0 +1,290 @@
+"""Mapping a decoder onto a PIM machine: layouts, SRAM map, and the program of every forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.errors import CapacityExceeded
+from pimsim.mapper.builder import BlockBuilder, Part, Result
+from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, WeightLayout
+from pimsim.mapper.lower.ops import LayerLowering
+from pimsim.mapper.lower.pim import PimLowering
+from pimsim.mapper.sram import SramMap
+from pimsim.program.isa import Block, Placed
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import WorkloadGraph
+from pimsim.workload.ops import Embedding, Linear, OpNode
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes on the data pins of all channels over the whole run."""
+
+    bytes: int
+    bytes_without_pim: int
+    """All weights and the KV cache read, and the cache written, in every pass; vectors stay in the processor."""
+
+
+class Mapping:
+    """The recorded decisions, and the program that follows from them."""
+
+    def __init__(self, workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> None:
+        """Raises: CapacityExceeded, if weights and KV cache do not fit the DRAM or a buffer does not fit the SRAM."""
+        self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
+        element = FORMAT_BYTES[arch.pim.format]
+        self.shape = Shape(
+            channels=spec.channels,
+            banks=spec.banks_per_channel,
+            columns=spec.columns,
+            lanes=spec.burst_bytes // element,
+            buffer=arch.pim.global_buffer_bytes // element,
+        )
+        self.passes = workload.prompt_tokens + workload.generate_tokens - 1
+        self.pim = PimLowering(spec, self.shape, arch.pim.accumulators)
+        self._layers = graph.layers()
+        self._place_tensors()
+        self._map_sram(element)
+        self._attention = lru_cache(maxsize=4)(self._attention_block)
+
+    # -- decisions ------------------------------------------------------------------------------------------------
+
+    def _place_tensors(self) -> None:
+        """Give every tensor its rows; all decoder blocks look the same, ``layer_rows`` apart."""
+        shape, model = self.shape, self.workload.model
+        row = 0
+        self.layouts: dict[str, Any] = {}
+        for op in self._layers[0]:
+            if isinstance(op, Linear):
+                self.layouts[_short(op)] = layout = WeightLayout(shape, op.d_in, op.d_out, row)
+                row += layout.rows
+        d_head = model.d_model // model.heads
+        if d_head > shape.buffer:
+            raise CapacityExceeded(
+                f"pim.global_buffer_bytes must hold the query of one head: {d_head} elements, not {shape.buffer}"
+            )
+        self.layouts["keys"] = keys = KeyLayout(shape, model.heads, d_head, self.passes, row)
+        row += keys.rows
+        self.layouts["values"] = values = ValueLayout(shape, model.heads, d_head, self.passes, row)
+        row += values.rows
+        self.layer_rows = row
+        row *= model.layers
+        if self.workload.embeddings:
+            for name, entries in (("token_table", model.vocabulary), ("position_table", model.context)):
+                self.layouts[name] = table = TableLayout(shape, entries, model.d_model, row)
+                row += table.rows
+        if self.workload.lm_head:
+            head = self.graph["final.lm_head"]
+            assert isinstance(head, Linear)
+            self.layouts["lm_head"] = layout = WeightLayout(shape, head.d_in, head.d_out, row)
+            row += layout.rows
+        self.rows_used = row
+        if row > self.spec.rows:
+            bank = self.spec.columns * self.spec.burst_bytes
+            total = bank * shape.banks * shape.channels
+            raise CapacityExceeded(
+                f"dram.rows must hold {self.workload.name} with a KV cache of {self.passes} tokens: {row} rows per bank "
+                f"({row * total / 2**30:.2f} GiB), not {self.spec.rows} ({self.spec.rows * total / 2**30:.2f} GiB)"
+            )
+
+    def _map_sram(self, element: int) -> None:
+        """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
+        model, shape = self.workload.model, self.shape
+        sram = SramMap(self.arch.asic.sram_bytes // element)
+        for name, length in (
+            ("x", model.d_model),
+            ("norm", model.d_model),
+            ("qkv", 3 * model.d_model),
+            ("values", model.d_model),
+            ("proj", model.d_model),
+            ("down", model.d_model),
+            ("sums", model.heads),
+            ("token", 1),
+        ):
+            sram.add(name, self._padded(length))
+        if self.passes > self.layouts["values"].chunk_tokens:
+            sram.add("weighted0", self._padded(model.d_model))
+            sram.add("weighted1", self._padded(model.d_model))
+        self.score_pitch = shape.lanes * ceil(self.passes / shape.lanes)
+        self.score_pitch = max(self.score_pitch, shape.banks * ceil(self.passes / shape.banks))
+        feed_forward = {"up": self._padded(model.d_ff)}
+        linears = [layout for layout in self.layouts.values() if isinstance(layout, WeightLayout)]
+        widest = max((w.d_out for w in linears if len(w.chunks) > 1), default=0)
+        if widest:
+            feed_forward |= {"partial0": self._padded(widest), "partial1": self._padded(widest)}
+        free = sram.free
+        self.heads_per_pass = min(model.heads, free // self.score_pitch)
+        heads = max(1, self.heads_per_pass)
+        attention = {"scores": heads * self.score_pitch}
+        if widest:
+            attention |= {}
+        groups = [attention, feed_forward]
+        if self.workload.lm_head:
+            groups.append({"lm_head": self._padded(model.vocabulary)})
+        sram.overlay(*groups)
+        sram.check(self.workload.name, element)
+        self.sram = sram
+
+    def _padded(self, length: int) -> int:
+        """Whole groups of results and whole columns."""
+        unit = max(self.shape.banks, self.shape.lanes)
+        return unit * ceil(length / unit)
+
+    # -- program --------------------------------------------------------------------------------------------------
+
+    def program(self) -> Iterator[list[Placed]]:
+        """The blocks of each forward pass in turn; blocks that repeat are the same object."""
+        for context in range(1, self.passes + 1):
+            yield self.forward_pass(context)
+
+    def forward_pass(self, context: int) -> list[Placed]:
+        """The blocks of the pass in which attention sees ``context`` tokens."""
+        placed: list[Placed] = []
+        if self.workload.embeddings:
+            placed.append(Placed(self._embedding_block(context), 0, -1))
+        attention, rest = self._attention(context), self._feed_forward_block
+        for layer in range(self.workload.model.layers):
+            base = layer * self.layer_rows
+            placed += [
+                Placed(self._projection_block, base, layer),
+                Placed(attention, base, layer),
+                Placed(rest, base, layer),
+            ]
+        if self.workload.lm_head and context >= self.workload.prompt_tokens:
+            placed.append(Placed(self._head_block, 0, -1))
+        return placed
+
+    def traffic(self) -> Traffic:
+        """Bytes over the pins, with and without PIM; counted from the program."""
+        from pimsim.program.isa import count_commands
+
+        pins = {name for name, c in self.spec.commands.items() if c.data != "none"}
+        per_block: dict[int, tuple[Block, int]] = {}
+        total = without = 0
+        element = FORMAT_BYTES[self.arch.pim.format]
+        weights = self.graph.weights()
+        for context in range(1, self.passes + 1):
+            for placed in self.forward_pass(context):
+                entry = per_block.get(id(placed.block))
+                if entry is None:
+                    bursts = sum(
+                        n
+                        for stream in placed.block.channels
+                        for step in stream
+                        for name, n in count_commands(step.items).items()  # type: ignore[arg-type]
+                        if name in pins
+                    )
+                    entry = per_block[id(placed.block)] = (placed.block, bursts)
+                total += entry[1] * self.spec.burst_bytes
+            reads, writes = self.graph.cache_traffic(context)
+            without += (weights + reads + writes) * element
+            if len(per_block) > 64:
+                per_block.clear()
+        return Traffic(total, without)
+
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def _lowering(self, name: str, after: str, context: int = 1) -> LayerLowering:
+        builder = BlockBuilder(
+            name, self.shape.channels, serial=self.arch.dispatch == "serial", after=f"{after}.end" if after else ""
+        )
+        return LayerLowering(
+            builder, self.pim, self.sram, self.layouts, self.graph, context, self.heads_per_pass, self.score_pitch
+        )
+
+    def _carried(self, lowering: LayerLowering, name: str, buffer: str, token: str, width: int) -> None:
+        """A result of an earlier block."""
+        lowering.results[name] = Result(self.sram[buffer], (Part(0, width, token),))
+
+    def _split_layer(self) -> tuple[list[OpNode], list[OpNode], list[OpNode]]:
+        """Operations of a decoder block: before attention, attention (depends on the context), after it."""
+        layer = self._layers[0]
+        kinds = [op.kind for op in layer]
+        first, last = kinds.index("kv_write"), kinds.index("attention_values") + 1
+        return layer[:first], layer[first:last], layer[last:]
+
+    @property
+    def _projection_block(self) -> Block:
+        return self._cached("projection")
+
+    @property
+    def _feed_forward_block(self) -> Block:
+        return self._cached("feed_forward")
+
+    @property
+    def _head_block(self) -> Block:
+        return self._cached("head")
+
+    def _cached(self, name: str) -> Block:
+        blocks: dict[str, Block] = self.__dict__.setdefault("_blocks", {})
+        if name not in blocks:
+            blocks[name] = getattr(self, f"_make_{name}")()
+        return blocks[name]
+
+    def _make_projection(self) -> Block:
+        before, _, _ = self._split_layer()
+        b = self._lowering("projection", "feed_forward")
+        self._carried(b, before[0].inputs[0], "x", "x", self.workload.model.d_model)
+        for op in before:
+            b.lower(op)
+        return b.builder.build()
+
+    def _attention_block(self, context: int) -> Block:
+        before, attention, _ = self._split_layer()
+        b = self._lowering("attention", "projection", context)
+        qkv = before[-1]
+        assert isinstance(qkv, Linear)
+        self._carried(b, qkv.name, "qkv", f"{_short(qkv)}.part0", qkv.d_out)
+        for op in attention:
+            b.lower(op)
+        return b.builder.build()
+
+    def _make_feed_forward(self) -> Block:
+        before, attention, after = self._split_layer()
+        d = self.workload.model.d_model
+        b = self._lowering("feed_forward", "attention")
+        # the first LayerNorm of the layer has waited for the stream, so its token stands for both
+        self._carried(b, before[0].inputs[0], "x", _short(before[0]), d)
+        keys = self.layouts["keys"]
+        n, d_head = self.heads_per_pass, d // keys.heads
+        parts = tuple(
+            Part(h * d_head, min(h + n, keys.heads) * d_head, f"attended{i}") for i, h in enumerate(range(0, keys.heads, n))
+        )
+        b.results[attention[-1].name] = Result(self.sram["values"], parts)
+        for op in after:
+            b.lower(op)
+        return _renamed(b.builder.build(), _short(after[-1]), "x")
+
+    def _make_head(self) -> Block:
+        b = self._lowering("head", "feed_forward")
+        ops = self._layers[-2]
+        self._carried(b, ops[0].inputs[0], "x", "x", self.workload.model.d_model)
+        for op in ops:
+            b.lower(op)
+        return b.builder.build()
+
+    def _embedding_block(self, context: int) -> Block:
+        op = next(op for op in self.graph if isinstance(op, Embedding))
+        b = self._lowering("embedding", "")
+        b.lower(op)
+        return b.builder.build()
+
+
+def _short(op: OpNode) -> str:
+    return op.name.partition(".")[2]
+
+
+def _renamed(block: Block, old: str, new: str) -> Block:
+    """The block with one signalled token under another name, as later blocks know it."""
+    from dataclasses import replace
+
+    asic = tuple(
+        replace(step, signals=tuple(new if t == old else t for t in step.signals)) if old in step.signals else step
+        for step in block.asic
+    )
+    return Block(block.name, block.ops, block.channels, asic)

@@ -1,0 +1,1 @@
+"""The waist: a typed command program that machine, executor and verifier read."""

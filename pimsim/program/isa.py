@@ -1,0 +1,174 @@
+"""The command program: what each unit does, in which order, and what it waits for.
+
+A *stream* is the ordered list of `Step`s of one unit. A step waits for tokens, then carries out its items without
+waiting for anybody, then signals tokens when its last item is complete. Items of a channel are `Run`s of DRAM commands and
+`Repeat`s; items of the ASIC are `Compute`s. A `Block` holds one stream per unit; a program is a sequence of
+`Placed` blocks. Addresses are per channel: rows relative to the block's placement, SRAM addresses in elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Where = tuple[int, ...]
+"""One entry per address field of the DRAM (levels below the channel, then register files); -1 is "not addressed"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``count`` DRAM commands of one kind on consecutive columns of a row (or, with ``sweep``, on consecutive banks)."""
+
+    command: str
+    where: Where
+    row: int = -1
+    column: int = -1
+    count: int = 1
+    sweep: bool = False
+    """The k-th command addresses bank k of the channel, on the same row and column."""
+    lane: int = -1
+    """Element within the column that a masked write changes; -1 writes the whole column."""
+    buffer: int = -1
+    """Column of the global buffer that the first command writes (WR_GB) or multiplies with (MAC_AB); it advances with each."""
+    sram: int = -1
+    """ASIC SRAM element that the first command reads (writes to DRAM, buffer) or writes (reads); -1 moves no data."""
+    sram_step: int = 0
+    """SRAM elements from one command to the next."""
+    sram_channel: int = 0
+    """SRAM elements from one channel to the next, so that channels can share a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``count`` passes over ``body``; each pass moves rows by ``row_step`` and SRAM addresses by ``sram_step``."""
+
+    count: int
+    body: tuple[Item, ...]
+    row_step: int = 0
+    sram_step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """One function of the ASIC over ``length`` elements (`pimsim.arch.functions` says what each function does)."""
+
+    function: str
+    length: int
+    sources: tuple[int, ...] = ()
+    """SRAM elements at which the operands start."""
+    target: int = -1
+    """SRAM element at which the result starts."""
+    parameters: str = ""
+    """Name of the constants that it reads (bias, scale), relative to the layer."""
+
+
+Item = Run | Repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Items that a unit carries out without waiting, once all tokens in ``waits`` are there."""
+
+    op: int
+    """Index into `Block.ops`: which operation this step belongs to."""
+    items: tuple[Item, ...] | tuple[Compute, ...]
+    waits: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+
+
+Stream = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operation of the workload, for attribution: its kind and its name within the layer."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One stream per unit; a token that nobody signals inside the block comes from an earlier block."""
+
+    name: str
+    ops: tuple[Op, ...]
+    channels: tuple[Stream, ...]
+    """One stream per channel; channels that do the same share one object."""
+    asic: Stream
+    carried: tuple[str, ...] = field(init=False)
+    """Tokens that come from earlier blocks."""
+    order: tuple[tuple[int, int], ...] = field(init=False)
+    """A topological order of all steps as (stream, step); stream ``len(channels)`` is the ASIC's."""
+
+    def __post_init__(self) -> None:
+        from pimsim.program.order import schedule
+
+        order, carried = schedule(self)
+        object.__setattr__(self, "order", order)
+        object.__setattr__(self, "carried", carried)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams, the channels' first, the ASIC's last."""
+        return (*self.channels, self.asic)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A block at its place in memory: rows of the block are relative to ``row_base``."""
+
+    block: Block
+    row_base: int
+    layer: int
+    """Decoder block that it belongs to, or -1."""
+
+
+def expand(items: tuple[Item, ...], row_base: int = 0, sram_base: int = 0) -> Iterator[tuple[Run, int, int, int]]:
+    """Every single command of ``items`` as (run, index within the run, row, SRAM base), in program order.
+
+    ``row`` is absolute (-1 where the command has none); the command's own address is `command_address`.
+    """
+    for item in items:
+        if isinstance(item, Repeat):
+            for i in range(item.count):
+                yield from expand(item.body, row_base + i * item.row_step, sram_base + i * item.sram_step)
+        else:
+            row = item.row + row_base if item.row >= 0 else -1
+            for k in range(item.count):
+                yield item, k, row, sram_base
+
+
+def command_column(run: Run, k: int) -> int:
+    """Column of the ``k``-th command of a run, or -1."""
+    return -1 if run.column < 0 else run.column if run.sweep else run.column + k
+
+
+def command_where(run: Run, k: int, counts: tuple[int, ...]) -> Where:
+    """Address of the ``k``-th command of a run; ``counts`` are the sizes of the levels below the channel."""
+    if not run.sweep:
+        return run.where
+    return bank_where(k, counts) + run.where[len(counts) :]
+
+
+def bank_where(bank: int, counts: tuple[int, ...]) -> Where:
+    """Address of the bank with a flat index within its channel; the innermost level is the fastest.
+
+    >>> bank_where(6, (4, 4))
+    (1, 2)
+    """
+    indices: list[int] = []
+    for count in reversed(counts):
+        bank, index = divmod(bank, count)
+        indices.append(index)
+    return tuple(reversed(indices))
+
+
+def count_commands(items: tuple[Item, ...]) -> dict[str, int]:
+    """How many commands of each kind the items hold."""
+    totals: dict[str, int] = {}
+    for item in items:
+        inner = count_commands(item.body) if isinstance(item, Repeat) else {item.command: 1}
+        for name, n in inner.items():
+            totals[name] = totals.get(name, 0) + n * item.count
+    return totals

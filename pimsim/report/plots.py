@@ -1,0 +1,104 @@
+"""Figures of a run. matplotlib is loaded when a figure is drawn, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pimsim.report.si import percent, si
+from pimsim.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TIME, ENERGY, MUTED = "#2f6f9f", "#c8702a", "#666666"
+"""Colours of time, of energy and of text beside the data."""
+
+SMALLEST = 0.005
+"""Bars below this share are summed up as one."""
+
+WIDTH = 9.0
+"""Width of a figure in inches."""
+
+Bar = tuple[str, float]
+"""Label and value."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars of one figure part: values in ``unit``."""
+
+    bars: Sequence[Bar]
+    unit: str
+    color: str
+    title: str
+
+
+def plot_breakdown(result: Result) -> Figure:
+    """Two panels: time by operation and energy by component."""
+    times = [(name, op.seconds) for name, op in result.ops.items() if op.seconds > 0]
+    joules = list(result.energy.by_component.items())
+    left = Panel(times, "s", TIME, f"time, {si(result.time.seconds, 's')} in all")
+    figure = _panels(left, Panel(joules, "J", ENERGY, _energy_title(result)))
+    _title(figure, result, f"{si(result.tokens.seconds_per_token, 's')} per token")
+    return figure
+
+
+def plot_energy(result: Result) -> Figure:
+    """Two panels: energy by component and energy by operation."""
+    components = list(result.energy.by_component.items())
+    ops = list(result.energy.by_op.items())
+    left = Panel(components, "J", ENERGY, _energy_title(result))
+    figure = _panels(left, Panel(ops, "J", ENERGY, "by operation"))
+    _title(figure, result, f"{si(result.energy.average_watts, 'W')} on average")
+    return figure
+
+
+def _energy_title(result: Result) -> str:
+    missing = ", ".join(dict.fromkeys(text.split(":")[0] for text in result.energy.uncosted))
+    return f"energy, {si(result.energy.joules, 'J')} in all" + (f"\n(without {missing})" if missing else "")
+
+
+def _panels(*panels: Panel) -> Figure:
+    """Panels side by side, bars equally thick."""
+    from matplotlib.figure import Figure
+
+    rows = max(3, *(len(_fold(panel.bars)) for panel in panels))
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        _draw(axes, panel, rows)
+    return figure
+
+
+def _title(figure: Figure, result: Result, figures: str) -> None:
+    figure.suptitle(f"{result.workload.name} on {result.arch.name}: {figures}", fontsize=11)
+
+
+def _fold(bars: Sequence[Bar]) -> list[Bar]:
+    """Bars in falling order; those below `SMALLEST` of the sum as one, zeros left out."""
+    total = sum(value for _, value in bars)
+    large = sorted((bar for bar in bars if bar[1] >= SMALLEST * total and bar[1] > 0), key=lambda bar: -bar[1])
+    small = [bar for bar in bars if 0 < bar[1] < SMALLEST * total]
+    return [*large, *([(f"{len(small)} more", sum(value for _, value in small))] if len(small) > 1 else small)]
+
+
+def _draw(axes: Axes, panel: Panel, rows: int) -> None:
+    """Horizontal bars, each labelled with its value and share, in an axis with room for ``rows`` of them."""
+    folded = _fold(panel.bars)
+    total = sum(value for _, value in folded) or 1.0
+    labels = [label.replace("_", " ") for label, _ in folded]
+    values = [value for _, value in folded]
+    drawn = axes.barh(labels, values, color=panel.color, height=0.7)
+    notes = [f"{si(value, panel.unit)}  {percent(value / total)}" for value in values]
+    axes.bar_label(drawn, notes, padding=4, fontsize=8, color=MUTED)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_title(panel.title, fontsize=9, loc="left", color=MUTED)
+    axes.set_xlim(0, 1.5 * max(values, default=1.0))
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.set_xticks([])
+
+
+__all__ = ["plot_breakdown", "plot_energy"]

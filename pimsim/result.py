@@ -1,0 +1,407 @@
+"""What a run hands back: figures, attributed, with the manifest that says how they came about.
+
+`Result.to_json` has the shape that scripts read (schema ``pimsim.result/1``): keys are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pimsim
+from pimsim.analysis.baselines import Comparison, compare, load_baseline
+from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
+from pimsim.trace.totals import RunTotals
+from pimsim.workload.config import WorkloadConfig
+
+SCHEMA = "pimsim.result/1"
+"""Name and version of the JSON shape."""
+
+PACKAGES = ("networkx", "numpy", "pydantic", "pyyaml", "simpy")
+"""Packages whose versions a manifest records."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A configuration: its name and the hash of its resolved content."""
+
+    name: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Time:
+    """Length of the run."""
+
+    seconds: float
+    cycles: int | float
+    """Memory-clock cycles; whole unless commands take half clocks and the run ends on one."""
+    clock_hz: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What was generated, and how fast on average."""
+
+    prompt: int
+    generated: int
+    seconds_per_token: float
+    """Seconds of the whole run, the prompt included, over generated tokens."""
+    per_second: float | None
+    """Generated tokens per second; None for a run that takes no time."""
+
+
+@dataclass(frozen=True)
+class Dram:
+    """What the memory did, summed over channels."""
+
+    commands: dict[str, int]
+    row_hit_rate: float | None
+    """Column accesses that needed no activate over column accesses; None without column accesses."""
+    refreshes: int
+    bytes_read: int
+    """Bytes that left over the data pins."""
+    bytes_written: int
+    """Bytes that came in over the data pins."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Bytes over the data pins, and what the same workload would move if nothing were computed in memory."""
+
+    bytes: int
+    bytes_without_pim: int
+    reduction: float | None
+    """``bytes_without_pim / bytes``; None where nothing was moved."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How one unit spent the run."""
+
+    busy_seconds: float
+    busy_fraction: float
+    stalls: dict[str, float]
+    """Reason -> seconds, longest first."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """What one kind of operation cost."""
+
+    count: int
+    seconds: float
+    """Time by which it moved the end of the program; sums to the length of the run."""
+    share: float
+    """`seconds` over the length of the run."""
+    joules: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one decoder block cost."""
+
+    name: str
+    seconds: float
+    joules: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What the simulator itself needed."""
+
+    wall_seconds: float
+    commands: int
+    """DRAM commands of the run."""
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a result came about."""
+
+    version: str
+    commit: str | None
+    """Commit of pimsim, if it runs from a checkout."""
+    python: str
+    packages: dict[str, str]
+    command_line: list[str]
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one run; times in seconds, energies in joules."""
+
+    arch: Identity
+    workload: Identity
+    engine: str
+    time: Time
+    tokens: Tokens
+    energy: EnergyReport
+    dram: Dram
+    interface: Interface
+    units: dict[str, Unit]
+    ops: dict[str, Op]
+    """Kinds in order of falling time."""
+    layers: list[Layer]
+    baselines: dict[str, Comparison]
+    simulation: Simulation
+    manifest: Manifest
+    functional: dict[str, Any] | None = field(default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""
+        plain = asdict(self)
+        for cut in ("by_op", "by_layer"):
+            del plain["energy"][cut]
+        energy_figures = {key: plain["energy"][key] for key in ("joules", "by_component", "average_watts", "uncosted")}
+        ordered = {key: plain[key] for key in _ORDER}
+        finite: dict[str, Any] = _finite({"schema": SCHEMA, **ordered, "energy": energy_figures})
+        return finite
+
+    def figures(self) -> dict[str, int | float | None]:
+        """The headline figures as flat columns, as a sweep stores them."""
+        return {
+            "cycles": self.time.cycles,
+            "seconds": self.time.seconds,
+            "seconds_per_token": self.tokens.seconds_per_token,
+            "tokens_per_second": self.tokens.per_second,
+            "joules": self.energy.joules,
+            "joules_per_token": self.energy.joules / self.tokens.generated,
+            "average_watts": self.energy.average_watts,
+            "row_hit_rate": self.dram.row_hit_rate,
+            "refreshes": self.dram.refreshes,
+            "commands": self.simulation.commands,
+            "interface_bytes": self.interface.bytes,
+            "interface_reduction": self.interface.reduction,
+            "wall_seconds": self.simulation.wall_seconds,
+        }
+
+
+_ORDER = (
+    "arch",
+    "workload",
+    "engine",
+    "time",
+    "tokens",
+    "energy",
+    "dram",
+    "interface",
+    "units",
+    "ops",
+    "layers",
+    "baselines",
+    "functional",
+    "simulation",
+    "manifest",
+)
+"""Order of the keys of the JSON form after ``schema``."""
+
+
+def build_result(
+    arch: ArchConfig,
+    arch_hash: str,
+    workload: WorkloadConfig,
+    workload_hash: str,
+    spec: DramSpec,
+    totals: RunTotals,
+    engine: str,
+    traffic: Mapping[str, int],
+    wall_seconds: float,
+    peak_memory_bytes: int,
+    baselines: Sequence[str],
+    command_line: Sequence[str],
+    functional: dict[str, Any] | None = None,
+) -> Result:
+    """Fold the counters of a run into a `Result`.
+
+    Args:
+        arch: the machine, and ``arch_hash`` the hash of its resolved configuration.
+        workload: the workload, and ``workload_hash`` likewise.
+        spec: ``arch.dram`` resolved.
+        totals: the counters.
+        engine: name of the engine that ran.
+        traffic: ``bytes`` that crossed the data pins and ``bytes_without_pim`` that it would be without PIM.
+        wall_seconds: time that the simulator took.
+        peak_memory_bytes: memory that the simulator took.
+        baselines: names of the baselines to compare with.
+        command_line: what the user typed.
+        functional: the report of the functional check, if one was made.
+
+    Raises:
+        UnknownName: a baseline is not known.
+    """
+    joules = energy(totals, arch, spec)
+    time = _time(totals, spec)
+    return Result(
+        arch=Identity(arch.name, arch_hash),
+        workload=Identity(workload.name, workload_hash),
+        engine=engine,
+        time=time,
+        tokens=_tokens(workload, time.seconds),
+        energy=joules,
+        dram=_dram(totals, spec),
+        interface=_interface(traffic),
+        units=_units(totals, spec),
+        ops=_ops(totals, joules, spec),
+        layers=_layers(totals, joules, spec),
+        baselines={name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in baselines},
+        simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
+        manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
+        functional=functional,
+    )
+
+
+def manifest(command_line: Sequence[str], hashes: Mapping[str, str]) -> Manifest:
+    """The versions that made a result, with what was typed and the hashes of what went in."""
+    return Manifest(
+        version=pimsim.__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        command_line=list(command_line),
+        hashes=dict(hashes),
+    )
+
+
+def _seconds(ticks: int, spec: DramSpec) -> float:
+    """Ticks in seconds, rounded once."""
+    return float(Fraction(ticks) * Fraction(repr(spec.tck_ps)) / (spec.ticks_per_clock * 10**12))
+
+
+def _time(totals: RunTotals, spec: DramSpec) -> Time:
+    cycles, half = divmod(totals.ticks, spec.ticks_per_clock)
+    return Time(
+        seconds=_seconds(totals.ticks, spec),
+        cycles=totals.ticks / spec.ticks_per_clock if half else cycles,
+        clock_hz=float(10**12 / Fraction(repr(spec.tck_ps))),
+    )
+
+
+def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
+    generated = workload.generate_tokens
+    return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
+
+
+def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
+    counts: Counter[str] = Counter()
+    for (_, _, name), count in totals.commands.items():
+        counts[name] += count
+    moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
+    return Dram(
+        commands={name: counts[name] for name in spec.commands if counts[name]},
+        row_hit_rate=_row_hit_rate(counts, spec),
+        refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
+        bytes_read=moved["read"] * spec.burst_bytes,
+        bytes_written=moved["write"] * spec.burst_bytes,
+    )
+
+
+def _row_hit_rate(counts: Mapping[str, int], spec: DramSpec) -> float | None:
+    """``1 - activates / column accesses``; a command counts once for each bank that it reaches."""
+    accesses = misses = 0
+    for name, count in counts.items():
+        command = spec.commands[name]
+        banks = count * banks_in_scope(command, spec)
+        accesses += banks if is_column_access(command) else 0
+        misses += banks if command.effect == "open" else 0
+    return max(0.0, 1 - misses / accesses) if accesses else None
+
+
+def _interface(traffic: Mapping[str, int]) -> Interface:
+    moved, without = traffic["bytes"], traffic["bytes_without_pim"]
+    return Interface(moved, without, without / moved if moved else None)
+
+
+def _units(totals: RunTotals, spec: DramSpec) -> dict[str, Unit]:
+    units = {}
+    for name in sorted({*totals.unit_busy, *totals.unit_stalls}, key=_natural):
+        busy, stalls = totals.unit_busy[name], totals.unit_stalls.get(name, Counter())
+        units[name] = Unit(
+            busy_seconds=_seconds(busy, spec),
+            busy_fraction=busy / totals.ticks if totals.ticks else 0.0,
+            stalls={reason: _seconds(ticks, spec) for reason, ticks in stalls.most_common()},
+        )
+    return units
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Sort key: ``channel2.mac`` before ``channel10.mac``, channels before the rest."""
+    head, _, tail = name.partition(".")
+    number = head.removeprefix("channel")
+    return (0, int(number), tail) if number.isdecimal() else (1, 0, name)
+
+
+def _ops(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> dict[str, Op]:
+    kinds = dict.fromkeys((*(op for op, _ in totals.op_ticks.most_common()), *totals.op_count, *joules.by_op))
+    return {
+        kind: Op(
+            count=totals.op_count[kind],
+            seconds=_seconds(totals.op_ticks[kind], spec),
+            share=totals.op_ticks[kind] / totals.ticks if totals.ticks else 0.0,
+            joules=joules.by_op.get(kind, 0.0),
+        )
+        for kind in kinds
+    }
+
+
+def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Layer]:
+    numbers = sorted({*totals.layer_ticks, *joules.by_layer}, key=lambda number: (number == OUTSIDE, number))
+    return [
+        Layer(
+            name="outside the blocks" if number == OUTSIDE else f"block {number}",
+            seconds=_seconds(totals.layer_ticks[number], spec),
+            joules=joules.by_layer.get(number, 0.0),
+        )
+        for number in numbers
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in; None if it is installed or git does not answer."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with every NaN and infinity replaced by None."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+__all__ = ["SCHEMA", "Result", "build_result", "manifest"]

@@ -1,0 +1,1 @@
+"""What must be computed: operations, graph and model builders."""
