@@ -95,7 +95,7 @@ def _layernorm(f: AsicFunctions) -> tuple[Pass, ...]:
 def _softmax(f: AsicFunctions) -> tuple[Pass, ...]:
     maximum = Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True)
     exponentials = _join(_exp(f), adds=2, reduces=True)  # subtract the maximum; sum
-    return maximum, exponentials, _join(_reciprocal(f), scalar=True)  # the factor 1/sum goes to `scale`
+    return maximum, exponentials  # the division by the sum follows the weighted sum of values: `reciprocal`, `scale`
 
 
 def _gelu(f: AsicFunctions) -> tuple[Pass, ...]:
@@ -107,6 +107,7 @@ _ADD = (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0),)
 
 _PASSES = {
     "add": lambda f: _ADD,  # residual, bias, partial sum
+    "reciprocal": lambda f: (_reciprocal(f),),
     "scale": lambda f: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),
     "layernorm": _layernorm,
     "softmax": _softmax,

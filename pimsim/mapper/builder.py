@@ -58,9 +58,17 @@ class BlockBuilder:
         for channel in channels:
             self._channels[channel].append(step)
 
-    def asic(self, op: int, computes: tuple[Compute, ...], waits: tuple[str, ...], signals: tuple[str, ...] = ()) -> None:
-        """A step of the ASIC."""
-        self._asic.append(Step(op, computes, waits, signals))
+    def asic(
+        self, op: int, computes: tuple[Compute, ...], waits: tuple[str, ...], signals: tuple[str, ...] = (), *, soon: bool = False
+    ) -> None:
+        """A step of the ASIC: the next in its stream or, with ``soon``, right after the step that signals what it waits for."""
+        step = Step(op, computes, waits, signals)
+        if soon and not self.serial:
+            for i in reversed(range(len(self._asic))):
+                if set(self._asic[i].signals) & set(waits):
+                    self._asic.insert(i + 1, step)
+                    return
+        self._asic.append(step)
 
     def build(self) -> Block:
         """The finished block."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -20,15 +19,6 @@ from pimsim.program.isa import Block, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.ops import Embedding, Linear, OpNode
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes on the data pins of all channels over the whole run."""
-
-    bytes: int
-    bytes_without_pim: int
-    """All weights and the KV cache read, and the cache written, in every pass; vectors stay in the processor."""
 
 
 class Mapping:
@@ -147,45 +137,17 @@ class Mapping:
         placed: list[Placed] = []
         if self.workload.embeddings:
             placed.append(Placed(self._embedding_block(context), 0, -1))
-        attention, rest = self._attention(context), self._feed_forward_block
+        projection, attention, rest = self._projection_block, self._attention(context), self._feed_forward_block
         for layer in range(self.workload.model.layers):
             base = layer * self.layer_rows
             placed += [
-                Placed(self._projection_block, base, layer),
+                Placed(projection, base, layer),
                 Placed(attention, base, layer),
                 Placed(rest, base, layer),
             ]
         if self.workload.lm_head and context >= self.workload.prompt_tokens:
             placed.append(Placed(self._head_block, 0, -1))
         return placed
-
-    def traffic(self) -> Traffic:
-        """Bytes over the pins, with and without PIM; counted from the program."""
-        from pimsim.program.isa import count_commands
-
-        pins = {name for name, c in self.spec.commands.items() if c.data != "none"}
-        per_block: dict[int, tuple[Block, int]] = {}
-        total = without = 0
-        element = FORMAT_BYTES[self.arch.pim.format]
-        weights = self.graph.weights()
-        for context in range(1, self.passes + 1):
-            for placed in self.forward_pass(context):
-                entry = per_block.get(id(placed.block))
-                if entry is None:
-                    bursts = sum(
-                        n
-                        for stream in placed.block.channels
-                        for step in stream
-                        for name, n in count_commands(step.items).items()  # type: ignore[arg-type]
-                        if name in pins
-                    )
-                    entry = per_block[id(placed.block)] = (placed.block, bursts)
-                total += entry[1] * self.spec.burst_bytes
-            reads, writes = self.graph.cache_traffic(context)
-            without += (weights + reads + writes) * element
-            if len(per_block) > 64:
-                per_block.clear()
-        return Traffic(total, without)
 
     # -- blocks ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +194,7 @@ class Mapping:
         self._carried(b, before[0].inputs[0], "x", "x", self.workload.model.d_model)
         for op in before:
             b.lower(op)
+        self._projection_result = b.results[before[-1].name]
         return b.builder.build()
 
     def _attention_block(self, context: int) -> Block:
@@ -239,7 +202,7 @@ class Mapping:
         b = self._lowering("attention", "projection", context)
         qkv = before[-1]
         assert isinstance(qkv, Linear)
-        self._carried(b, qkv.name, "qkv", f"{_short(qkv)}.part0", qkv.d_out)
+        b.results[qkv.name] = self._projection_result
         for op in attention:
             b.lower(op)
         return b.builder.build()

@@ -62,17 +62,11 @@ class LayerLowering:
         """Name of an operation within its layer, for tokens, buffers and layouts."""
         return op.name.partition(".")[2] or op.name
 
-    def streams_on(self, op: ops.OpNode) -> bool:
-        """Whether the only reader of a result works element by element in front of another product."""
-        readers = self.graph.consumers(op.name)
-        return len(readers) == 1 and isinstance(readers[0], ops.Gelu)
-
 
 def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
     """y = x W + b: chunks of the input one after the other on the channels, bias and partial sums on the ASIC.
 
-    Where an element-wise function and another product follow, the last chunk is handed over in pieces of the size of
-    the global buffer, so that the next operation can begin.
+    The results of the last chunk are handed over in pieces of the size of the global buffer, so that what follows can begin.
     """
     name, layout = b.short(op), b.layouts[b.short(op)]
     assert isinstance(layout, WeightLayout)
@@ -80,7 +74,7 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
     target = b.sram[name]
     pitch = shape.banks * shape.channels
     whole = layout.slots(0)
-    piece = max(1, shape.buffer // pitch) if b.streams_on(op) and not b.builder.serial else whole
+    piece = whole if b.builder.serial else max(1, shape.buffer // pitch)
     parts: list[Part] = []
     for chunk, length in enumerate(layout.chunks):
         last = chunk == len(layout.chunks) - 1
@@ -211,7 +205,7 @@ def _softmax_pass(
         chunk = h // per_chunk
         wait = next(token for token in scored if token.endswith(f".{chunk}"))
         token = f"softmax.h{h}"
-        # exp(s - max) in place; the reciprocal of the sum goes to `sums`, for the division after the weighted sum
+        # exp(s - max) in place, their sum to `sums`; the division follows the weighted sum
         compute = Compute("softmax", b.context, (row,), row, "sums")
         b.builder.asic(index, (compute,), (wait,), (token,))
         ready[h] = (token,)
@@ -226,7 +220,7 @@ def _value_pass(
     chunks = ceil(b.context / values.chunk_tokens)
     own = range(heads.start * values.groups_per_head, heads.stop * values.groups_per_head)
     index = b.builder.op(op.kind, f"{op.name}.{number}")
-    sums = b.builder.op("partial_sum", f"{op.name}.{number}.sum") if chunks > 1 else -1
+    adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum") if chunks > 1 else -1
     scale = b.builder.op("softmax", f"{op.name}.{number}.scale")
     finished: dict[str, None] = {}
     for chunk in range(chunks):
@@ -244,13 +238,15 @@ def _value_pass(
         if chunk:
             summed = f"weighted{number}.sum{chunk}"
             add = Compute("add", width, (b.sram["values"] + first, into + first), b.sram["values"] + first)
-            b.builder.asic(sums, (add,), (token,), (summed,))
+            b.builder.asic(adding, (add,), (token,), (summed,))
             finished = {summed: None}
         else:
             finished = {token: None}
     done = f"attended{number}"
-    compute = Compute("scale", width, (b.sram["values"] + first, b.sram["sums"] + heads.start), b.sram["values"] + first)
-    b.builder.asic(scale, (compute,), tuple(finished), (done,))
+    sums = b.sram["sums"] + heads.start
+    reciprocals = Compute("reciprocal", len(heads), (sums,), sums)
+    divide = Compute("scale", width, (b.sram["values"] + first, sums), b.sram["values"] + first)
+    b.builder.asic(scale, (reciprocals, divide), tuple(finished), (done,))
     return (done,)
 
 
@@ -312,7 +308,7 @@ def lower_gelu(b: LayerLowering, op: ops.Gelu) -> Result:
     for j, part in enumerate(source.parts):
         token = f"{name}.{j}"
         at = source.sram + part.start
-        b.builder.asic(index, (Compute("gelu", part.stop - part.start, (at,), at),), (part.token,), (token,))
+        b.builder.asic(index, (Compute("gelu", part.stop - part.start, (at,), at),), (part.token,), (token,), soon=True)
         parts.append(Part(part.start, part.stop, token))
     return Result(source.sram, tuple(parts))
 
