@@ -8,9 +8,11 @@ multiplications to it, and may reduce the vector to a scalar; the next pass need
 * ``pipelined``: a lane per multiplier (per adder, where a pass only adds) runs through the whole pass, one element per cycle
   and lane, so a pass takes ``ceil(n / lanes)`` cycles.
 
-Both add the latency of the chain of dependent operations, and of the adder tree where a pass reduces. The unit is pipelined:
-an independent call (the next head of a softmax) may start as soon as the elements of this one have entered, that is after the
-sum of its passes' cycles; its own passes then fill the slots that this call's latency leaves. The functional back end evaluates the same algorithms with the same numbers of terms and steps.
+Both add the latency of the chain of dependent operations, and of the adder tree where a pass reduces. An independent call
+(the next head of a softmax) may start before this one is complete: its passes fill the slots that this call's latency leaves.
+It may start after the cycles in which this call's passes occupy the busiest resource: ``shared`` passes all compete for the
+same units, so that is their sum; ``pipelined`` passes that only add use adders, the others the lanes, and the two kinds overlap.
+The functional back end evaluates the same algorithms with the same numbers of terms and steps.
 """
 
 from __future__ import annotations
@@ -125,11 +127,19 @@ def cost(function: str, length: int, asic: AsicConfig) -> FunctionCost:
     latency = sum(busy + depth for busy, depth in spans)
     n = [1 if p.scalar else length for p in passes(function, asic.functions)]
     return FunctionCost(
-        busy=sum(busy for busy, _ in spans),
+        busy=_occupied(function, spans, asic),
         latency=latency,
         adds=sum(p.adds * k for p, k in zip(passes(function, asic.functions), n, strict=True)),
         multiplies=sum(p.multiplies * k for p, k in zip(passes(function, asic.functions), n, strict=True)),
     )
+
+
+def _occupied(function: str, spans: list[tuple[int, int]], asic: AsicConfig) -> int:
+    """Cycles in which a call occupies the resource that it needs longest."""
+    on_lanes = [bool(p.multiplies) for p in passes(function, asic.functions)]
+    lanes = sum(busy for (busy, _), on in zip(spans, on_lanes, strict=True) if on)
+    adders = sum(busy for (busy, _), on in zip(spans, on_lanes, strict=True) if not on)
+    return lanes + adders if asic.function_units == "shared" else max(lanes, adders)
 
 
 def _pass_cycles(p: Pass, length: int, asic: AsicConfig) -> tuple[int, int]:

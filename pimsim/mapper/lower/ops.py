@@ -209,6 +209,8 @@ def _softmax_pass(
         compute = Compute("softmax", b.context, (row,), row, "sums")
         b.builder.asic(index, (compute,), (wait,), (token,))
         ready[h] = (token,)
+    sums = b.sram["sums"] + heads.start
+    b.builder.asic(index, (Compute("reciprocal", len(heads), (sums,), sums),), (token,), (f"reciprocals{number}",))
     return ready
 
 
@@ -243,10 +245,8 @@ def _value_pass(
         else:
             finished = {token: None}
     done = f"attended{number}"
-    sums = b.sram["sums"] + heads.start
-    reciprocals = Compute("reciprocal", len(heads), (sums,), sums)
-    divide = Compute("scale", width, (b.sram["values"] + first, sums), b.sram["values"] + first)
-    b.builder.asic(scale, (reciprocals, divide), tuple(finished), (done,))
+    divide = Compute("scale", width, (b.sram["values"] + first, b.sram["sums"] + heads.start), b.sram["values"] + first)
+    b.builder.asic(scale, (divide,), (*finished, f"reciprocals{number}"), (done,))
     return (done,)
 
 
