@@ -3,71 +3,83 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from pimsim.machine.asic import AsicClock
-from pimsim.program.isa import Block, count_commands
+from pimsim.machine.asic import AsicClock, AsicCosts
+from pimsim.program.isa import Block, Compute, Item, count_commands
 from pimsim.trace.totals import RunTotals
 
 IDLE = "idle"
 
+COUNTS_LIMIT = 10_000
+"""Item tuples whose commands to remember."""
+
+
+def frontier_gains(ends: Sequence[int], frontier: int) -> tuple[list[int], int]:
+    """How far each operation moves the frontier, and where it stands then.
+
+    The frontier is the tick at which everything so far is complete. An operation is charged with the ticks by which its own
+    end lies beyond it, so the charges of all operations add up to the length of the run.
+    """
+    gains = []
+    for end in ends:
+        gains.append(max(0, end - frontier))
+        frontier = max(frontier, end)
+    return gains, frontier
+
 
 class Books:
-    """Adds up a run.
+    """Adds up a run. Commands and ASIC cycles of the program are counted from its blocks: they do not depend on time."""
 
-    Commands of the program are counted from its blocks (they do not depend on time); what refresh adds is counted as it
-    happens. The end of an operation is the tick at which its last result is complete; an operation is charged with the
-    ticks by which it moves the end of everything before it, so the charges add up to the length of the run.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, costs: AsicCosts) -> None:
         self.totals = RunTotals()
-        self._frontier = 0
-        self._runs: dict[int, tuple[Block, Counter[int]]] = {}
+        self._costs = costs
+        self._counted: dict[int, tuple[object, dict[str, int]]] = {}
 
-    def block_done(self, block: Block, layer: int, ends: list[int]) -> None:
-        """A block ran in ``layer``; ``ends`` holds the tick at which each of its operations was complete."""
-        entry = self._runs.get(id(block))
-        if entry is None:
-            entry = self._runs[id(block)] = (block, Counter())
-        entry[1][layer] += 1
-        frontier = start = self._frontier
-        op_ticks = self.totals.op_ticks
-        for op, end in zip(block.ops, ends, strict=True):
-            if end > frontier:
-                op_ticks[op.kind] += end - frontier
-                frontier = end
-        self.totals.layer_ticks[layer] += frontier - start
-        self._frontier = frontier
+    def ran(self, block: Block, gains: Sequence[int], layers: Counter[int]) -> None:
+        """A block ran ``layers[layer]`` times in each layer, and its operations moved the frontier by ``gains`` each time."""
+        total, times = sum(gains), sum(layers.values())
+        for op, gain in zip(block.ops, gains, strict=True):
+            if gain:
+                self.totals.op_ticks[op.kind] += gain * times
+        for layer, n in layers.items():
+            self.totals.layer_ticks[layer] += total * n
 
-    def pass_done(self) -> None:
-        """A forward pass is complete."""
-        self.totals.token_ticks.append(self._frontier)
+    def executed(self, block: Block, layers: Counter[int]) -> None:
+        """Count the commands, operations and ASIC cycles of a block that ran ``layers[layer]`` times in each layer."""
+        commands: Counter[tuple[str, str]] = Counter()
+        cycles: Counter[str] = Counter()
+        for stream in block.channels:
+            for step in stream:
+                for command, n in self._count(step.items).items():
+                    commands[block.ops[step.op].kind, command] += n
+        for step in block.asic:
+            cycles[block.ops[step.op].kind] += self._costs.step(step.items)[0]  # type: ignore[arg-type]
+        for layer, times in layers.items():
+            for (kind, command), n in commands.items():
+                self.totals.commands[kind, layer, command] += n * times
+            for kind, n in cycles.items():
+                self.totals.asic_cycles[kind, layer] += n * times
+            for op in block.ops:
+                self.totals.op_count[op.kind] += times
 
-    def refresh_commands(self, layer: int, commands: dict[str, int], channels: int = 1) -> None:
-        """Commands that refresh added in each of ``channels`` channels."""
+    def _count(self, items: tuple[Item, ...] | tuple[Compute, ...]) -> dict[str, int]:
+        """`count_commands`, looked up for tuples that were counted before."""
+        found = self._counted.get(id(items))
+        if found is None:
+            if len(self._counted) > COUNTS_LIMIT:
+                self._counted.clear()
+            found = self._counted[id(items)] = (items, count_commands(items))  # type: ignore[arg-type]
+        return found[1]
+
+    def refresh_commands(self, layer: int, commands: dict[str, int], times: int = 1) -> None:
+        """Commands that refresh added, ``times`` times."""
         for command, n in commands.items():
-            self.totals.commands["refresh", layer, command] += n * channels
+            self.totals.commands["refresh", layer, command] += n * times
 
-    def flush(self) -> None:
-        """Count the commands and operations of all blocks noted so far, and forget the blocks."""
-        for block, layers in self._runs.values():
-            per_op: Counter[tuple[int, str]] = Counter()
-            for stream in block.channels:
-                for step in stream:
-                    for command, n in count_commands(step.items).items():  # type: ignore[arg-type]
-                        per_op[step.op, command] += n
-            for layer, times in layers.items():
-                for (op, command), n in per_op.items():
-                    self.totals.commands[block.ops[op].kind, layer, command] += n * times
-                for op_entry in block.ops:
-                    self.totals.op_count[op_entry.kind] += times
-        self._runs.clear()
-
-    def close(self) -> RunTotals:
-        """The finished totals."""
-        self.flush()
-        self.totals.ticks = self._frontier
-        return self.totals
+    def dropped(self, kind: str, layer: int, command: str, times: int) -> None:
+        """Commands of the program that did not issue because a refresh had done their work."""
+        self.totals.commands[kind, layer, command] -= times
 
     def channel(self, index: int, spent: dict[str, int], base: int) -> None:
         """Book where the ticks of a channel up to ``base`` went; the rest of the run it is idle."""
@@ -78,11 +90,10 @@ class Books:
             stalls[IDLE] += self.totals.ticks - base
         self.totals.unit_stalls[unit] = stalls
 
-    def asic(self, clock: AsicClock, cycles: Counter[tuple[str, int]], waits: Counter[str]) -> None:
+    def asic(self, clock: AsicClock, waits: Counter[str]) -> None:
         """Book the cycles of the ASIC, converted to ticks; what rounding and the end leave over is idle."""
         totals = self.totals
-        totals.asic_cycles = cycles
-        busy = min(totals.ticks, clock.tick(sum(cycles.values())))
+        busy = min(totals.ticks, clock.tick(sum(totals.asic_cycles.values())))
         stalls: Counter[str] = Counter()
         left = totals.ticks - busy
         for reason, n in sorted(waits.items()):

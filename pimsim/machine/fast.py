@@ -2,50 +2,119 @@
 
 Streams are in order and wait only for tokens, so a block can be evaluated in the order of its dependencies: each unit
 carries its own time, and a token is the time at which it is signalled. Nothing has to be decided between units, so no
-event queue is needed. What a channel does in a step comes from `Recall`; channels that run the same stream from the same
-state are evaluated once. The reference engine (`pimsim.machine.reference`) does the same work one command at a time, and
-the property tests hold the two together tick by tick.
+event queue is needed. Three things are recognised when they come again, each at its own level:
+
+* what a channel does in a step (`Recall`);
+* channels that run the same stream from the same state: they are evaluated once;
+* a block that starts from the same state of the whole machine, relative to now: its effect is an `Effect` that is applied
+  again. Without a refresh inside, it does not matter when the next one is due, as long as it is not due before the end.
+
+The reference engine (`pimsim.machine.reference`) does the same work one command at a time, and the property tests hold the
+two together tick by tick.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.machine.asic import AsicClock, AsicCosts
-from pimsim.machine.books import Books
+from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.recall import Outcome, Recall, ticks
 from pimsim.machine.segment import Node
-from pimsim.program.isa import Block, Placed, Step, Where, command_column, command_where, expand
+from pimsim.program.isa import Block, Placed, Repeat, Step, Where, command_column, command_where, expand
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, Where, int, int]
 """(tick, channel, command, address, row, column)."""
 
-MEMORY_LIMIT = 300_000
-"""Outcomes to remember before the memory is cleared; keeps a run of any length in bounded memory."""
+MEMORY_LIMIT = 200_000
+"""Outcomes to remember before they are cleared; keeps a run of any length in bounded memory."""
+
+EFFECT_LIMIT = 20_000
+"""Effects of blocks to remember."""
 
 
 class _Group:
     """Channels that are in the same state and do the same."""
 
-    __slots__ = ("base", "due", "mask", "members", "state")
+    __slots__ = ("base", "due", "mask", "members", "need", "refreshes", "state")
 
     def __init__(self, state: int, base: int, due: int) -> None:
         self.state, self.base, self.due = state, base, due
         self.members: list[int] = []
         self.mask = 0
+        self.need = 0
+        """Tick at which a refresh must not yet have been due for everything to go as it went."""
+        self.refreshes = 0
+
+
+@dataclass(slots=True)
+class _Machine:
+    """State of the machine between two blocks."""
+
+    channels: tuple[tuple[int, int], ...]
+    """(state, ticks by which the channel is ahead of ``origin``) of each channel."""
+    origin: int
+    """Tick up to which channel 0 is used up; everything else is told relative to it."""
+    due: list[int]
+    asic_free: int = 0
+    """ASIC clock edge at which the ASIC can start its next step."""
+    frontier: int = 0
+    """Tick at which everything so far is complete."""
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+class Effect:
+    """What a block does to the machine, relative to the tick at which it starts.
+
+    ``layers`` counts how often it happened in each layer; the books are written from that at the end.
+    """
+
+    __slots__ = (
+        "advance", "asic_free", "asic_waits", "channels", "frontier", "gains", "layers", "need", "open_ticks", "outcomes",
+        "refreshes", "tokens", "waits",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.layers: Counter[int] = Counter()
+        self.outcomes: list[tuple[int, Outcome]] = []
+        """(mask of channels, what they did)."""
+        self.waits: list[tuple[int, str, int]] = []
+        """(mask of channels, reason, ticks)."""
+        self.asic_waits: list[tuple[str, int]] = []
+        self.open_ticks = 0
+        """Ticks with a row open while channels waited, summed over channels."""
+        self.channels: tuple[tuple[int, int], ...] = ()
+        self.advance = self.asic_free = self.frontier = self.need = 0
+        self.gains: list[int] = []
+        self.refreshes: tuple[int, ...] | None = None
+        """Refresh intervals that each channel used up; None if there was none."""
+        self.tokens: tuple[tuple[str, int], ...] = ()
+
+
+_StepPlan = tuple[int, int, Node | None, tuple[str, ...], tuple[str, ...], int, int, Step]
+"""(variant or -1 for the ASIC, operation, segment, waits, signals, busy cycles, latency, step)."""
 
 
 class _Compiled:
-    """A block ready for evaluation."""
+    """A block ready for evaluation, with the effects that it has had."""
 
-    __slots__ = ("block", "channels_of", "clear", "kinds", "steps")
+    __slots__ = ("block", "channels_of", "clear", "kinds", "passes", "plain", "refreshed", "runs", "steps")
 
     def __init__(self, block: Block, recall: Recall, costs: AsicCosts) -> None:
         self.block = block
+        self.passes = 0
+        """Forward passes in which the block occurred."""
+        self.runs: Counter[int] = Counter()
+        """Layer -> how often the block ran."""
+        self.plain: dict[tuple[object, ...], Effect] = {}
+        self.refreshed: dict[tuple[object, ...], Effect] = {}
+        self.kinds = {token: block.ops[step.op].kind for stream in block.streams for step in stream for token in step.signals}
+        self.clear = dict.fromkeys(self.kinds, 0)
         variant: dict[int, int] = {}
         self.channels_of: list[list[int]] = []
         for channel, stream in enumerate(block.channels):
@@ -53,20 +122,20 @@ class _Compiled:
             if number == len(self.channels_of):
                 self.channels_of.append([])
             self.channels_of[number].append(channel)
-        self.kinds = {token: block.ops[step.op].kind for stream in block.streams for step in stream for token in step.signals}
-        self.clear = dict.fromkeys(self.kinds, 0)
-        self.steps: list[tuple[int, int, Node | None, tuple[str, ...], tuple[str, ...], int, int, Step]] = []
-        for stream, position in block.order:
-            step = block.streams[stream][position]
-            if stream == len(block.channels):
-                busy, latency = costs.step(step.items)  # type: ignore[arg-type]
-                self.steps.append((-1, step.op, None, step.waits, step.signals, busy, latency, step))
-            elif self.channels_of[variant[id(block.channels[stream])]][0] == stream:
-                node = recall.segments.node(step.items)  # type: ignore[arg-type]
-                final = recall.spec.commands[_last_command(step)].latency
-                self.steps.append(
-                    (variant[id(block.channels[stream])], step.op, node, step.waits, step.signals, 0, final, step)
-                )
+        self.steps = [plan for at in block.order if (plan := self._plan(*at, variant, recall, costs))]
+
+    def _plan(self, stream: int, position: int, variant: dict[int, int], recall: Recall, costs: AsicCosts) -> _StepPlan | None:
+        """The step at a place of the order; None for channels whose stream another channel stands for."""
+        step = self.block.streams[stream][position]
+        if stream == len(self.block.channels):
+            busy, latency = costs.step(step.items)  # type: ignore[arg-type]
+            return -1, step.op, None, step.waits, step.signals, busy, latency, step
+        number = variant[id(self.block.channels[stream])]
+        if self.channels_of[number][0] != stream:
+            return None
+        node = recall.segments.node(step.items)  # type: ignore[arg-type]
+        latency = recall.spec.commands[last_command(step)].latency
+        return number, step.op, node, step.waits, step.signals, 0, latency, step
 
 
 class FastEngine:
@@ -75,88 +144,144 @@ class FastEngine:
     def __init__(self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False) -> None:
         self.arch, self.spec = arch, spec
         self.recall = Recall(spec, keep_log=trace)
-        self.books = Books()
         self.clock = AsicClock(arch)
         self.costs = AsicCosts(arch.asic)
+        self.books = Books(self.costs)
         self.trace: list[TraceRow] | None = [] if trace else None
-        channels = spec.channels
-        self._state = [self.recall.initial] * channels
-        self._base = [0] * channels
-        self._due = [self.recall.first_due] * channels
-        self._waits: Counter[tuple[int, str]] = Counter()
-        self._wait_open = 0
-        self._extra_open = 0
-        self._asic_free = 0
-        self._asic_cycles: Counter[tuple[str, int]] = Counter()
-        self._asic_waits: Counter[str] = Counter()
-        self._tokens: dict[str, int] = {}
+        n = spec.channels
+        self._machine = _Machine(((self.recall.initial, 0),) * n, 0, [self.recall.first_due] * n)
         self._kinds: dict[str, str] = {}
+        self._carried: set[str] = set()
         self._compiled: dict[int, _Compiled] = {}
-        self._opened_rows: list[dict[Where, int]] = [{} for _ in range(channels)]
-        self._spent: list[Counter[str]] = [Counter() for _ in range(channels)]
+        self._effects = 0
+        self._opened_rows: list[dict[Where, int]] = [{} for _ in range(n)]
+        self._spent: list[Counter[str]] = [Counter() for _ in range(n)]
+        self._asic_waits: Counter[str] = Counter()
 
     def run(self, passes: Iterable[Iterable[Placed]]) -> RunTotals:
         """Run all forward passes and return the totals."""
-        for placed_blocks in passes:
-            for placed in placed_blocks:
-                self._block(placed)
-            self.books.pass_done()
-            if len(self._compiled) > 64:
-                self._tidy()
+        for blocks in passes:
+            seen: set[int] = set()
+            for placed in blocks:
+                compiled = self._compile(placed.block)
+                if id(compiled) not in seen:
+                    seen.add(id(compiled))
+                    compiled.passes += 1
+                self._block(compiled, placed)
+            self.books.totals.token_ticks.append(self._machine.frontier)
+            if len(self._compiled) > 48:
+                self._forget(seen)
         return self._close()
+
+    def _compile(self, block: Block) -> _Compiled:
+        compiled = self._compiled.get(id(block))
+        if compiled is None:
+            if not self._carried.issuperset(block.carried):
+                self._carried.update(block.carried)
+                for other in self._compiled.values():  # their effects do not tell the tokens that matter now
+                    self._book_effects(other)
+            compiled = self._compiled[id(block)] = _Compiled(block, self.recall, self.costs)
+        return compiled
 
     # -- one block ------------------------------------------------------------------------------------------------
 
-    def _block(self, placed: Placed) -> None:
-        compiled = self._compiled.get(id(placed.block))
-        if compiled is None:
-            compiled = self._compiled[id(placed.block)] = _Compiled(placed.block, self.recall, self.costs)
-        tokens = self._tokens
+    def _block(self, compiled: _Compiled, placed: Placed) -> None:
+        compiled.runs[placed.layer] += 1
+        if self.trace is not None:
+            self._evaluate(compiled, placed).layers[placed.layer] += 1
+            return
+        machine = self._machine
+        origin = machine.origin
+        key = (
+            machine.channels,
+            machine.asic_free - origin * self.clock.cycles // self.clock.ticks,
+            origin * self.clock.cycles % self.clock.ticks,
+            machine.frontier - origin,
+            *[machine.tokens.get(token, 0) - origin for token in compiled.block.carried],
+        )
+        effect = compiled.plain.get(key)
+        if effect is None or min(machine.due) - origin < effect.need:
+            due_key = (key, *[due - origin for due in machine.due])
+            effect = compiled.refreshed.get(due_key)
+            if effect is None:
+                effect = self._evaluate(compiled, placed)
+                if effect.refreshes is None:
+                    compiled.plain[key] = effect
+                elif compiled.passes > 1 and self._effects < EFFECT_LIMIT:
+                    compiled.refreshed[due_key] = effect
+                    self._effects += 1
+                else:
+                    effect.layers[placed.layer] += 1
+                    self._book_effect(compiled, effect)
+                    return
+                effect.layers[placed.layer] += 1
+                return
+        effect.layers[placed.layer] += 1
+        self._apply(effect)
+
+    def _apply(self, effect: Effect) -> None:
+        """Let an effect happen again."""
+        machine = self._machine
+        origin = machine.origin
+        machine.channels = effect.channels
+        machine.asic_free = effect.asic_free + origin * self.clock.cycles // self.clock.ticks
+        machine.frontier = origin + effect.frontier
+        for token, tick in effect.tokens:
+            machine.tokens[token] = origin + tick
+        if effect.refreshes is not None:
+            interval = self.recall.interval
+            machine.due = [due + n * interval for due, n in zip(machine.due, effect.refreshes, strict=True)]
+        machine.origin = origin + effect.advance
+
+    def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:
+        """Work a block out step by step, and note its effect."""
+        effect = Effect()
+        machine, tokens = self._machine, self._machine.tokens
         tokens.update(compiled.clear)
         self._kinds.update(compiled.kinds)
         groups = [self._groups(channels) for channels in compiled.channels_of]
         ends = [0] * len(placed.block.ops)
-        recall_run = self.recall.run
+        recall_run, outcomes = self.recall.run, effect.outcomes
         for variant, op, node, waits, signals, busy, latency, step in compiled.steps:
-            ready, reason = 0, ""
-            for token in waits:
-                time = tokens.get(token, 0)
-                if time > ready:
-                    ready, reason = time, token
+            ready, token = 0, ""
+            for name in waits:
+                tick = tokens.get(name, 0)
+                if tick > ready:
+                    ready, token = tick, name
             if node is None:
-                end = self._compute(op, placed, ready, reason, busy, latency)
+                end = self._compute(effect, ready, token, busy, latency)
             else:
                 end = 0
                 for group in groups[variant]:
                     if ready - 1 > group.base:
-                        self._wait(group, ready, reason, placed.layer)
+                        self._wait(effect, group, ready, token)
                     outcome = recall_run(node, group.state, group.due - group.base)
-                    outcome.hits[group.mask] += 1
+                    outcomes.append((group.mask, outcome))
                     if self.trace is not None:
                         self._log(group, outcome, step, placed)
+                    if outcome.guard + group.base >= group.need:
+                        group.need = outcome.guard + group.base + 1
                     group.base += outcome.last
                     group.state = outcome.next
                     if outcome.refreshes:
                         group.due += outcome.refreshes * self.recall.interval
-                    if outcome.refresh_commands:
-                        self.books.refresh_commands(placed.layer, outcome.refresh_commands, len(group.members))
+                        group.refreshes += outcome.refreshes
                     if group.base + latency > end:
                         end = group.base + latency
-            for token in signals:
-                if end > tokens[token]:
-                    tokens[token] = end
+            for name in signals:
+                if end > tokens[name]:
+                    tokens[name] = end
             if end > ends[op]:
                 ends[op] = end
-        for variant_groups in groups:
-            for group in variant_groups:
-                for channel in group.members:
-                    self._state[channel], self._base[channel], self._due[channel] = group.state, group.base, group.due
-        self.books.block_done(placed.block, placed.layer, ends)
+        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends, placed.block)
+        return effect
 
     def _groups(self, channels: list[int]) -> list[_Group]:
+        machine = self._machine
         found: dict[tuple[int, int, int], _Group] = {}
         for channel in channels:
-            key = (self._state[channel], self._base[channel], self._due[channel])
+            state, ahead = machine.channels[channel]
+            key = (state, ahead + machine.origin, machine.due[channel])
             group = found.get(key)
             if group is None:
                 group = found[key] = _Group(*key)
@@ -164,35 +289,60 @@ class FastEngine:
             group.mask |= 1 << channel
         return list(found.values())
 
-    def _wait(self, group: _Group, until: int, token: str, layer: int) -> None:
-        recall, reason = self.recall, f"wait {self._kinds[token]}"
+    def _wait(self, effect: Effect, group: _Group, until: int, token: str) -> None:
+        recall, reason, start = self.recall, f"wait {self._kinds[token]}", group.base
         while group.due < until:
+            self._idle(effect, group, group.due - recall.horizon)
             outcome = recall.refresh(group.state, group.due - group.base)
+            effect.outcomes.append((group.mask, outcome))
             if self.trace is not None:
                 self._log_extras(group, outcome)
-            self._waits[group.mask, reason] += outcome.last
-            self._extra_open += outcome.open_ticks * len(group.members)
-            self.books.refresh_commands(layer, outcome.refresh_commands, len(group.members))
             group.base += outcome.last
             group.state = outcome.next
             group.due += recall.interval
-        idle = until - 1 - group.base
-        if idle > 0:
-            self._waits[group.mask, reason] += idle
-            if recall.is_open(group.state):
-                self._extra_open += idle * len(group.members)
-            group.state = recall.age(group.state, idle)
-            group.base = until - 1
+            group.refreshes += 1
+        self._idle(effect, group, until - 1)
+        group.need = max(group.need, until)
+        effect.waits.append((group.mask, reason, group.base - start))
 
-    def _compute(self, op: int, placed: Placed, ready: int, token: str, busy: int, latency: int) -> int:
+    def _idle(self, effect: Effect, group: _Group, until: int) -> None:
+        """Let a group's time pass up to ``until``, if that lies ahead."""
+        idle = until - group.base
+        if idle > 0:
+            if self.recall.is_open(group.state):
+                effect.open_ticks += idle * len(group.members)
+            group.state = self.recall.age(group.state, idle)
+            group.base = until
+
+    def _compute(self, effect: Effect, ready: int, token: str, busy: int, latency: int) -> int:
+        machine = self._machine
         start = self.clock.edge(ready)
-        if start > self._asic_free:
-            self._asic_waits[f"wait {self._kinds[token]}"] += start - self._asic_free
+        if start > machine.asic_free:
+            effect.asic_waits.append((f"wait {self._kinds[token]}", start - machine.asic_free))
         else:
-            start = self._asic_free
-        self._asic_free = start + busy
-        self._asic_cycles[placed.block.ops[op].kind, placed.layer] += busy
+            start = machine.asic_free
+        machine.asic_free = start + busy
         return self.clock.tick(start + latency)
+
+    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int], block: Block) -> None:
+        """Take the machine to the end of the block, and write the effect relative to its start."""
+        machine = self._machine
+        start = machine.origin
+        state, base, refreshes = {}, {}, {}
+        for group in groups:
+            for channel in group.members:
+                state[channel], base[channel], refreshes[channel] = group.state, group.base, group.refreshes
+                machine.due[channel] = group.due
+        machine.origin = base[0]
+        order = range(self.spec.channels)
+        machine.channels = effect.channels = tuple((state[c], base[c] - machine.origin) for c in order)
+        effect.gains, machine.frontier = frontier_gains(ends, machine.frontier)
+        effect.advance, effect.frontier = machine.origin - start, machine.frontier - start
+        effect.asic_free = machine.asic_free - start * self.clock.cycles // self.clock.ticks
+        effect.need = max(group.need for group in groups) - start
+        effect.tokens = tuple((t, machine.tokens[t] - start) for t in machine.tokens if t in self._carried and t in self._kinds)
+        if any(refreshes.values()):
+            effect.refreshes = tuple(refreshes[c] for c in order)
 
     # -- trace ----------------------------------------------------------------------------------------------------
 
@@ -202,13 +352,13 @@ class FastEngine:
             rows = self._opened_rows[channel]
             events = ticks(outcome.log, group.base)
             for run, k, row, _ in expand(step.items, placed.row_base):  # type: ignore[arg-type]
-                event = self._extras_until_own(channel, events)
-                if event is None:
+                tick = self._extras_until_own(channel, events)
+                if tick is None:
                     continue
                 where = command_where(run, k, self.spec.counts)
                 if self.spec.commands[run.command].effect == "open":
                     rows[where] = row
-                self.trace.append((event, channel, run.command, where, row, command_column(run, k)))
+                self.trace.append((tick, channel, run.command, where, row, command_column(run, k)))
 
     def _extras_until_own(self, channel: int, events: Iterator[tuple[int, str, Where] | None]) -> int | None:
         """Write down what refresh added; the tick of the program's own command, or None if it was dropped."""
@@ -231,16 +381,55 @@ class FastEngine:
                 assert event is not None
                 self.trace.append((event[0], channel, event[1], event[2], -1, -1))
 
-    # -- the end --------------------------------------------------------------------------------------------------
+    # -- the books ------------------------------------------------------------------------------------------------
 
-    def _tidy(self) -> None:
-        """Forget blocks of earlier tokens, and outcomes once there are too many."""
-        self.books.flush()
-        self._compiled.clear()
+    def _book_effect(self, compiled: _Compiled, effect: Effect) -> None:
+        """Write down what an effect adds up to, as often as it happened."""
+        times = sum(effect.layers.values())
+        if not times:
+            return
+        totals = self.books.totals
+        self.books.ran(compiled.block, effect.gains, effect.layers)
+        for mask, outcome in effect.outcomes:
+            outcome.hits[mask] += times
+            if outcome.refresh_commands:
+                for layer, n in effect.layers.items():
+                    self.books.refresh_commands(layer, outcome.refresh_commands, n * mask.bit_count())
+        for mask, reason, waited in effect.waits:
+            for channel in _members(mask):
+                self._spent[channel][reason] += times * waited
+        for reason, edges in effect.asic_waits:
+            self._asic_waits[reason] += times * edges
+        totals.row_open_ticks += times * effect.open_ticks
+        effect.layers.clear()
+
+    def _book_effects(self, compiled: _Compiled) -> None:
+        """Book all effects of a block and forget them."""
+        for effects in (compiled.plain, compiled.refreshed):
+            for effect in effects.values():
+                self._book_effect(compiled, effect)
+        self._effects -= len(compiled.refreshed)
+        compiled.plain.clear()
+        compiled.refreshed.clear()
+
+    def _forget(self, keep: set[int]) -> None:
+        """Forget blocks of earlier passes, and outcomes once there are too many."""
+        for key, compiled in list(self._compiled.items()):
+            if id(compiled) not in keep:
+                self._retire(compiled)
+                del self._compiled[key]
         self.recall.segments.forget_items()
         if self.recall.size() > MEMORY_LIMIT:
+            for compiled in self._compiled.values():
+                self._retire(compiled)
+            self._compiled.clear()
             self._collect()
             self.recall.segments.clear()
+
+    def _retire(self, compiled: _Compiled) -> None:
+        self._book_effects(compiled)
+        self.books.executed(compiled.block, compiled.runs)
+        compiled.runs.clear()
 
     def _collect(self) -> None:
         """Fold the outcomes into where each channel's ticks went."""
@@ -254,15 +443,14 @@ class FastEngine:
             outcome.hits.clear()
 
     def _close(self) -> RunTotals:
+        for compiled in self._compiled.values():
+            self._retire(compiled)
         self._collect()
-        for (mask, reason), waited in self._waits.items():
-            for channel in _members(mask):
-                self._spent[channel][reason] += waited
-        totals = self.books.close()
-        totals.row_open_ticks += self._extra_open
+        totals, machine = self.books.totals, self._machine
+        totals.ticks = machine.frontier
         for channel, spent in enumerate(self._spent):
-            self.books.channel(channel, spent, self._base[channel])
-        self.books.asic(self.clock, self._asic_cycles, self._asic_waits)
+            self.books.channel(channel, spent, machine.origin + machine.channels[channel][1])
+        self.books.asic(self.clock, self._asic_waits)
         return totals
 
 
@@ -275,8 +463,10 @@ def _members(mask: int) -> Iterator[int]:
         channel += 1
 
 
-def _last_command(step: Step) -> str:
+def last_command(step: Step) -> str:
+    """The command that a channel's step ends with."""
     item = step.items[-1]
-    while not hasattr(item, "command"):
-        item = item.body[-1]  # type: ignore[union-attr]
-    return str(item.command)
+    while isinstance(item, Repeat):
+        item = item.body[-1]
+    assert not hasattr(item, "function")
+    return item.command  # type: ignore[union-attr]

@@ -123,8 +123,8 @@ class Recall:
         self._states: list[State] = []
         self._ages: dict[tuple[int, int], int] = {}
         self._refreshes: dict[tuple[int, int], Outcome] = {}
-        self._retired: list[Outcome] = []
-        self._horizon = self.core.calendar.horizon + 1
+        self.horizon = self.core.calendar.horizon + 1
+        """Ticks after which nothing that was issued can delay anything."""
         self.initial = self._state_number(self._snapshot())
 
     # -- questions ------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class Recall:
 
     def age(self, state: int, ticks: int) -> int:
         """The state after ``ticks`` in which nothing issues."""
-        ticks = min(ticks, self._horizon)
+        ticks = min(ticks, self.horizon)
         key = (state, ticks)
         found = self._ages.get(key)
         if found is None:
@@ -154,30 +154,26 @@ class Recall:
         return found
 
     def refresh(self, state: int, to_refresh: int) -> Outcome:
-        """A refresh that falls due ``to_refresh`` ticks from now while the channel has nothing else to do."""
-        # Beyond the horizon only the distance matters: the refresh itself happens the same way, later.
-        late = max(0, to_refresh - self._horizon)
-        key = (state, to_refresh - late)
+        """A refresh that falls due ``to_refresh`` ticks from now (at most `horizon`) while the channel has nothing else to do.
+
+        Its ticks are left to the caller to book: the channel would have waited anyway.
+        """
+        key = (state, to_refresh)
         found = self._refreshes.get(key)
         if found is None:
-            self._load(state, due=to_refresh - late)
-            self.core.refresh("refresh")
+            self._load(state, due=to_refresh)
+            self.core.refresh("")
+            self.core.spent.clear()
             found = self._refreshes[key] = self._outcome(NO_GUARD, [], refreshes=1)
-        if not late:
-            return found
-        open_ticks = found.open_ticks + (late if self.is_open(state) else 0)
-        log = (("at", late, 1, found.last, found.log),) if self.keep_log else ()
-        return Outcome(
-            found.last + late, NO_GUARD, found.next, {"refresh": found.last + late}, open_ticks, 1, found.refresh_commands, log
-        )
+        return found
 
     def is_open(self, state: int) -> bool:
         """Whether any row is open in ``state``."""
         return bool(self._states[state][1])
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Every outcome that was handed out; those of forgotten nodes included."""
-        yield from self._retired
+        """Every outcome that was handed out."""
+        yield from self._refreshes.values()
         for node in self.segments:
             yield from node.plain.values()
             yield from node.refreshed.values()

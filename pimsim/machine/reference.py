@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.machine.asic import AsicClock, AsicCosts
-from pimsim.machine.books import Books
+from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.channel import ChannelCore
 from pimsim.machine.kernel import Kernel, Process, Token
 from pimsim.program.isa import Placed, Step, command_column, command_where, expand
@@ -34,7 +34,8 @@ class ReferenceEngine:
         self.kernel = Kernel()
         self.clock = AsicClock(arch)
         self.costs = AsicCosts(arch.asic)
-        self.books = Books()
+        self.books = Books(self.costs)
+        self._frontier = 0
         self.cores = [ChannelCore(spec) for _ in range(spec.channels)]
         self.trace: list[TraceRow] | None = [] if trace else None
         for core in self.cores:
@@ -43,7 +44,6 @@ class ReferenceEngine:
         self._live: deque[_Live] = deque()
         self._first = 0
         self._latest: dict[str, Token] = {}
-        self._asic_cycles: Counter[tuple[str, int]] = Counter()
         self._asic_waits: Counter[str] = Counter()
         self._doing = ["at the start"] * (spec.channels + 1)
 
@@ -90,7 +90,6 @@ class ReferenceEngine:
                     self._asic_waits[reason] += start - free
                 busy, latency = self.costs.step(step.items)  # type: ignore[arg-type]
                 free = start + busy
-                self._asic_cycles[block.ops[step.op].kind, live.placed.layer] += busy
                 self._signal(live, step, self.clock.tick(start + latency))
                 if self.clock.tick(free) > self.kernel.now:
                     yield self.kernel.until(self.clock.tick(free))
@@ -162,17 +161,20 @@ class ReferenceEngine:
         while self._live and self._live[0].left == 0:
             done = self._live.popleft()
             self._first += 1
-            self.books.block_done(done.placed.block, done.placed.layer, done.ends)
+            block, once = done.placed.block, Counter({done.placed.layer: 1})
+            gains, self._frontier = frontier_gains(done.ends, self._frontier)
+            self.books.ran(block, gains, once)
+            self.books.executed(block, once)
             if done.ends_pass:
-                self.books.pass_done()
-                self.books.flush()
+                self.books.totals.token_ticks.append(self._frontier)
 
     def _close(self) -> RunTotals:
-        totals = self.books.close()
+        totals = self.books.totals
+        totals.ticks = self._frontier
         for channel, core in enumerate(self.cores):
             self.books.channel(channel, core.spent, core.base)
             totals.row_open_ticks += core.open_ticks
             if self.trace is not None and core.log is not None:
                 self.trace += [(tick, channel, command, where, row, column) for tick, command, where, row, column in core.log]
-        self.books.asic(self.clock, self._asic_cycles, self._asic_waits)
+        self.books.asic(self.clock, self._asic_waits)
         return totals

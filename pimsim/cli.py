@@ -1,0 +1,338 @@
+"""The command line: options and help here, what the commands do in `pimsim.commands`.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a check failed or the
+simulation could not go on, 2 bad input, 130 interrupted, 141 nobody reads the output any more. Bad input is one line
+that starts with ``error:``; a traceback means a fault of pimsim itself.
+
+Only light modules are imported here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pimsim import __version__
+from pimsim.errors import InputError, PimsimError, did_you_mean
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""What is raised for a command line that cannot be parsed."""
+
+
+class Program(TyperGroup):
+    """The program as a whole: every error becomes a message and an exit code here."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Run the command line and leave with its exit code; with ``standalone_mode=False`` the code is returned."""
+        given = list(sys.argv[1:] if args is None else args)
+        options.pop("complete_var", None)
+        options.pop("windows_expand_args", None)
+        leave = options.pop("standalone_mode", True)
+
+        def work() -> None:
+            with self.make_context(prog_name or "pimsim", list(given), obj=["pimsim", *given], **options) as context:
+                self.invoke(context)
+
+        code = guarded(work)
+        if leave:
+            sys.exit(code)
+        return code
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As always, but an unknown command comes with the closest one and the choices."""
+        names = list(self.commands)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            raise InputError(f"command must be one of {', '.join(names)}, not {args[0]!r}{did_you_mean(args[0], names)}")
+        return super().resolve_command(ctx, args)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work; whatever it raises becomes a message on standard error, and an exit code."""
+    try:
+        work()
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except _UsageError as error:
+        return _complain(_usage_message(error), BAD_INPUT)
+    except InputError as error:
+        return _complain(str(error), BAD_INPUT)
+    except PimsimError as error:
+        return _complain(str(error), FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    except MemoryError:
+        return _complain("the machine must have more memory for this run; make it smaller", FAILED)
+    except Exception:  # noqa: BLE001 (the last resort)
+        traceback.print_exc()
+        return _complain(
+            f"this is a fault of pimsim {__version__}, not of what you gave it; please report it with the lines above "
+            "and the command line",
+            FAILED,
+        )
+    return DONE
+
+
+def _usage_message(error: Any) -> str:
+    message = str(error.format_message()).rstrip(".")
+    close = getattr(error, "possibilities", None)
+    if close:
+        message = f"No such option: {error.option_name}; did you mean {', '.join(sorted(close))}?"
+    path = error.ctx.command_path if error.ctx else "pimsim"
+    return f"{message} (see {path} --help)"
+
+
+def _complain(message: str, code: int) -> int:
+    """One line on standard error; characters that could steer a terminal are escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: {shown}", file=sys.stderr, flush=True)
+    return code
+
+
+app = typer.Typer(
+    name="pimsim",
+    cls=Program,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Arch = Annotated[str, typer.Option(metavar="A", help="Architecture: a shipped name or a YAML file.")]
+Workload = Annotated[str, typer.Option(metavar="W", help="Workload: a shipped name or a YAML file.")]
+MaybeArch = Annotated[str | None, typer.Option(metavar="A", help="Architecture: a shipped name or a YAML file.")]
+MaybeWorkload = Annotated[str | None, typer.Option(metavar="W", help="Workload: a shipped name or a YAML file.")]
+MaybeDram = Annotated[str | None, typer.Option(metavar="SPEC", help="DRAM standard: a shipped name or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override a field, such as arch.dram.channels=16 or workload.generate_tokens=64; may be repeated.  "
+        "[default: none]",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress on standard error.  [default: off]")]
+Format = Annotated[str, typer.Option("--format", metavar="table|json", help="Form of the output.")]
+Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Cycle-accurate simulation of processing-in-memory accelerators for transformers.
+
+    \b
+    Example: a 1,024-token GPT-2 decode on PIM-GPT, and the same with 16 channels
+      pimsim run --arch pim_gpt --workload gpt2_decode
+      pimsim run --arch pim_gpt --workload gpt2_decode --set arch.dram.channels=16
+
+    Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a check failed, 2 bad
+    input.
+    """
+    if version:
+        print(f"pimsim {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    arch: Arch,
+    workload: Workload,
+    overrides: Overrides = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="fast|reference",
+            help="fast jumps over what repeats, reference issues one command at a time; the cycles are the same.",
+        ),
+    ] = "fast",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Device to compare with (pimsim list baselines); may be repeated.  [default: t4 and xeon_6154]",
+        ),
+    ] = None,
+    output: Format = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write result.json, arch.yaml and workload.yaml into this folder.  [default: none]"
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every DRAM command with its memory-clock cycle as CSV; for short runs.  [default: none]",
+        ),
+    ] = None,
+    trace_limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
+    ] = 20_000_000,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a workload on an architecture and print time, energy and where they go.
+
+    \b
+    Example: 64 tokens on a slow controller, all figures as JSON
+      pimsim run --arch pim_gpt --workload gpt2_decode --set workload.generate_tokens=64
+                 --set arch.asic.clock_mhz=100 --format json
+    """
+    from pimsim.commands.run import run as simulate
+
+    simulate(
+        arch,
+        workload,
+        overrides=overrides or [],
+        engine=engine,
+        out=out,
+        output=output,
+        trace=trace,
+        trace_limit=trace_limit,
+        baselines=baseline or [],
+        quiet=quiet,
+        command_line=context.obj or [],
+    )
+
+
+@app.command()
+def replay(
+    trace: Trace,
+    dram: MaybeDram = None,
+    arch: MaybeArch = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result here.  [default: standard output]")
+    ] = None,
+) -> None:
+    """Issue the commands of a trace in order, each at its earliest legal cycle.
+
+    The cycles in the file are ignored; the result has the same columns, with the memory-clock cycle at which each
+    command issues.
+
+    \b
+    Example:
+      pimsim replay --dram ddr4_3200aa --trace commands.csv --out issued.csv
+    """
+    from pimsim.commands.traces import replay as issue
+
+    issue(dram, arch, overrides or [], trace, out)
+
+
+@app.command("verify-trace")
+def verify_trace(
+    trace: Trace,
+    dram: MaybeDram = None,
+    arch: MaybeArch = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check a trace against every timing rule: "no violations", or one line each and exit code 1.
+
+    \b
+    Example: a run proves itself
+      pimsim run --arch pim_gpt --workload gpt2_decode --set workload.generate_tokens=1 --trace commands.csv
+      pimsim verify-trace --arch pim_gpt --trace commands.csv
+    """
+    from pimsim.commands.traces import verify
+
+    if not verify(dram, arch, overrides or [], trace):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def validate(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Figures to compare.  [default: all]")
+    ] = None,
+    output: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Compare published and golden figures with this simulator; exit code 1 if one fails.
+
+    \b
+    Example:
+      pimsim validate --format json
+    """
+    from pimsim.commands.validation import validate as compare
+
+    if not compare(names or [], output, quiet=quiet):
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines or commands.")
+    ],
+    output: Format = "table",
+) -> None:
+    """List what there is of a kind: a name and a short description per line.
+
+    \b
+    Example:
+      pimsim list workloads
+    """
+    from pimsim.commands.inspect import list_names
+
+    list_names(kind, output)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload or dram.")],
+) -> None:
+    """Print the JSON Schema of a kind of YAML file, for editors that complete and check.
+
+    \b
+    Example:
+      pimsim schema arch > arch.schema.json
+    """
+    from pimsim.commands.inspect import schema as print_schema
+
+    print_schema(kind)
+
+
+@app.command()
+def show(
+    arch: MaybeArch = None,
+    workload: MaybeWorkload = None,
+    overrides: Overrides = None,
+    output: Annotated[str, typer.Option("--format", metavar="yaml|json", help="Form of the output.")] = "yaml",
+) -> None:
+    """Print a configuration with everything inherited filled in, and the source of every number.
+
+    \b
+    Example:
+      pimsim show --arch pim_gpt --set arch.dram.channels=16
+    """
+    from pimsim.commands.inspect import show as print_configuration
+
+    print_configuration(arch, workload, overrides or [], output)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    typer.main.get_command(app).main(prog_name="pimsim")
+
+
+__all__ = ["app", "guarded", "main"]

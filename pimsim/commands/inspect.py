@@ -1,0 +1,115 @@
+"""``pimsim list``, ``pimsim show`` and ``pimsim schema``: what there is, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pimsim import catalog
+from pimsim.commands.output import TABLE_FORMATS, choose, write_json, write_out
+from pimsim.errors import InputError
+
+ATTENTION = {"vanilla": "every token attends to all tokens before it, with one softmax over the whole row of scores"}
+"""Attention algorithms with a sentence each."""
+
+PROGRAM_DRAM = "pim_gpt_gddr6"
+"""The shipped DRAM whose commands programs are made of."""
+
+DRAM_COMMANDS = {
+    "ACT": "open a row of one bank",
+    "PREpb": "close the row of one bank",
+    "PREab": "close the rows of all banks of a channel",
+    "RD": "read one column of an open row over the data pins",
+    "WR": "write one column of an open row over the data pins",
+    "REFab": "refresh all banks of a channel",
+    "ACT_AB": "open the same row in all banks of a channel",
+    "MAC_AB": "in all banks, multiply one column by the global buffer and add up in an accumulator",
+    "WR_GB": "write one column of the global buffer over the data pins",
+    "RD_MAC": "read one result of each bank from an accumulator over the data pins",
+}
+
+FUNCTIONS = {
+    "add": "ASIC: sum of two vectors (bias, residual, partial sums)",
+    "reciprocal": "ASIC: 1/x by Newton-Raphson steps",
+    "scale": "ASIC: product of a vector and a factor",
+    "layernorm": "ASIC: normalise a vector to mean 0 and variance 1, then scale and shift it",
+    "softmax": "ASIC: exponentials of a row of scores after its maximum, and their sum",
+    "gelu": "ASIC: GELU (tanh form) of each element",
+    "argmax": "ASIC: index of the largest element",
+}
+
+
+def list_names(kind: str, output: str) -> None:
+    """Print what there is of one kind, each with a description.
+
+    Raises:
+        UnknownName: there is no such kind or format.
+    """
+    choose("kind", kind, KINDS)
+    choose("format", output, TABLE_FORMATS)
+    entries = KINDS[kind]()
+    if output == "json":
+        write_json([{"name": name, "description": text} for name, text in entries.items()])
+    else:
+        write_out("".join(f"{name}  {text}".rstrip() + "\n" for name, text in entries.items()))
+
+
+def _shipped(kind: str) -> Callable[[], dict[str, str]]:
+    return lambda: {name: catalog.describe(kind, name) for name in catalog.names(kind)}
+
+
+def commands() -> dict[str, str]:
+    """Every command of a program: those of the DRAM, then the functions of the ASIC, with a description each."""
+    from pimsim.arch.functions import FUNCTIONS as FUNCTION_NAMES
+    from pimsim.config import load_dram
+
+    names = load_dram(PROGRAM_DRAM).value.commands
+    return {name: DRAM_COMMANDS[name] for name in names} | {name: FUNCTIONS[name] for name in FUNCTION_NAMES}
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "archs": _shipped("arch"),
+    "workloads": _shipped("workload"),
+    "attention": lambda: ATTENTION,
+    "dram": _shipped("dram"),
+    "baselines": _shipped("baseline"),
+    "commands": commands,
+}
+"""What can be listed."""
+
+
+def show(arch: str | None, workload: str | None, overrides: Sequence[str], output: str) -> None:
+    """Print a resolved configuration with the source of every number.
+
+    Raises:
+        InputError: both or none of the two are given, or the configuration is wrong.
+    """
+    from pimsim.commands.configs import split
+    from pimsim.config import load_arch, load_workload
+    from pimsim.show import show as as_yaml
+    from pimsim.show import show_json
+
+    choose("format", output, ("yaml", "json"))
+    if (arch is None) == (workload is None):
+        given = "both" if arch is not None else "neither"
+        raise InputError(f"exactly one of --arch and --workload must be given, not {given}")
+    kind = "arch" if arch is not None else "workload"
+    options = split(overrides, kind)[kind]
+    loaded = load_arch(arch, options) if arch is not None else load_workload(workload or "", options)
+    if output == "json":
+        write_json(show_json(loaded))  # type: ignore[type-var]
+    else:
+        write_out(as_yaml(loaded))  # type: ignore[type-var]
+
+
+def schema(kind: str) -> None:
+    """Print the JSON Schema of one kind of file.
+
+    Raises:
+        UnknownName: there is no such kind.
+    """
+    from pimsim.schema import schema as json_schema
+
+    write_json(json_schema(kind))
+
+
+__all__ = ["KINDS", "commands", "list_names", "schema", "show"]

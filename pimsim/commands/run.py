@@ -1,0 +1,135 @@
+"""``pimsim run``: simulate, print the figures, and write results and command traces."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO, cast
+
+from pimsim.analysis.baselines import load_baseline
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
+from pimsim.commands.configs import load_both
+from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_file, whole_folder, write_out
+from pimsim.commands.progress import progress
+from pimsim.config import Loaded
+from pimsim.errors import InputError
+from pimsim.machine.fast import TraceRow
+from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import count_commands
+from pimsim.run import Engine, simulate_loaded
+from pimsim.show import show
+from pimsim.trace.csvio import COLUMNS, make_command, write_trace
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.models import build_graph
+
+ENGINES = ("fast", "reference")
+BASELINES = ("t4", "xeon_6154")
+"""Baselines of a run where none is named."""
+
+
+def run(
+    arch: str,
+    workload: str,
+    *,
+    overrides: Sequence[str],
+    engine: str,
+    out: Path | None,
+    output: str,
+    trace: Path | None,
+    trace_limit: int,
+    baselines: Sequence[str],
+    quiet: bool,
+    command_line: Sequence[str],
+) -> None:
+    """Simulate and report; the arguments are the options of ``pimsim run``.
+
+    Raises:
+        InputError: an option or a configuration is wrong; no file has been written.
+        SimulationError: the simulation cannot go on.
+    """
+    choose("engine", engine, ENGINES)
+    choose("format", output, TABLE_FORMATS)
+    names = list(dict.fromkeys(baselines or BASELINES))
+    for name in names:
+        load_baseline(name)
+    machine, work = load_both(arch, workload, overrides)
+    if trace is not None:
+        check_trace_length(machine, work, trace_limit)
+    rows: list[TraceRow] | None = None if trace is None else []
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(whole_folder(out)) if out is not None else {}
+        trace_file = stack.enter_context(whole_file(trace)) if trace is not None else None
+        with progress("forward passes", quiet=quiet) as report:
+            result = simulate_loaded(
+                machine,
+                work,
+                engine=cast(Engine, engine),
+                baselines=names,
+                trace=rows,
+                progress=report,
+                command_line=command_line,
+            )
+        text = json_text(result.to_json())
+        files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work)}
+        if trace_file is not None and rows is not None:
+            write_rows(trace_file, machine.value.dram.resolve(), rows)
+    if output == "table":
+        from pimsim.report.terminal import render
+
+        text = render(result)
+    write_out(text)
+
+
+def check_trace_length(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], limit: int) -> None:
+    """Refuse a trace that would not fit into memory.
+
+    Raises:
+        InputError: the run issues more than ``limit`` commands.
+    """
+    spec = arch.value.dram.resolve()
+    commands = estimate_commands(Mapping(workload.value, build_graph(workload.value), arch.value, spec))
+    if commands > limit:
+        raise InputError(
+            f"--trace must write at most {limit:,} commands, not about {commands:,}; generate fewer tokens, or allow "
+            "more with --trace-limit"
+        )
+
+
+def estimate_commands(mapping: Mapping) -> int:
+    """DRAM commands of a whole run without those that refresh adds.
+
+    The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
+    between them stand for all (Simpson's rule); up to three passes are counted exactly.
+    """
+    passes = mapping.passes
+    if passes <= 3:
+        return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
+    first, middle, last = (_pass_commands(mapping, context) for context in (1, (1 + passes) // 2, passes))
+    return round(passes * (first + 4 * middle + last) / 6)
+
+
+def _pass_commands(mapping: Mapping, context: int) -> int:
+    known: dict[int, int] = {}
+    total = 0
+    for placed in mapping.forward_pass(context):
+        for stream in placed.block.channels:
+            if id(stream) not in known:
+                known[id(stream)] = sum(sum(count_commands(step.items).values()) for step in stream)  # type: ignore[arg-type]
+            total += known[id(stream)]
+    return total
+
+
+def write_rows(file: TextIO, spec: DramSpec, rows: Sequence[TraceRow]) -> None:
+    """Write the commands of a run as a command trace: the columns of the format, then other levels and registers."""
+    standard = set(COLUMNS)
+    extra = [name for name in spec.address_fields if name not in standard]
+    commands = (
+        make_command(spec, tick, command, channel, where, row, column)
+        for tick, channel, command, where, row, column in rows
+    )
+    write_trace(file, commands, (*COLUMNS, *extra))
+
+
+__all__ = ["BASELINES", "ENGINES", "check_trace_length", "estimate_commands", "run", "write_rows"]
