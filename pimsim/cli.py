@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from pimsim import __version__
-from pimsim.errors import InputError, PimsimError, did_you_mean
+from pimsim.errors import InputError, PimsimError, UnknownName
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -52,38 +52,39 @@ class Program(TyperGroup):
         """As always, but an unknown command comes with the closest one and the choices."""
         names = list(self.commands)
         if args and args[0] not in names and not args[0].startswith("-"):
-            raise InputError(f"command must be one of {', '.join(names)}, not {args[0]!r}{did_you_mean(args[0], names)}")
+            raise UnknownName("command", args[0], names)
         return super().resolve_command(ctx, args)
 
 
 def guarded(work: Callable[[], None]) -> int:
     """Do the work; whatever it raises becomes a message on standard error, and an exit code."""
+    code = DONE
     try:
         work()
     except typer.Exit as error:
-        return int(error.exit_code)
+        code = int(error.exit_code)
     except _UsageError as error:
-        return _complain(_usage_message(error), BAD_INPUT)
+        code = _complain(_usage_message(error), BAD_INPUT)
     except InputError as error:
-        return _complain(str(error), BAD_INPUT)
+        code = _complain(str(error), BAD_INPUT)
     except PimsimError as error:
-        return _complain(str(error), FAILED)
+        code = _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", INTERRUPTED)
+        code = _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        code = UNREAD
     except MemoryError:
-        return _complain("the machine must have more memory for this run; make it smaller", FAILED)
+        code = _complain("the run must fit into the memory of this machine; make it smaller", FAILED)
     except Exception:  # noqa: BLE001 (the last resort)
         traceback.print_exc()
-        return _complain(
+        code = _complain(
             f"this is a fault of pimsim {__version__}, not of what you gave it; please report it with the lines above "
             "and the command line",
             FAILED,
         )
-    return DONE
+    return code
 
 
 def _usage_message(error: Any) -> str:
@@ -136,16 +137,7 @@ def _program(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Cycle-accurate simulation of processing-in-memory accelerators for transformers.
-
-    \b
-    Example: a 1,024-token GPT-2 decode on PIM-GPT, and the same with 16 channels
-      pimsim run --arch pim_gpt --workload gpt2_decode
-      pimsim run --arch pim_gpt --workload gpt2_decode --set arch.dram.channels=16
-
-    Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a check failed, 2 bad
-    input.
-    """
+    """Cycle-accurate simulation of processing-in-memory accelerators for transformers."""
     if version:
         print(f"pimsim {__version__}")
     elif context.invoked_subcommand is None:
@@ -191,13 +183,7 @@ def run(
     ] = 20_000_000,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate a workload on an architecture and print time, energy and where they go.
-
-    \b
-    Example: 64 tokens on a slow controller, all figures as JSON
-      pimsim run --arch pim_gpt --workload gpt2_decode --set workload.generate_tokens=64
-                 --set arch.asic.clock_mhz=100 --format json
-    """
+    """Simulate a workload on an architecture and print time, energy and where they go."""
     from pimsim.commands.run import run as simulate
 
     simulate(
@@ -225,15 +211,7 @@ def replay(
         Path | None, typer.Option(metavar="FILE", help="Write the result here.  [default: standard output]")
     ] = None,
 ) -> None:
-    """Issue the commands of a trace in order, each at its earliest legal cycle.
-
-    The cycles in the file are ignored; the result has the same columns, with the memory-clock cycle at which each
-    command issues.
-
-    \b
-    Example:
-      pimsim replay --dram ddr4_3200aa --trace commands.csv --out issued.csv
-    """
+    """Issue the commands of a trace in order, each at its earliest legal cycle."""
     from pimsim.commands.traces import replay as issue
 
     issue(dram, arch, overrides or [], trace, out)
@@ -246,13 +224,7 @@ def verify_trace(
     arch: MaybeArch = None,
     overrides: Overrides = None,
 ) -> None:
-    """Check a trace against every timing rule: "no violations", or one line each and exit code 1.
-
-    \b
-    Example: a run proves itself
-      pimsim run --arch pim_gpt --workload gpt2_decode --set workload.generate_tokens=1 --trace commands.csv
-      pimsim verify-trace --arch pim_gpt --trace commands.csv
-    """
+    """Check a trace against every timing rule: "no violations", or one line each and exit code 1."""
     from pimsim.commands.traces import verify
 
     if not verify(dram, arch, overrides or [], trace):
@@ -267,12 +239,7 @@ def validate(
     output: Format = "table",
     quiet: Quiet = False,
 ) -> None:
-    """Compare published and golden figures with this simulator; exit code 1 if one fails.
-
-    \b
-    Example:
-      pimsim validate --format json
-    """
+    """Compare published and golden figures with this simulator; exit code 1 if one fails."""
     from pimsim.commands.validation import validate as compare
 
     if not compare(names or [], output, quiet=quiet):
@@ -286,12 +253,7 @@ def list_(
     ],
     output: Format = "table",
 ) -> None:
-    """List what there is of a kind: a name and a short description per line.
-
-    \b
-    Example:
-      pimsim list workloads
-    """
+    """List what there is of a kind: a name and a short description per line."""
     from pimsim.commands.inspect import list_names
 
     list_names(kind, output)
@@ -301,12 +263,7 @@ def list_(
 def schema(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload or dram.")],
 ) -> None:
-    """Print the JSON Schema of a kind of YAML file, for editors that complete and check.
-
-    \b
-    Example:
-      pimsim schema arch > arch.schema.json
-    """
+    """Print the JSON Schema of a kind of YAML file, for editors that complete and check."""
     from pimsim.commands.inspect import schema as print_schema
 
     print_schema(kind)
@@ -319,12 +276,7 @@ def show(
     overrides: Overrides = None,
     output: Annotated[str, typer.Option("--format", metavar="yaml|json", help="Form of the output.")] = "yaml",
 ) -> None:
-    """Print a configuration with everything inherited filled in, and the source of every number.
-
-    \b
-    Example:
-      pimsim show --arch pim_gpt --set arch.dram.channels=16
-    """
+    """Print a configuration with everything inherited filled in, and the source of every number."""
     from pimsim.commands.inspect import show as print_configuration
 
     print_configuration(arch, workload, overrides or [], output)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pimsim import catalog
-from pimsim.arch.dram import DramConfig
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
 from pimsim.workload.config import WorkloadConfig
@@ -160,11 +162,28 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
 
     Raises:
         ConfigError: a timing rule, command or expression names something that does not exist, a row of weights does
-            not fit the MAC units, or an entry of ``sources`` is malformed.
+            not fit the MAC units, a value is far beyond any machine, the DRAM lacks a command that programs are made
+            of, refreshes leave no time for commands, or an entry of ``sources`` is malformed.
     """
     check_sources(loaded)
     _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    check_limits(loaded.tree, loaded.value.dram, ("dram",))
     _check_pim(loaded.tree, loaded.value)
+    _check_asic(loaded.tree, loaded.value.asic)
+    _check_commands(loaded.tree, loaded.value.dram)
+
+
+def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
+    """Refuse a DRAM that no simulation could get through: far too large, or always busy refreshing.
+
+    Raises:
+        ConfigError: a value lies outside what is meant to be possible; the limits are far beyond any real part.
+    """
+    _check_names(tree, dram, at)
+    _check_sizes(tree, dram, at)
+    spec = dram.resolve()
+    _check_times(tree, spec, at)
+    _check_refresh(tree, dram, spec, at)
 
 
 def check_sources(loaded: Loaded[M]) -> None:
@@ -242,6 +261,160 @@ def _check_pim(tree: Tree, arch: ArchConfig) -> None:
         )
 
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_TRACE_COLUMNS = ("cycle", "command", "row", "column")
+"""Columns of a command trace that are not the index of a level."""
+
+_SIZES = {
+    "tck_ps": (10, 1_000_000),
+    "ticks_per_clock": (1, 64),
+    "channels": (1, 1024),
+    "rows": (1, 2**32),
+    "columns": (1, 2**20),
+    "burst_bytes": (1, 2**16),
+}
+_MAX_BANKS = 1024
+_MAX_REGISTERS = 1024
+_MAX_WINDOW = 1024
+_MAX_TICKS = 1_000_000
+"""Largest gap, latency and bus occupancy; a wait goes through its refreshes one by one."""
+
+_MAX_INTERVAL = 10**12
+_ASIC_SIZES = {
+    "clock_mhz": (1, 100_000),
+    "adder_latency": (1, 1000),
+    "multiplier_latency": (1, 1000),
+    "functions.exp_taylor_terms": (1, 1000),
+    "functions.reciprocal_newton_steps": (1, 1000),
+    "functions.rsqrt_newton_steps": (1, 1000),
+}
+
+
+def _check_range(tree: Tree, value: float, bounds: tuple[int, int], path: FieldPath, what: str = "") -> None:
+    low, high = bounds
+    if not low <= value <= high:
+        subject = f"{what} must" if what else "must"
+        raise tree.error(f"{subject} lie in {low:,}..{high:,}, not {_number(value)}", path)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{float(value):g}"
+
+
+def _check_names(tree: Tree, dram: DramConfig, at: FieldPath) -> None:
+    """Levels, register files and commands stand in the columns of traces."""
+    for field, names in (("levels", dram.levels), ("register_files", dram.register_files), ("commands", dram.commands)):
+        for name in names:
+            path = (*at, field, name)
+            if not _NAME.fullmatch(name):
+                raise tree.error(f"must have a name of letters, digits and _ . - such as bank, not {name!r}", path)
+            if field != "commands" and name in _TRACE_COLUMNS:
+                raise tree.error(f"must not be called {name!r}, which is a column of command traces", path)
+
+
+def _check_sizes(tree: Tree, dram: DramConfig, at: FieldPath) -> None:
+    for field, bounds in _SIZES.items():
+        _check_range(tree, getattr(dram, field), bounds, (*at, field))
+    _check_range(tree, math.prod(dram.levels.values()), (1, _MAX_BANKS), (*at, "levels"), "banks of a channel")
+    for name, count in dram.register_files.items():
+        _check_range(tree, count, (1, _MAX_REGISTERS), (*at, "register_files", name))
+    for number, rule in enumerate(dram.rules):
+        _check_range(tree, rule.window, (1, _MAX_WINDOW), (*at, "rules", number, "window"))
+
+
+def _check_times(tree: Tree, spec: DramSpec, at: FieldPath) -> None:
+    for name, command in spec.commands.items():
+        path = (*at, "commands", name)
+        _check_range(tree, command.latency, (0, _MAX_TICKS), (*path, "latency"), "ticks")
+        _check_range(tree, command.ticks, (1, _MAX_TICKS), (*path, "ticks"))
+    for rule in spec.rules:
+        if rule.gap > _MAX_TICKS:
+            pair = f"{rule.prev[0]} -> {rule.next[0]} ({rule.text})"
+            _check_range(tree, rule.gap, (0, _MAX_TICKS), (*at, "rules"), f"ticks of the rule {pair}")
+
+
+def _check_refresh(tree: Tree, dram: DramConfig, spec: DramSpec, at: FieldPath) -> None:
+    """Between two refreshes, the rows that they closed must be opened again and at least one command must issue."""
+    if dram.refresh.policy == "none":
+        return
+    path = (*at, "refresh", "interval")
+    refresh = next(command for command in spec.commands.values() if command.refresh)
+    precharges = [c for c in spec.commands.values() if _closes(c) and c.scope == refresh.scope]
+    if not precharges:
+        raise tree.error(
+            f"must be none, or the DRAM must have a command with effect: close, needs: any and scope: {refresh.scope}, "
+            f"which goes before {refresh.name}",
+            (*at, "refresh", "policy"),
+        )
+    needed = _refresh_cycle(spec, refresh, precharges[0])
+    if spec.refresh_interval <= needed:
+        raise tree.error(
+            f"must be longer than {needed:,} ticks, the longest time of {precharges[0].name}, {refresh.name} and the "
+            f"activates after it, so that commands get through; not {spec.refresh_interval:,} ({dram.refresh.interval})",
+            path,
+        )
+    _check_range(tree, spec.refresh_interval, (1, _MAX_INTERVAL), path, "ticks")
+
+
+def _closes(command: Command) -> bool:
+    return command.effect == "close" and command.needs != "open"
+
+
+def _refresh_cycle(spec: DramSpec, refresh: Command, precharge: Command) -> int:
+    """At most so many ticks pass from a due time to the first command that needs the rows again."""
+    opens = {name for name, command in spec.commands.items() if command.effect == "open"}
+    uses = {name for name, command in spec.commands.items() if command.needs == "open"}
+    others = set(spec.commands) - {refresh.name}
+    depth = 0 if refresh.scope == "channel" else spec.levels.index(refresh.scope) + 1
+    nodes = math.prod(spec.counts[:depth])
+    closing = _gap(spec, others, {precharge.name}) + _gap(spec, others, {refresh.name})
+    between = _gap(spec, {refresh.name}, {precharge.name, refresh.name}) if nodes > 1 else 0
+    opening = _gap(spec, {refresh.name, precharge.name}, opens) + _gap(spec, opens, opens | uses)
+    return nodes * (closing + between) + opening
+
+
+def _gap(spec: DramSpec, prev: set[str], next_: set[str]) -> int:
+    """Largest gap from one of ``prev`` to one of ``next_``, the command bus included."""
+    gaps = [rule.gap for rule in spec.rules if prev.intersection(rule.prev) and next_.intersection(rule.next)]
+    return max([*gaps, *(spec.commands[name].ticks for name in prev)], default=1)
+
+
+def _check_asic(tree: Tree, asic: AsicConfig) -> None:
+    for name, bounds in _ASIC_SIZES.items():
+        value: Any = asic
+        for part in name.split("."):
+            value = getattr(value, part)
+        _check_range(tree, value, bounds, ("asic", *name.split(".")))
+
+
+_PROGRAM = {
+    "ACT": {"scope": "bank", "effect": "open", "data": "none"},
+    "PREpb": {"scope": "bank", "effect": "close", "data": "none"},
+    "RD": {"scope": "bank", "effect": "none", "needs": "open", "data": "read"},
+    "WR": {"scope": "bank", "effect": "none", "needs": "open", "data": "write"},
+    "PREab": {"scope": "channel", "effect": "close", "data": "none"},
+    "ACT_AB": {"scope": "channel", "effect": "open", "data": "none"},
+    "MAC_AB": {"scope": "channel", "effect": "none", "needs": "open", "data": "none"},
+    "WR_GB": {"scope": "channel", "effect": "none", "data": "write"},
+    "RD_MAC": {"scope": "channel", "effect": "none", "data": "read"},
+}
+"""The commands that programs are made of, and what the mapper relies on; a bank is the innermost level."""
+
+
+def _check_commands(tree: Tree, dram: DramConfig) -> None:
+    innermost = tuple(dram.levels)[-1]
+    for name, facts in _PROGRAM.items():
+        if name not in dram.commands:
+            raise tree.error(
+                f"must have the commands of a program, {', '.join(_PROGRAM)}; {name} is missing", ("dram", "commands")
+            )
+        for field, wanted in facts.items():
+            value = innermost if wanted == "bank" else wanted
+            given = getattr(dram.commands[name], field)
+            if given != value:
+                raise tree.error(f"must be {value}, not {given!r}", ("dram", "commands", name, field))
+
+
 def _check_path(tree: Tree, data: Any, source: Source) -> None:
     """Walk the path of an entry through the resolved configuration."""
     for depth, part in enumerate(source.path):
@@ -317,6 +490,7 @@ __all__ = [
     "Loaded",
     "Source",
     "check_arch",
+    "check_limits",
     "check_sources",
     "load_arch",
     "load_dram",

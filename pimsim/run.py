@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
@@ -78,7 +80,8 @@ def simulate_loaded(
     mapping = Mapping(workload.value, graph, arch.value, spec)
     runner = _engine(engine)(arch.value, spec, trace=trace is not None)
     program = mapping.program()
-    totals = runner.run(_watched(program, mapping.passes, progress) if progress else program)
+    with _collector_paused():
+        totals = runner.run(_watched(program, mapping.passes, progress) if progress else program)
     if trace is not None and runner.trace is not None:
         trace += sorted(runner.trace, key=lambda row: (row[0], row[1]))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
@@ -108,6 +111,18 @@ def _engine(name: Engine) -> type[FastEngine]:
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
 
     return ReferenceEngine  # type: ignore[return-value]
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cycle collector from walking the engines' tables again and again; they hold no garbage cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _watched(passes: Iterable[T], total: int, progress: Progress) -> Iterator[T]:

@@ -34,6 +34,12 @@ TraceRow = tuple[int, int, str, Where, int, int]
 MEMORY_LIMIT = 200_000
 """Outcomes to remember before they are cleared; keeps a run of any length in bounded memory."""
 
+COMPILED_LIMIT = 64
+"""Blocks of the program to keep in compiled form."""
+
+ALIKE_LIMIT = 256
+"""Blocks of different course whose effects to keep."""
+
 EFFECT_LIMIT = 20_000
 """Effects of blocks to remember."""
 
@@ -124,6 +130,14 @@ class _Compiled:
             self.channels_of[number].append(channel)
         self.steps = [plan for at in block.order if (plan := self._plan(*at, variant, recall, costs))]
 
+    def signature(self) -> tuple[object, ...]:
+        """Equal for blocks that take the same time, issue the same commands and belong to the same operations."""
+        return (
+            tuple(op.kind for op in self.block.ops),
+            tuple(map(tuple, self.channels_of)),
+            *[(variant, op, id(node), waits, signals, busy, latency) for variant, op, node, waits, signals, busy, latency, _ in self.steps],
+        )
+
     def _plan(self, stream: int, position: int, variant: dict[int, int], recall: Recall, costs: AsicCosts) -> _StepPlan | None:
         """The step at a place of the order; None for channels whose stream another channel stands for."""
         step = self.block.streams[stream][position]
@@ -153,6 +167,10 @@ class FastEngine:
         self._kinds: dict[str, str] = {}
         self._carried: set[str] = set()
         self._compiled: dict[int, _Compiled] = {}
+        """Identity of a block -> its compiled form."""
+        self._alive: list[Block] = []
+        """The blocks in `_compiled`, so that their identities stay their own."""
+        self._alike: dict[tuple[object, ...], _Compiled] = {}
         self._effects = 0
         self._opened_rows: list[dict[Where, int]] = [{} for _ in range(n)]
         self._spent: list[Counter[str]] = [Counter() for _ in range(n)]
@@ -169,7 +187,11 @@ class FastEngine:
                     compiled.passes += 1
                 self._block(compiled, placed)
             self.books.totals.token_ticks.append(self._machine.frontier)
-            if len(self._compiled) > 48:
+            if len(self._compiled) > COMPILED_LIMIT:
+                self._compiled.clear()
+                self._alive.clear()
+                self.recall.segments.forget_items()
+            if len(self._alike) > ALIKE_LIMIT or self.recall.size() > MEMORY_LIMIT:
                 self._forget(seen)
         return self._close()
 
@@ -178,9 +200,13 @@ class FastEngine:
         if compiled is None:
             if not self._carried.issuperset(block.carried):
                 self._carried.update(block.carried)
-                for other in self._compiled.values():  # their effects do not tell the tokens that matter now
+                for other in set(self._compiled.values()):  # their effects do not tell the tokens that matter now
                     self._book_effects(other)
-            compiled = self._compiled[id(block)] = _Compiled(block, self.recall, self.costs)
+            fresh = _Compiled(block, self.recall, self.costs)
+            # a block that takes the same course as another one shares its effects
+            compiled = self._alike.setdefault(fresh.signature(), fresh) if self.trace is None else fresh
+            self._compiled[id(block)] = compiled
+            self._alive.append(block)
         return compiled
 
     # -- one block ------------------------------------------------------------------------------------------------
@@ -413,16 +439,15 @@ class FastEngine:
         compiled.refreshed.clear()
 
     def _forget(self, keep: set[int]) -> None:
-        """Forget blocks of earlier passes, and outcomes once there are too many."""
-        for key, compiled in list(self._compiled.items()):
-            if id(compiled) not in keep:
+        """Book and forget what earlier passes did; outcomes too, once there are too many."""
+        full = self.recall.size() > MEMORY_LIMIT
+        for signature, compiled in list(self._alike.items()):
+            if full or id(compiled) not in keep:
                 self._retire(compiled)
-                del self._compiled[key]
-        self.recall.segments.forget_items()
-        if self.recall.size() > MEMORY_LIMIT:
-            for compiled in self._compiled.values():
-                self._retire(compiled)
-            self._compiled.clear()
+                del self._alike[signature]
+        self._compiled.clear()
+        self._alive.clear()
+        if full:
             self._collect()
             self.recall.segments.clear()
 
@@ -443,7 +468,7 @@ class FastEngine:
             outcome.hits.clear()
 
     def _close(self) -> RunTotals:
-        for compiled in self._compiled.values():
+        for compiled in set(self._compiled.values()) | set(self._alike.values()):
             self._retire(compiled)
         self._collect()
         totals, machine = self.books.totals, self._machine

@@ -40,7 +40,7 @@ class Mapping:
         self._layers = graph.layers()
         self._place_tensors()
         self._map_sram(element)
-        self._attention = lru_cache(maxsize=4)(self._attention_block)
+        self._attention = lru_cache(maxsize=4)(self._attention_blocks)
 
     # -- decisions ------------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Mapping:
             base = layer * self.layer_rows
             placed += [
                 Placed(projection, base, layer),
-                Placed(attention, base, layer),
+                *[Placed(block, base, layer) for block in attention],
                 Placed(rest, base, layer),
             ]
         if self.workload.lm_head and context >= self.workload.prompt_tokens:
@@ -197,15 +197,15 @@ class Mapping:
         self._projection_result = b.results[before[-1].name]
         return b.builder.build()
 
-    def _attention_block(self, context: int) -> Block:
+    def _attention_blocks(self, context: int) -> tuple[Block, ...]:
         before, attention, _ = self._split_layer()
-        b = self._lowering("attention", "projection", context)
+        b = self._lowering("scores", "projection", context)
         qkv = before[-1]
         assert isinstance(qkv, Linear)
         b.results[qkv.name] = self._projection_result
         for op in attention:
             b.lower(op)
-        return b.builder.build()
+        return b.finish()
 
     def _make_feed_forward(self) -> Block:
         before, attention, after = self._split_layer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pimsim.program.isa import Item, Repeat, Run, Where
@@ -157,10 +157,14 @@ class _Chunk:
         self.runs = runs
         self.row = next((run.row for run in runs if run.row >= 0), -1)
         self.sram = next((run.sram for run in runs if run.sram >= 0), -1)
-        self.signature = tuple(
-            replace(run, row=run.row - self.row if run.row >= 0 else -1, sram=run.sram - self.sram if run.sram >= 0 else -1)
-            for run in runs
-        )
+        self.signature = [self._relative(run) for run in runs]
+
+    def _relative(self, run: Run) -> tuple[object, ...]:
+        row = run.row - self.row if run.row >= 0 else None
+        sram = run.sram - self.sram if run.sram >= 0 else None
+        return (
+            run.command, run.where, row, run.column, run.count, run.sweep, run.lane, run.buffer, sram, run.sram_step, run.sram_channel,
+        )  # fmt: skip
 
 
 def _distance(a: _Chunk, b: _Chunk) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from pimsim.mapper.builder import BlockBuilder, Part, Result
 from pimsim.mapper.layout import KeyLayout, TableLayout, ValueLayout, WeightLayout
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.mapper.sram import SramMap
-from pimsim.program.isa import Compute, Item
+from pimsim.program.isa import Block, Compute, Item
 from pimsim.workload import ops
 from pimsim.workload.graph import WorkloadGraph
 
@@ -38,6 +38,8 @@ class LayerLowering:
     score_pitch: int
     """SRAM elements per score row."""
     results: dict[str, Result] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    """Blocks that are finished."""
 
     @property
     def channels(self) -> int:
@@ -57,6 +59,16 @@ class LayerLowering:
                 f"choices: {', '.join(sorted(kind.__name__ for kind in LOWERINGS))}"
             )
         self.results[op.name] = lowering(self, op)
+
+    def cut(self, name: str) -> None:
+        """End the block under construction and begin the next one; a border costs no time, tokens cross it."""
+        self.blocks.append(self.builder.build())
+        self.builder = BlockBuilder(name, self.channels, serial=self.builder.serial, after=self.builder.barrier())
+
+    def finish(self) -> tuple[Block, ...]:
+        """End the last block; returns all of them."""
+        self.blocks.append(self.builder.build())
+        return tuple(self.blocks)
 
     def short(self, op: ops.OpNode) -> str:
         """Name of an operation within its layer, for tokens, buffers and layouts."""
@@ -163,6 +175,9 @@ def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
     tokens: tuple[str, ...] = ()
     for number, heads in enumerate(_head_passes(b, keys)):
         scored = _score_pass(b, op, heads, number, qkv, tokens)
+        if number == 0:
+            # what comes before depends on where this token's key goes, what comes after is the same for many tokens
+            b.cut("attention")
         if number == 0 and not b.builder.serial:
             _write_values(b, kv.kind, kv.name, qkv, op.heads * op.d_head)
         ready = _softmax_pass(b, softmax, heads, number, scored)
