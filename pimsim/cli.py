@@ -104,6 +104,13 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+def _help(summary: str, *example: str, title: str = "", more: str = "") -> str:
+    """Help of a command; the control character keeps the lines of the example as they are."""
+    head = f"Example: {title}" if title else "Example:"
+    lines = "\n".join(["\b", head, *(f"  {line}" for line in example)])
+    return "\n\n".join(part for part in (summary, lines, more) if part)
+
+
 app = typer.Typer(
     name="pimsim",
     cls=Program,
@@ -115,9 +122,18 @@ app = typer.Typer(
 
 Arch = Annotated[str, typer.Option(metavar="A", help="Architecture: a shipped name or a YAML file.")]
 Workload = Annotated[str, typer.Option(metavar="W", help="Workload: a shipped name or a YAML file.")]
-MaybeArch = Annotated[str | None, typer.Option(metavar="A", help="Architecture: a shipped name or a YAML file.")]
-MaybeWorkload = Annotated[str | None, typer.Option(metavar="W", help="Workload: a shipped name or a YAML file.")]
-MaybeDram = Annotated[str | None, typer.Option(metavar="SPEC", help="DRAM standard: a shipped name or a YAML file.")]
+MaybeArch = Annotated[
+    str | None, typer.Option(metavar="A", help="Architecture: a shipped name or a YAML file.  [default: none]")
+]
+MaybeWorkload = Annotated[
+    str | None, typer.Option(metavar="W", help="Workload: a shipped name or a YAML file.  [default: none]")
+]
+MaybeDram = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="DRAM standard, in place of --arch: a shipped name or a YAML file.  [default: none]"
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -132,7 +148,17 @@ Format = Annotated[str, typer.Option("--format", metavar="table|json", help="For
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(
+    invoke_without_command=True,
+    help=_help(
+        "Cycle-accurate simulation of processing-in-memory accelerators for transformers.",
+        "pimsim run --arch pim_gpt --workload gpt2_decode",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --set arch.dram.channels=16",
+        title="a 1,024-token GPT-2 decode on PIM-GPT, and the same with 16 channels",
+        more="Results go to standard output, progress and errors to standard error. "
+        "Exit codes: 0 done, 1 a check failed, 2 bad input.",
+    ),
+)
 def _program(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -144,7 +170,15 @@ def _program(
         print(context.get_help())
 
 
-@app.command()
+@app.command(
+    short_help="Simulate a workload on an architecture.",
+    help=_help(
+        "Simulate a workload on an architecture and print time, energy and where they go.",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --format json \\",
+        "  --set workload.generate_tokens=64 --set arch.asic.clock_mhz=100",
+        title="64 tokens on a slow controller, all figures as JSON",
+    ),
+)
 def run(
     context: typer.Context,
     arch: Arch,
@@ -201,7 +235,14 @@ def run(
     )
 
 
-@app.command()
+@app.command(
+    short_help="Issue a command trace at its earliest legal cycles.",
+    help=_help(
+        "Issue the commands of a trace in order, each at its earliest legal cycle.",
+        "pimsim replay --dram ddr4_3200aa --trace commands.csv --out issued.csv",
+        more="The cycles in the file are ignored; the result has the same columns, with memory-clock cycles.",
+    ),
+)
 def replay(
     trace: Trace,
     dram: MaybeDram = None,
@@ -217,7 +258,16 @@ def replay(
     issue(dram, arch, overrides or [], trace, out)
 
 
-@app.command("verify-trace")
+@app.command(
+    "verify-trace",
+    short_help="Check a command trace against every timing rule.",
+    help=_help(
+        'Check a trace against every timing rule: "no violations", or one line each and exit code 1.',
+        "pimsim run --arch pim_gpt --workload gpt2_decode --set workload.generate_tokens=1 --trace run.csv",
+        "pimsim verify-trace --arch pim_gpt --trace run.csv",
+        title="a run proves itself",
+    ),
+)
 def verify_trace(
     trace: Trace,
     dram: MaybeDram = None,
@@ -231,7 +281,13 @@ def verify_trace(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(
+    short_help="Compare published figures with this simulator.",
+    help=_help(
+        "Compare published and golden figures with this simulator; exit code 1 if one fails.",
+        "pimsim validate --format json",
+    ),
+)
 def validate(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Figures to compare.  [default: all]")
@@ -246,7 +302,14 @@ def validate(
         raise typer.Exit(FAILED)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    short_help="List what there is of a kind.",
+    help=_help(
+        "List what there is of a kind: a name and a short description per line.",
+        "pimsim list workloads",
+    ),
+)
 def list_(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines or commands.")
@@ -259,7 +322,13 @@ def list_(
     list_names(kind, output)
 
 
-@app.command()
+@app.command(
+    short_help="Print the JSON Schema of a kind of file.",
+    help=_help(
+        "Print the JSON Schema of a kind of YAML file, for editors that complete and check.",
+        "pimsim schema arch > arch.schema.json",
+    ),
+)
 def schema(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload or dram.")],
 ) -> None:
@@ -269,7 +338,13 @@ def schema(
     print_schema(kind)
 
 
-@app.command()
+@app.command(
+    short_help="Print a resolved configuration with its sources.",
+    help=_help(
+        "Print a configuration with everything inherited filled in, and the source of every number.",
+        "pimsim show --arch pim_gpt --set arch.dram.channels=16",
+    ),
+)
 def show(
     arch: MaybeArch = None,
     workload: MaybeWorkload = None,

@@ -349,8 +349,8 @@ def _check_refresh(tree: Tree, dram: DramConfig, spec: DramSpec, at: FieldPath) 
     needed = _refresh_cycle(spec, refresh, precharges[0])
     if spec.refresh_interval <= needed:
         raise tree.error(
-            f"must be longer than {needed:,} ticks, the longest time of {precharges[0].name}, {refresh.name} and the "
-            f"activates after it, so that commands get through; not {spec.refresh_interval:,} ({dram.refresh.interval})",
+            f"must be longer than {needed:,} ticks, which {precharges[0].name}, {refresh.name} and an activate may "
+            f"take, so that commands get through; not {spec.refresh_interval:,} ({dram.refresh.interval})",
             path,
         )
     _check_range(tree, spec.refresh_interval, (1, _MAX_INTERVAL), path, "ticks")

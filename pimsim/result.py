@@ -159,6 +159,8 @@ class Result:
     simulation: Simulation
     manifest: Manifest
     functional: dict[str, Any] | None = field(default=None)
+    pass_seconds: tuple[float, ...] = ()
+    """Time at which each forward pass was complete, from the start of the run."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""
@@ -260,6 +262,7 @@ def build_result(
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
+        pass_seconds=tuple(_seconds(ticks, spec) for ticks in totals.token_ticks),
     )
 
 

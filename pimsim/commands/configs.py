@@ -48,9 +48,7 @@ def _example(prefix: str) -> str:
     return {"arch": "arch.dram.channels=16", "workload": "workload.generate_tokens=64"}.get(prefix, "dram.channels=2")
 
 
-def load_both(
-    arch: str, workload: str, overrides: Sequence[str]
-) -> tuple[Loaded[ArchConfig], Loaded[WorkloadConfig]]:
+def load_both(arch: str, workload: str, overrides: Sequence[str]) -> tuple[Loaded[ArchConfig], Loaded[WorkloadConfig]]:
     """The architecture and the workload of a run.
 
     Raises:
@@ -68,7 +66,7 @@ def check_size(workload: Loaded[WorkloadConfig]) -> None:
     Raises:
         ConfigError: it has too many tokens or its model is too large.
     """
-    limits = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
+    limits: dict[tuple[str, ...], int] = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
     limits |= {("model", name): limit for name, limit in MAX_MODEL.items()}
     for path, limit in limits.items():
         value = getattr(workload.value.model if path[0] == "model" else workload.value, path[-1])

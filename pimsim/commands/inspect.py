@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pimsim import catalog
-from pimsim.commands.output import TABLE_FORMATS, choose, write_json, write_out
+from pimsim.commands.output import TABLE_FORMATS, choose, json_text, write_json, write_out
 from pimsim.errors import InputError
 
 ATTENTION = {"vanilla": "every token attends to all tokens before it, with one softmax over the whole row of scores"}
@@ -92,13 +92,13 @@ def show(arch: str | None, workload: str | None, overrides: Sequence[str], outpu
     if (arch is None) == (workload is None):
         given = "both" if arch is not None else "neither"
         raise InputError(f"exactly one of --arch and --workload must be given, not {given}")
-    kind = "arch" if arch is not None else "workload"
-    options = split(overrides, kind)[kind]
-    loaded = load_arch(arch, options) if arch is not None else load_workload(workload or "", options)
-    if output == "json":
-        write_json(show_json(loaded))  # type: ignore[type-var]
+    if arch is not None:
+        machine = load_arch(arch, split(overrides, "arch")["arch"])
+        text = json_text(show_json(machine)) if output == "json" else as_yaml(machine)
     else:
-        write_out(as_yaml(loaded))  # type: ignore[type-var]
+        work = load_workload(workload or "", split(overrides, "workload")["workload"])
+        text = json_text(show_json(work)) if output == "json" else as_yaml(work)
+    write_out(text)
 
 
 def schema(kind: str) -> None:

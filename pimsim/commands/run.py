@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -17,10 +18,10 @@ from pimsim.config import Loaded
 from pimsim.errors import InputError
 from pimsim.machine.fast import TraceRow
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import count_commands
+from pimsim.program.isa import Item, Stream, Where, count_commands
 from pimsim.run import Engine, simulate_loaded
 from pimsim.show import show
-from pimsim.trace.csvio import COLUMNS, make_command, write_trace
+from pimsim.trace.csvio import COLUMNS, TraceCommand, make_command
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -111,25 +112,40 @@ def estimate_commands(mapping: Mapping) -> int:
 
 
 def _pass_commands(mapping: Mapping, context: int) -> int:
-    known: dict[int, int] = {}
-    total = 0
+    times: Counter[int] = Counter()
+    streams: dict[int, Stream] = {}
     for placed in mapping.forward_pass(context):
         for stream in placed.block.channels:
-            if id(stream) not in known:
-                known[id(stream)] = sum(sum(count_commands(step.items).values()) for step in stream)  # type: ignore[arg-type]
-            total += known[id(stream)]
-    return total
+            streams[id(stream)] = stream
+            times[id(stream)] += 1
+    return sum(n * _stream_commands(streams[key]) for key, n in times.items())
 
 
-def write_rows(file: TextIO, spec: DramSpec, rows: Sequence[TraceRow]) -> None:
-    """Write the commands of a run as a command trace: the columns of the format, then other levels and registers."""
-    standard = set(COLUMNS)
-    extra = [name for name in spec.address_fields if name not in standard]
-    commands = (
-        make_command(spec, tick, command, channel, where, row, column)
-        for tick, channel, command, where, row, column in rows
-    )
-    write_trace(file, commands, (*COLUMNS, *extra))
+def _stream_commands(stream: Stream) -> int:
+    items = [cast(tuple[Item, ...], step.items) for step in stream]
+    return sum(number for part in items for number in count_commands(part).values())
+
+
+def write_rows(file: TextIO, spec: DramSpec, rows: Iterable[TraceRow]) -> None:
+    """Write the commands of a run as a command trace: the columns of the format, then other levels and registers.
+
+    The same as `pimsim.trace.csvio.write_trace` of each row's `make_command`, but addresses, which are few, are put into
+    text once: runs have millions of commands.
+    """
+    extra = [name for name in spec.address_fields if name not in COLUMNS]
+    file.write(",".join((*COLUMNS, *extra)) + "\n")
+    texts: dict[tuple[int, str, Where], tuple[str, str]] = {}
+    for tick, channel, command, where, row, column in rows:
+        text = texts.get((channel, command, where))
+        if text is None:
+            text = texts[channel, command, where] = _address_text(make_command(spec, 0, command, channel, where))
+        file.write(f"{tick},{text[0]},{row},{column}{text[1]}\n")
+
+
+def _address_text(command: TraceCommand) -> tuple[str, str]:
+    """The cells of a trace line between the cycle and the row, and those after the column."""
+    between = [command.command, *(str(command.where(name)) for name in COLUMNS[2:-2])]
+    return ",".join(between), "".join(f",{index}" for _, index in command.extra)
 
 
 __all__ = ["BASELINES", "ENGINES", "check_trace_length", "estimate_commands", "run", "write_rows"]

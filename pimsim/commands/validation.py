@@ -17,7 +17,7 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
     Raises:
         UnknownName: there is no figure of that name.
     """
-    from pimsim.analysis.validate import validate as compared
+    from pimsim.validate import validate as compared
 
     choose("format", output, TABLE_FORMATS)
     with progress("figures", quiet=quiet) as report:

@@ -191,7 +191,7 @@ class FastEngine:
                 self._compiled.clear()
                 self._alive.clear()
                 self.recall.segments.forget_items()
-            if len(self._alike) > ALIKE_LIMIT or self.recall.size() > MEMORY_LIMIT:
+            if len(self._alike) > ALIKE_LIMIT or self.recall.learned > MEMORY_LIMIT:
                 self._forget(seen)
         return self._close()
 
@@ -440,7 +440,7 @@ class FastEngine:
 
     def _forget(self, keep: set[int]) -> None:
         """Book and forget what earlier passes did; outcomes too, once there are too many."""
-        full = self.recall.size() > MEMORY_LIMIT
+        full = self.recall.learned > MEMORY_LIMIT
         for signature, compiled in list(self._alike.items()):
             if full or id(compiled) not in keep:
                 self._retire(compiled)
@@ -449,7 +449,7 @@ class FastEngine:
         self._alive.clear()
         if full:
             self._collect()
-            self.recall.segments.clear()
+            self.recall.forget()
 
     def _retire(self, compiled: _Compiled) -> None:
         self._book_effects(compiled)

@@ -119,6 +119,8 @@ class Recall:
         self.first_due = self.core.due
         self.keep_log = keep_log
         self.segments = Segments()
+        self.learned = 0
+        """Outcomes that are remembered, about."""
         self._number: dict[State, int] = {}
         self._states: list[State] = []
         self._ages: dict[tuple[int, int], int] = {}
@@ -134,12 +136,14 @@ class Recall:
         plain = node.plain.get(state)
         if plain is None:
             plain = node.plain[state] = self._plain(node, state)
+            self.learned += 1
         if plain.guard < to_refresh:  # type: ignore[attr-defined]
             return plain  # type: ignore[return-value]
         key = (state, to_refresh)
         found = node.refreshed.get(key)
         if found is None:
             found = node.refreshed[key] = self._refreshed(node, state, to_refresh)
+            self.learned += 1
         return found  # type: ignore[return-value]
 
     def age(self, state: int, ticks: int) -> int:
@@ -178,9 +182,10 @@ class Recall:
             yield from node.plain.values()
             yield from node.refreshed.values()
 
-    def size(self) -> int:
-        """How many outcomes are remembered."""
-        return sum(len(node.plain) + len(node.refreshed) for node in self.segments)
+    def forget(self) -> None:
+        """Drop all segments and what they did; the states stay."""
+        self.segments.clear()
+        self.learned = 0
 
     # -- learning -------------------------------------------------------------------------------------------------
 
