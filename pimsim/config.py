@@ -18,6 +18,7 @@ from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.importers import load_workload_tree
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
 
 M = TypeVar("M", bound=Model)
@@ -106,13 +107,16 @@ def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = (
 
 
 def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[WorkloadConfig]:
-    """The workload in a file or of a shipped name.
+    """The workload in a file or of a shipped name; a model file (``config.json``, GGUF) is imported.
 
     Raises:
         UnknownName: there is no such workload.
         ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+        WorkloadError: the model of a model file cannot be expressed.
     """
-    loaded = _load("workload", WorkloadConfig, name_or_path, overrides, prefix="workload")
+    path = catalog.find("workload", name_or_path)
+    tree = apply_overrides(load_workload_tree(path), overrides, model=WorkloadConfig, prefix="workload")
+    loaded = Loaded(validate(tree, WorkloadConfig), tree, path)
     check_sources(loaded)
     return loaded
 
@@ -168,9 +172,9 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     check_sources(loaded)
     _check_dram(loaded.tree, loaded.value.dram, ("dram",))
     check_limits(loaded.tree, loaded.value.dram, ("dram",))
+    _check_commands(loaded.tree, loaded.value.dram)
     _check_pim(loaded.tree, loaded.value)
     _check_asic(loaded.tree, loaded.value.asic)
-    _check_commands(loaded.tree, loaded.value.dram)
 
 
 def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
@@ -403,11 +407,13 @@ _PROGRAM = {
 
 def _check_commands(tree: Tree, dram: DramConfig) -> None:
     innermost = tuple(dram.levels)[-1]
+    missing = [name for name in _PROGRAM if name not in dram.commands]
+    if missing:
+        raise tree.error(
+            f"must have the commands of a program, {', '.join(_PROGRAM)}; missing: {', '.join(missing)}",
+            ("dram", "commands"),
+        )
     for name, facts in _PROGRAM.items():
-        if name not in dram.commands:
-            raise tree.error(
-                f"must have the commands of a program, {', '.join(_PROGRAM)}; {name} is missing", ("dram", "commands")
-            )
         for field, wanted in facts.items():
             value = innermost if wanted == "bank" else wanted
             given = getattr(dram.commands[name], field)

@@ -129,7 +129,7 @@ def _stream_commands(stream: Stream) -> int:
 def write_rows(file: TextIO, spec: DramSpec, rows: Iterable[TraceRow]) -> None:
     """Write the commands of a run as a command trace: the columns of the format, then other levels and registers.
 
-    The same as `pimsim.trace.csvio.write_trace` of each row's `make_command`, but addresses, which are few, are put into
+    The same as `pimsim.trace.csvio.write_trace` of each row's `make_command`, but the few addresses are put into
     text once: runs have millions of commands.
     """
     extra = [name for name in spec.address_fields if name not in COLUMNS]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 from pimsim.commands.output import TABLE_FORMATS, choose, columns, write_json, write_out
 from pimsim.commands.progress import progress
 
-HEADER = ("name", "published", "simulated", "deviation", "trust", "status", "source", "note")
+HEADER = ("name", "published", "simulated", "deviation", "trust", "status", "note")
 
 
 def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
@@ -17,23 +19,26 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
     Raises:
         UnknownName: there is no figure of that name.
     """
-    from pimsim.validate import validate as compared
-
     choose("format", output, TABLE_FORMATS)
-    with progress("figures", quiet=quiet) as report:
-        rows = compared(list(names), report)
+    from pimsim.validate import summary
+    from pimsim.validate import validate as compare
+
+    with progress("simulations", quiet=quiet) as report:
+        rows = compare(list(names), report)
     if output == "json":
-        write_json([dataclasses.asdict(row) for row in rows])
+        write_json([_finite(dataclasses.asdict(row)) for row in rows])
     else:
-        cells = [[_cell(getattr(row, name)) for name in HEADER] for row in rows]
-        write_out(columns([HEADER, *cells]))
+        cells = [
+            (row.name, row.published, f"{row.simulated:.4g}", f"{row.deviation:+.1%}", row.trust, row.status, row.note)
+            for row in rows
+        ]
+        counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
+        write_out(f"{columns([HEADER, *cells])}\n{counts}\n")
     return all(row.status != "failed" for row in rows)
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
-__all__ = ["validate"]
+__all__ = ["HEADER", "validate"]
