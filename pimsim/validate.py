@@ -1,6 +1,7 @@
 """Published figures against this simulator: one row for each figure, model and machine.
 
-The published side is data (``arch_configs/published/``); the simulated side runs the shipped configurations as a user would.
+The published side is data (``arch_configs/published/``); the simulated side runs the shipped configurations as a
+user would.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def _measure_all(cases: Sequence[_Case]) -> Iterator[tuple[_Case, dict[str, floa
 def _measure(case: _Case) -> dict[str, float]:
     """The plain figures of one simulation."""
     result = simulate(case.arch, case.workload, overrides=case.overrides, baselines=BASELINES)
-    figures = {
+    figures: dict[str, float] = {
         "seconds": result.time.seconds,
         "joules": result.energy.joules,
         "row_hit_rate": result.dram.row_hit_rate or 0.0,
@@ -198,8 +199,8 @@ def _measure(case: _Case) -> dict[str, float]:
         "non_vmm_share": sum(result.ops[kind].share for kind in ARITHMETIC if kind in result.ops),
     }
     for name, baseline in result.baselines.items():
-        figures[f"speedup_{name}"] = baseline.speedup
-        figures[f"energy_{name}"] = baseline.energy_ratio
+        figures[f"speedup_{name}"] = baseline.speedup or 0.0
+        figures[f"energy_{name}"] = baseline.energy_ratio or 0.0
     arch, workload = load_arch(case.arch), load_workload(case.workload)
     bound = pim.pass_seconds(
         build_graph(workload.value), arch.value.dram.resolve(), arch.value.pim.multipliers, BOUND_CONTEXT

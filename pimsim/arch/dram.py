@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
 from pimsim.arch.rules import Expression, evaluate
+from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Value = int | float | str
 """A number, or an expression in timing names (a string)."""
@@ -23,7 +23,9 @@ class CommandConfig(Model):
     """One DRAM command."""
 
     scope: str = Field(description="deepest level that the command addresses; it acts on everything below")
-    effect: Literal["none", "open", "close"] = Field("none", description="what it does to the rows of the banks in scope")
+    effect: Literal["none", "open", "close"] = Field(
+        "none", description="what it does to the rows of the banks in scope"
+    )
     needs: Literal["any", "open", "closed"] = Field("any", description="state that the banks in scope must be in")
     data: Literal["none", "read", "write"] = Field("none", description="direction on the data pins")
     bus: str = Field("command", description="command bus that carries it; two commands on one bus never overlap")
@@ -75,7 +77,9 @@ class DramConfig(Documented):
     description: str = ""
     standard: str
     tck_ps: PositiveFloat = Field(description="command-clock period in picoseconds")
-    ticks_per_clock: PositiveInt = Field(1, description="scheduling steps per clock (2 where commands take half clocks)")
+    ticks_per_clock: PositiveInt = Field(
+        1, description="scheduling steps per clock (2 where commands take half clocks)"
+    )
     channels: PositiveInt = 1
     levels: dict[str, PositiveInt] = Field(description="levels below the channel, outermost first, each with its count")
     rows: PositiveInt
@@ -83,7 +87,9 @@ class DramConfig(Documented):
     burst_bytes: PositiveInt = Field(description="bytes that one column access moves")
     pins: PositiveInt | None = Field(None, description="data pins per channel")
     pin_gbps: PositiveFloat | None = Field(None, description="data rate per pin in Gb/s")
-    register_files: dict[str, PositiveInt] = Field(default_factory=dict, description="per-channel registers, name -> count")
+    register_files: dict[str, PositiveInt] = Field(
+        default_factory=dict, description="per-channel registers, name -> count"
+    )
     timing: dict[str, Value] = Field(description="nX in clocks; a value may be an expression in other names")
     counts_from: Literal["first_tick", "last_tick"] = Field(
         "first_tick",

@@ -3,20 +3,27 @@
 A function is a list of passes. A pass reads each element once, applies ``adds`` additions and ``multiplies``
 multiplications to it, and may reduce the vector to a scalar; the next pass needs its result. Two organisations:
 
-* ``shared``: every addition and multiplication of an element occupies one of the adders and multipliers for a cycle, so a
+* ``shared``: every addition and multiplication of an element occupies one of the adders and multipliers for a cycle,
+so a
   pass takes ``max(ceil(n * adds / adders), ceil(n * multiplies / multipliers))`` cycles.
-* ``pipelined``: a lane per multiplier (per adder, where a pass only adds) runs through the whole pass, one element per cycle
+* ``pipelined``: a lane per multiplier (per adder, where a pass only adds) runs through the whole pass, one element
+per cycle
   and lane, so a pass takes ``ceil(n / lanes)`` cycles.
 
-Both add the latency of the chain of dependent operations, and of the adder tree where a pass reduces. An independent call
-(the next head of a softmax) may start before this one is complete: its passes fill the slots that this call's latency leaves.
-It may start after the cycles in which this call's passes occupy the busiest resource: ``shared`` passes all compete for the
-same units, so that is their sum; ``pipelined`` passes that only add use adders, the others the lanes, and the two kinds overlap.
+Both add the latency of the chain of dependent operations, and of the adder tree where a pass reduces. An independent
+call
+(the next head of a softmax) may start before this one is complete: its passes fill the slots that this call's
+latency leaves.
+It may start after the cycles in which this call's passes occupy the busiest resource: ``shared`` passes all compete
+for the
+same units, so that is their sum; ``pipelined`` passes that only add use adders, the others the lanes, and the two
+kinds overlap.
 The functional back end evaluates the same algorithms with the same numbers of terms and steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -51,7 +58,9 @@ class FunctionCost:
 def _exp(functions: AsicFunctions) -> Pass:
     """exp(x): k = round(x log2 e) by the add-magic trick, r = x - k ln 2, Taylor in r (Horner), exponent += k."""
     terms = functions.exp_taylor_terms
-    return Pass(adds=2 + (terms - 1), multiplies=2 + (terms - 1), chain_adds=2 + (terms - 1), chain_multiplies=2 + (terms - 1))
+    return Pass(
+        adds=2 + (terms - 1), multiplies=2 + (terms - 1), chain_adds=2 + (terms - 1), chain_multiplies=2 + (terms - 1)
+    )
 
 
 def _reciprocal(functions: AsicFunctions) -> Pass:
@@ -105,16 +114,33 @@ def _gelu(f: AsicFunctions) -> tuple[Pass, ...]:
     return (_join(_exp(f), _reciprocal(f), adds=2, multiplies=4),)
 
 
+def _rmsnorm(f: AsicFunctions) -> tuple[Pass, ...]:
+    squares = Pass(adds=1, multiplies=1, chain_adds=1, chain_multiplies=1, reduces=True)  # sum x^2
+    statistics = _join(_rsqrt(f), adds=1, multiplies=1, scalar=True)  # E[x^2] + eps, 1/sqrt
+    scale = Pass(adds=0, multiplies=2, chain_adds=0, chain_multiplies=2)  # x rrms gamma
+    return squares, statistics, scale
+
+
+def _silu(f: AsicFunctions) -> tuple[Pass, ...]:
+    # x / (1 + exp(-x)) through one exp and one reciprocal; the sign of x costs nothing
+    return (_join(_exp(f), _reciprocal(f), adds=1, multiplies=1),)
+
+
 _ADD = (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0),)
 
-_PASSES = {
-    "add": lambda f: _ADD,  # residual, bias, partial sum
+_PASSES: dict[str, Callable[[AsicFunctions], tuple[Pass, ...]]] = {
+    "add": lambda _f: _ADD,  # residual, bias, partial sum
     "reciprocal": lambda f: (_reciprocal(f),),
-    "scale": lambda f: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),
+    "scale": lambda _f: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),
     "layernorm": _layernorm,
     "softmax": _softmax,
     "gelu": _gelu,
-    "argmax": lambda f: (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True),),
+    "argmax": lambda _f: (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True),),
+    "rmsnorm": _rmsnorm,
+    "silu": _silu,
+    "multiply": lambda _: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),  # gate of SwiGLU
+    # x cos + partner sin, with tables computed beforehand; the sign of the sine costs nothing
+    "rope": lambda _: (Pass(adds=1, multiplies=2, chain_adds=1, chain_multiplies=1),),
 }
 
 FUNCTIONS = tuple(_PASSES)

@@ -25,7 +25,9 @@ class PimConfig(Documented):
 class AsicFunctions(Model):
     """Algorithms of the ASIC: the cost model and the functional back end read the same numbers."""
 
-    exp_taylor_terms: PositiveInt = Field(description="Taylor terms of exp after range reduction, the constant included")
+    exp_taylor_terms: PositiveInt = Field(
+        description="Taylor terms of exp after range reduction, the constant included"
+    )
     reciprocal_newton_steps: PositiveInt = Field(description="Newton-Raphson steps of a reciprocal")
     rsqrt_newton_steps: PositiveInt = Field(description="Newton steps after the bit-trick seed of 1/sqrt")
 
@@ -49,9 +51,13 @@ class AsicConfig(Documented):
 class EnergyConfig(Documented):
     """Energy coefficients that are not DRAM currents. ``null`` means unknown and is listed as uncosted."""
 
-    all_bank_activate_charge: PositiveFloat = Field(description="single-bank activates that one all-bank activate costs")
+    all_bank_activate_charge: PositiveFloat = Field(
+        description="single-bank activates that one all-bank activate costs"
+    )
     all_bank_column_charge: PositiveFloat = Field(description="column reads (IDD4R) that one all-bank MAC costs")
-    mac_units_power_mw: NonNegativeFloat | None = Field(description="power of all MAC units of one channel while they compute")
+    mac_units_power_mw: NonNegativeFloat | None = Field(
+        description="power of all MAC units of one channel while they compute"
+    )
     interface_pj_per_bit: NonNegativeFloat | None = Field(description="energy per bit on the data pins")
     asic_busy_power_mw: NonNegativeFloat | None = Field(description="power of the ASIC while it computes")
     asic_idle_power_mw: NonNegativeFloat | None = Field(description="power of the ASIC while it waits")

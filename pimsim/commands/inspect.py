@@ -34,6 +34,10 @@ FUNCTIONS = {
     "layernorm": "ASIC: normalise a vector to mean 0 and variance 1, then scale and shift it",
     "softmax": "ASIC: exponentials of a row of scores after its maximum, and their sum",
     "gelu": "ASIC: GELU (tanh form) of each element",
+    "rmsnorm": "ASIC: divide a vector by its root mean square, then scale it",
+    "silu": "ASIC: SiLU of each element",
+    "multiply": "ASIC: product of two vectors, element by element (gate of SwiGLU)",
+    "rope": "ASIC: rotary position embedding of heads",
     "argmax": "ASIC: index of the largest element",
 }
 

@@ -18,7 +18,8 @@ COUNTS_LIMIT = 10_000
 def frontier_gains(ends: Sequence[int], frontier: int) -> tuple[list[int], int]:
     """How far each operation moves the frontier, and where it stands then.
 
-    The frontier is the tick at which everything so far is complete. An operation is charged with the ticks by which its own
+    The frontier is the tick at which everything so far is complete. An operation is charged with the ticks by which
+    its own
     end lies beyond it, so the charges of all operations add up to the length of the run.
     """
     gains = []
@@ -73,13 +74,9 @@ class Books:
         return found[1]
 
     def refresh_commands(self, layer: int, commands: dict[str, int], times: int = 1) -> None:
-        """Commands that refresh added, ``times`` times."""
+        """Commands that refresh added (or, negative, made needless), ``times`` times."""
         for command, n in commands.items():
             self.totals.commands["refresh", layer, command] += n * times
-
-    def dropped(self, kind: str, layer: int, command: str, times: int) -> None:
-        """Commands of the program that did not issue because a refresh had done their work."""
-        self.totals.commands[kind, layer, command] -= times
 
     def channel(self, index: int, spent: dict[str, int], base: int) -> None:
         """Book where the ticks of a channel up to ``base`` went; the rest of the run it is idle."""

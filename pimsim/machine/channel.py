@@ -1,11 +1,14 @@
 """One DRAM channel, one command at a time: legality, bank state, refresh, stall accounting.
 
-`ChannelCore` is the common ground of both engines: the reference engine calls `issue` for every command, the fast engine
+`ChannelCore` is the common ground of both engines: the reference engine calls `issue` for every command, the fast
+engine
 calls it once for each situation that it has not seen before. Issue is in order, one command per tick.
 
 Refresh (`all_bank`): when the next command would issue at or after the due time, an all-bank precharge (if rows are open)
-and the refresh go first, each at its earliest legal tick at or after the due time. Rows that the program still holds open are
-activated again when a command needs them. A precharge is never held back by a refresh, and one whose banks the refresh has
+and the refresh go first, each at its earliest legal tick at or after the due time. Rows that the program still holds
+open are
+activated again when a command needs them. A precharge is never held back by a refresh, and one whose banks the
+refresh has
 already closed is dropped. A channel that waits for operands refreshes while it waits.
 """
 
@@ -56,9 +59,12 @@ class ChannelCore:
     Attributes:
         base: last tick that is used up; the next command issues at ``base + 1`` or later.
         due: tick at which the next refresh is due (`NEVER` without refresh).
-        spent: where the ticks up to ``base`` went: `BUSY` for MAC slots, a command name for other slots, the name of a timing
+        spent: where the ticks up to ``base`` went: `BUSY` for MAC slots, a command name for other slots, the name of
+        a timing
             value or of a wait for gaps. The values always add up to ``base``.
-        issued: how many commands refresh added (refreshes, precharges and activates of restored rows).
+        refresh_commands: commands that refresh added (refreshes, precharges, activates of restored rows), less the
+        precharges
+            of the program that it made needless.
     """
 
     NEVER = 1 << 62
@@ -104,6 +110,7 @@ class ChannelCore:
             the tick, or None for a precharge of banks that a refresh has already closed.
         """
         if target.precharge and self._already_closed(target):
+            self.refresh_commands[target.command] -= 1
             return None
         while True:
             restored = self.displaced[0] if target.needs_open and self.displaced else None
@@ -194,7 +201,11 @@ class ChannelCore:
         spec = self.spec
         refresh = next((c for c in spec.commands.values() if c.refresh), None)
         precharge = next(
-            (c for c in spec.commands.values() if refresh and c.effect == "close" and c.scope == refresh.scope and c.needs != "open"),
+            (
+                c
+                for c in spec.commands.values()
+                if refresh and c.effect == "close" and c.scope == refresh.scope and c.needs != "open"
+            ),
             None,
         )
         if refresh is None or precharge is None:

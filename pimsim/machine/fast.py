@@ -6,10 +6,12 @@ event queue is needed. Three things are recognised when they come again, each at
 
 * what a channel does in a step (`Recall`);
 * channels that run the same stream from the same state: they are evaluated once;
-* a block that starts from the same state of the whole machine, relative to now: its effect is an `Effect` that is applied
+* a block that starts from the same state of the whole machine, relative to now: its effect is an `Effect` that is
+applied
   again. Without a refresh inside, it does not matter when the next one is due, as long as it is not due before the end.
 
-The reference engine (`pimsim.machine.reference`) does the same work one command at a time, and the property tests hold the
+The reference engine (`pimsim.machine.reference`) does the same work one command at a time, and the property tests
+hold the
 two together tick by tick.
 """
 
@@ -25,7 +27,7 @@ from pimsim.machine.asic import AsicClock, AsicCosts
 from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.recall import Outcome, Recall, ticks
 from pimsim.machine.segment import Node
-from pimsim.program.isa import Block, Placed, Repeat, Step, Where, command_column, command_where, expand
+from pimsim.program.isa import Block, Placed, Repeat, Run, Step, Where, command_column, command_where, expand
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, Where, int, int]
@@ -119,7 +121,9 @@ class _Compiled:
         """Layer -> how often the block ran."""
         self.plain: dict[tuple[object, ...], Effect] = {}
         self.refreshed: dict[tuple[object, ...], Effect] = {}
-        self.kinds = {token: block.ops[step.op].kind for stream in block.streams for step in stream for token in step.signals}
+        self.kinds = {
+            token: block.ops[step.op].kind for stream in block.streams for step in stream for token in step.signals
+        }
         self.clear = dict.fromkeys(self.kinds, 0)
         variant: dict[int, int] = {}
         self.channels_of: list[list[int]] = []
@@ -135,10 +139,15 @@ class _Compiled:
         return (
             tuple(op.kind for op in self.block.ops),
             tuple(map(tuple, self.channels_of)),
-            *[(variant, op, id(node), waits, signals, busy, latency) for variant, op, node, waits, signals, busy, latency, _ in self.steps],
+            *[
+                (variant, op, id(node), waits, signals, busy, latency)
+                for variant, op, node, waits, signals, busy, latency, _ in self.steps
+            ],
         )
 
-    def _plan(self, stream: int, position: int, variant: dict[int, int], recall: Recall, costs: AsicCosts) -> _StepPlan | None:
+    def _plan(
+        self, stream: int, position: int, variant: dict[int, int], recall: Recall, costs: AsicCosts
+    ) -> _StepPlan | None:
         """The step at a place of the order; None for channels whose stream another channel stands for."""
         step = self.block.streams[stream][position]
         if stream == len(self.block.channels):
@@ -214,7 +223,7 @@ class FastEngine:
     def _block(self, compiled: _Compiled, placed: Placed) -> None:
         compiled.runs[placed.layer] += 1
         if self.trace is not None:
-            self._evaluate(compiled, placed).layers[placed.layer] += 1
+            self._once(compiled, placed, self._evaluate(compiled, placed))
             return
         machine = self._machine
         origin = machine.origin
@@ -237,13 +246,17 @@ class FastEngine:
                     compiled.refreshed[due_key] = effect
                     self._effects += 1
                 else:
-                    effect.layers[placed.layer] += 1
-                    self._book_effect(compiled, effect)
+                    self._once(compiled, placed, effect)
                     return
                 effect.layers[placed.layer] += 1
                 return
         effect.layers[placed.layer] += 1
         self._apply(effect)
+
+    def _once(self, compiled: _Compiled, placed: Placed, effect: Effect) -> None:
+        """An effect that is not worth remembering goes to the books at once."""
+        effect.layers[placed.layer] += 1
+        self._book_effect(compiled, effect)
 
     def _apply(self, effect: Effect) -> None:
         """Let an effect happen again."""
@@ -262,7 +275,7 @@ class FastEngine:
     def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:
         """Work a block out step by step, and note its effect."""
         effect = Effect()
-        machine, tokens = self._machine, self._machine.tokens
+        tokens = self._machine.tokens
         tokens.update(compiled.clear)
         self._kinds.update(compiled.kinds)
         groups = [self._groups(channels) for channels in compiled.channels_of]
@@ -285,21 +298,17 @@ class FastEngine:
                     outcomes.append((group.mask, outcome))
                     if self.trace is not None:
                         self._log(group, outcome, step, placed)
-                    if outcome.guard + group.base >= group.need:
-                        group.need = outcome.guard + group.base + 1
+                    group.need = max(group.need, group.base + outcome.guard + 1)
                     group.base += outcome.last
                     group.state = outcome.next
                     if outcome.refreshes:
                         group.due += outcome.refreshes * self.recall.interval
                         group.refreshes += outcome.refreshes
-                    if group.base + latency > end:
-                        end = group.base + latency
+                    end = max(end, group.base + latency)
             for name in signals:
-                if end > tokens[name]:
-                    tokens[name] = end
-            if end > ends[op]:
-                ends[op] = end
-        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends, placed.block)
+                tokens[name] = max(tokens[name], end)
+            ends[op] = max(ends[op], end)
+        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends)
         return effect
 
     def _groups(self, channels: list[int]) -> list[_Group]:
@@ -350,7 +359,7 @@ class FastEngine:
         machine.asic_free = start + busy
         return self.clock.tick(start + latency)
 
-    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int], block: Block) -> None:
+    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int]) -> None:
         """Take the machine to the end of the block, and write the effect relative to its start."""
         machine = self._machine
         start = machine.origin
@@ -366,7 +375,9 @@ class FastEngine:
         effect.advance, effect.frontier = machine.origin - start, machine.frontier - start
         effect.asic_free = machine.asic_free - start * self.clock.cycles // self.clock.ticks
         effect.need = max(group.need for group in groups) - start
-        effect.tokens = tuple((t, machine.tokens[t] - start) for t in machine.tokens if t in self._carried and t in self._kinds)
+        effect.tokens = tuple(
+            (t, machine.tokens[t] - start) for t in machine.tokens if t in self._carried and t in self._kinds
+        )
         if any(refreshes.values()):
             effect.refreshes = tuple(refreshes[c] for c in order)
 
@@ -493,5 +504,5 @@ def last_command(step: Step) -> str:
     item = step.items[-1]
     while isinstance(item, Repeat):
         item = item.body[-1]
-    assert not hasattr(item, "function")
-    return item.command  # type: ignore[union-attr]
+    assert isinstance(item, Run)
+    return item.command

@@ -15,6 +15,16 @@ from pimsim.errors import Deadlock
 Process = Generator[Any, Any, None]
 
 
+def _when(event: simpy.Event, action: Callable[[], object]) -> None:
+    """Carry out an action when an event, which has not happened yet, happens."""
+
+    def call(_: simpy.Event) -> None:
+        action()
+
+    assert event.callbacks is not None
+    event.callbacks.append(call)
+
+
 class Token:
     """Something that several producers signal and anybody may wait for; it is there when the last producer has signalled."""
 
@@ -53,7 +63,7 @@ class Kernel:
         """Add a unit; ``state`` says what it is waiting for, should the simulation get stuck."""
         self._waiting[name] = state
         finished = self.env.process(process)
-        finished.callbacks.append(lambda _: self._waiting.pop(name))  # type: ignore[union-attr]
+        _when(finished, lambda: self._waiting.pop(name))
 
     def until(self, tick: int) -> simpy.Event:
         """An event at a tick that is not in the past."""
@@ -61,7 +71,7 @@ class Kernel:
 
     def at(self, tick: int, action: Callable[[], None]) -> None:
         """Carry out an action at a tick."""
-        self.env.timeout(tick - self.now).callbacks.append(lambda _: action())  # type: ignore[union-attr]
+        _when(self.until(tick), action)
 
     def run(self) -> None:
         """Run until every unit is finished.

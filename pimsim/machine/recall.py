@@ -1,12 +1,16 @@
 """A channel that remembers: what a segment does from a state is computed once and looked up ever after.
 
-The state of a channel *relative to the last tick that is used up* decides everything that follows until the next refresh is
-due: an entry of the calendar that is older than the largest gap that mentions it is left out, and rows do not matter, only
+The state of a channel *relative to the last tick that is used up* decides everything that follows until the next
+refresh is
+due: an entry of the calendar that is older than the largest gap that mentions it is left out, and rows do not
+matter, only
 whether they are open. `Recall` numbers these states. `Recall.run` gives the `Outcome` of a segment from a state with a
-refresh due after so many ticks; it is exact because it is put together only from what `ChannelCore` did, command by command,
+refresh due after so many ticks; it is exact because it is put together only from what `ChannelCore` did, command by
+command,
 for each (command, state) that occurs:
 
-* a run of equal commands repeats at a fixed interval once the histories of its own rules are its own (`Calendar.self_interval`);
+* a run of equal commands repeats at a fixed interval once the histories of its own rules are its own
+(`Calendar.self_interval`);
 * a loop whose body ends in the state in which it began takes the same time in every further pass;
 * a refresh interrupts a segment at the first command that would issue at or after the due time: what lies before it and
   after it are again segments.
@@ -17,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.machine.calendar import Snapshot
@@ -24,7 +29,7 @@ from pimsim.machine.channel import ChannelCore, Opened, Target
 from pimsim.machine.segment import Node, Segments
 from pimsim.program.isa import bank_where
 
-Log = tuple[object, ...]
+Log = tuple[Any, ...]
 """Issue ticks of an outcome: see `Recall.ticks`."""
 
 State = tuple[Snapshot, tuple[Target, ...], tuple[Target, ...]]
@@ -80,7 +85,7 @@ class _Chain:
     def __post_init__(self) -> None:
         self.spent: Counter[str] = Counter()
         self.refresh_commands: Counter[str] = Counter()
-        self.log: list[object] = []
+        self.log: list[Any] = []
 
     def add(self, outcome: Outcome, times: int = 1) -> None:
         """Append an outcome ``times`` times; more than once only if it ends in the state in which it begins."""
@@ -137,14 +142,14 @@ class Recall:
         if plain is None:
             plain = node.plain[state] = self._plain(node, state)
             self.learned += 1
-        if plain.guard < to_refresh:  # type: ignore[attr-defined]
-            return plain  # type: ignore[return-value]
+        if plain.guard < to_refresh:
+            return plain
         key = (state, to_refresh)
         found = node.refreshed.get(key)
         if found is None:
             found = node.refreshed[key] = self._refreshed(node, state, to_refresh)
             self.learned += 1
-        return found  # type: ignore[return-value]
+        return found
 
     def age(self, state: int, ticks: int) -> int:
         """The state after ``ticks`` in which nothing issues."""
@@ -218,7 +223,7 @@ class Recall:
         interval = core.calendar.self_interval(target.plan)
         if interval is None or target.opens or target.closes or node.count <= depth + 1:
             return self._one_by_one(node)
-        log: list[object] = []
+        log: list[Any] = []
         for _ in range(depth + 1):
             tick = self._issue(target, log)
         left = node.count - depth - 1
@@ -239,7 +244,7 @@ class Recall:
         return self.core.calendar.binding(target.plan)[1]
 
     def _one_by_one(self, node: Node) -> Outcome:
-        log: list[object] = []
+        log: list[Any] = []
         guard = NO_GUARD
         for k in range(node.count):
             where = bank_where(k, self.spec.counts) + node.where[len(self.spec.counts) :] if node.sweep else node.where
@@ -249,7 +254,7 @@ class Recall:
                 guard = self.core.base
         return self._outcome(guard, log)
 
-    def _issue(self, target: Target, log: list[object]) -> int:
+    def _issue(self, target: Target, log: list[Any]) -> int:
         """Issue one command on the core and note its tick, and those of what came with it."""
         core = self.core
         core.log = [] if self.keep_log else None
@@ -306,7 +311,7 @@ class Recall:
             plain = part.plain.get(state)
             if plain is None:
                 plain = part.plain[state] = self._plain(part, state)
-            if plain.guard < due:  # type: ignore[attr-defined]
+            if plain.guard < due:
                 low = middle
             else:
                 high = middle - 1
@@ -342,7 +347,7 @@ class Recall:
             self._states.append(state)
         return number
 
-    def _outcome(self, guard: int, log: list[object], refreshes: int = 0) -> Outcome:
+    def _outcome(self, guard: int, log: list[Any], refreshes: int = 0) -> Outcome:
         core = self.core
         if self.keep_log and not log and core.log:
             log = [("extra", tick, command, where) for tick, command, where, _, _ in core.log]
@@ -359,8 +364,12 @@ class Recall:
 
 
 def ticks(log: Log, base: int) -> Iterator[tuple[int, str, tuple[int, ...]] | None]:
-    """The commands of an outcome in order: (tick, "", ()) for one of the program, None for a dropped one,
-    (tick, command, address) for one that refresh added."""
+    """The commands of an outcome, in order.
+
+    Yields:
+        ``(tick, "", ())`` for a command of the program, ``None`` for one that was dropped, and ``(tick, command, address)``
+        for one that refresh added.
+    """
     for entry in log:
         match entry:
             case ("at", offset, times, period, inner):

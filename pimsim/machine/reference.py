@@ -29,7 +29,9 @@ class _Live:
 class ReferenceEngine:
     """Runs a program; `run` may be called once."""
 
-    def __init__(self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False, start_order: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False, start_order: Iterable[int] | None = None
+    ) -> None:
         self.arch, self.spec = arch, spec
         self.kernel = Kernel()
         self.clock = AsicClock(arch)
@@ -75,7 +77,10 @@ class ReferenceEngine:
                 self._signal(live, step, core.base + commands[last].latency)
                 if core.base > self.kernel.now:
                     yield self.kernel.until(core.base)
-            self.books.refresh_commands(live.placed.layer, core.refresh_commands - before)
+            added = {
+                command: n - before[command] for command, n in core.refresh_commands.items() if n != before[command]
+            }
+            self.books.refresh_commands(live.placed.layer, added)
             self._leave(live)
 
     def _asic(self) -> Process:
@@ -175,6 +180,8 @@ class ReferenceEngine:
             self.books.channel(channel, core.spent, core.base)
             totals.row_open_ticks += core.open_ticks
             if self.trace is not None and core.log is not None:
-                self.trace += [(tick, channel, command, where, row, column) for tick, command, where, row, column in core.log]
+                self.trace += [
+                    (tick, channel, command, where, row, column) for tick, command, where, row, column in core.log
+                ]
         self.books.asic(self.clock, self._asic_waits)
         return totals

@@ -1,16 +1,17 @@
 """Runs of commands seen through their timing only: what repeats is recognised, whatever rows it touches.
 
 `Segments` turns the items of a step into a tree of `Node`s. Rows, columns and SRAM addresses are left out (timing does
-not depend on them), equal structures become the same object, and long sequences become balanced trees, so that a part that
+not depend on them), equal structures become the same object, and long sequences become balanced trees, so that a
+part that
 was seen before is found again wherever it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
-from pimsim.program.isa import Item, Repeat, Run, Where
+from pimsim.program.isa import Item, Run, Where
 
 FAN_OUT = 8
 """Children of a sequence node: few enough to descend quickly, many enough to keep the tree flat."""
@@ -33,8 +34,8 @@ class Node:
         self.sweep = False
         self.children: tuple[Node, ...] = ()
         self.body: Node | None = None
-        self.plain: dict[int, object] = {}
-        self.refreshed: dict[tuple[int, int], object] = {}
+        self.plain: dict[int, Any] = {}
+        self.refreshed: dict[tuple[int, int], Any] = {}
 
 
 class Segments:
@@ -57,7 +58,7 @@ class Segments:
         """Drop the identity table (its tuples may then be freed)."""
         self._of_items.clear()
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
     def clear(self) -> None:
@@ -101,6 +102,3 @@ class Segments:
             node = self._nodes[key] = Node("seq")
             node.children = tuple(nodes)
         return node
-
-
-__all__ = ["FAN_OUT", "Node", "Repeat", "Segments"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from pimsim.program.isa import Block, Compute, Item, Op, Step
 
@@ -32,7 +33,8 @@ class Result:
 class BlockBuilder:
     """Collects the steps of one block.
 
-    With ``serial``, an operation begins only when the one before it is complete on all units (the paper's instruction loop):
+    With ``serial``, an operation begins only when the one before it is complete on all units (the paper's
+    instruction loop):
     every unit's last step of an operation signals a barrier that every unit's first step of the next one waits for.
     """
 
@@ -49,7 +51,12 @@ class BlockBuilder:
         return len(self._ops) - 1
 
     def pim(
-        self, op: int, channels: Sequence[int], items: tuple[Item, ...], waits: tuple[str, ...] = (), signals: tuple[str, ...] = ()
+        self,
+        op: int,
+        channels: Sequence[int],
+        items: tuple[Item, ...],
+        waits: tuple[str, ...] = (),
+        signals: tuple[str, ...] = (),
     ) -> None:
         """The same step for each of ``channels``."""
         if not items:
@@ -59,7 +66,13 @@ class BlockBuilder:
             self._channels[channel].append(step)
 
     def asic(
-        self, op: int, computes: tuple[Compute, ...], waits: tuple[str, ...], signals: tuple[str, ...] = (), *, soon: bool = False
+        self,
+        op: int,
+        computes: tuple[Compute, ...],
+        waits: tuple[str, ...],
+        signals: tuple[str, ...] = (),
+        *,
+        soon: bool = False,
     ) -> None:
         """A step of the ASIC: the next in its stream or, with ``soon``, right after the step that signals what it waits for."""
         step = Step(op, computes, waits, signals)
@@ -85,8 +98,8 @@ class BlockBuilder:
 
     def _with_barriers(self, streams: list[tuple[Step, ...]]) -> list[tuple[Step, ...]]:
         used = sorted({step.op for stream in streams for step in stream})
-        before = {op: f"{self.name}.bar{prev}" for prev, op in zip(used, used[1:], strict=False)}
-        after = {prev: token for prev, token in zip(used, before.values(), strict=False)}
+        before = {op: f"{self.name}.bar{prev}" for prev, op in pairwise(used)}
+        after = dict(zip(used, before.values(), strict=False))
         if used:
             after[used[-1]] = self.barrier()
             if self._after:
@@ -96,7 +109,10 @@ class BlockBuilder:
 
     @staticmethod
     def _barred(
-        stream: tuple[Step, ...], before: dict[int, str], after: dict[int, str], shared: dict[tuple[int, str, str], Step]
+        stream: tuple[Step, ...],
+        before: dict[int, str],
+        after: dict[int, str],
+        shared: dict[tuple[int, str, str], Step],
     ) -> tuple[Step, ...]:
         steps: list[Step] = []
         for i, step in enumerate(stream):

@@ -1,6 +1,7 @@
 """Where tensors lie in DRAM: pure, invertible arithmetic from element to (channel, bank, row, column, lane).
 
-All layouts use the same rows in every bank of every channel, because an all-bank command opens the same row in all banks
+All layouts use the same rows in every bank of every channel, because an all-bank command opens the same row in all
+banks
 of a channel. ``banks`` below is the number of banks of one channel, ``lanes`` the elements in one column.
 """
 
@@ -98,7 +99,8 @@ class WeightLayout:
 class KeyLayout:
     """Keys, row-major: the key of a token lies in consecutive columns of one bank.
 
-    Tokens fill the banks of a channel, then the next channel; after ``banks * channels`` tokens the next slot begins. Heads
+    Tokens fill the banks of a channel, then the next channel; after ``banks * channels`` tokens the next slot
+    begins. Heads
     are concatenated; as many whole heads as fit the global buffer form a chunk, and the keys of a chunk follow each
     other slot by slot.
     """

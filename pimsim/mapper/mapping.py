@@ -163,6 +163,14 @@ class Mapping:
         """A result of an earlier block."""
         lowering.results[name] = Result(self.sram[buffer], (Part(0, width, token),))
 
+    def _stream(self, *, embedded: bool) -> Result:
+        """The residual stream as a layer finds it: left by the layer before or, for the first, by what begins a pass.
+
+        With an LM head, a pass begins when the token of the last one is known.
+        """
+        tokens = ["x", *(["embedded"] if embedded else []), *(["argmax"] if self.workload.lm_head else [])]
+        return Result(self.sram["x"], tuple(Part(0, self.workload.model.d_model, token) for token in tokens))
+
     def _split_layer(self) -> tuple[list[OpNode], list[OpNode], list[OpNode]]:
         """Operations of a decoder block: before attention, attention (depends on the context), after it."""
         layer = self._layers[0]
@@ -191,7 +199,7 @@ class Mapping:
     def _make_projection(self) -> Block:
         before, _, _ = self._split_layer()
         b = self._lowering("projection", "feed_forward")
-        self._carried(b, before[0].inputs[0], "x", "x", self.workload.model.d_model)
+        b.results[before[0].inputs[0]] = self._stream(embedded=self.workload.embeddings)
         for op in before:
             b.lower(op)
         self._projection_result = b.results[before[-1].name]
@@ -216,7 +224,8 @@ class Mapping:
         keys = self.layouts["keys"]
         n, d_head = self.heads_per_pass, d // keys.heads
         parts = tuple(
-            Part(h * d_head, min(h + n, keys.heads) * d_head, f"attended{i}") for i, h in enumerate(range(0, keys.heads, n))
+            Part(h * d_head, min(h + n, keys.heads) * d_head, f"attended{i}")
+            for i, h in enumerate(range(0, keys.heads, n))
         )
         b.results[attention[-1].name] = Result(self.sram["values"], parts)
         for op in after:
@@ -233,7 +242,8 @@ class Mapping:
 
     def _embedding_block(self, context: int) -> Block:
         op = next(op for op in self.graph if isinstance(op, Embedding))
-        b = self._lowering("embedding", "")
+        b = self._lowering("embedding", "head" if self.workload.lm_head else "feed_forward", context)
+        b.results["previous"] = self._stream(embedded=False)  # this token is known, and the buffer is free
         b.lower(op)
         return b.builder.build()
 

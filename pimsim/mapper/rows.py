@@ -23,7 +23,8 @@ class DotProduct(NamedTuple):
 class RowPass:
     """How a channel computes dot products.
 
-    Results rest in an accumulator until ``delay`` further MACs have issued (the MAC pipeline is then empty), so that reading
+    Results rest in an accumulator until ``delay`` further MACs have issued (the MAC pipeline is then empty), so that
+    reading
     them costs one command slot and no wait; at the end of a row they are read while the next row opens.
     """
 
@@ -117,9 +118,7 @@ class _Emitter:
 
     def _read(self) -> None:
         done = self.pending.pop(0)
-        self._put(
-            Run("RD_MAC", self.plan.at(done.accumulator), sram=done.sram, sram_channel=self.plan.sram_channel)
-        )
+        self._put(Run("RD_MAC", self.plan.at(done.accumulator), sram=done.sram, sram_channel=self.plan.sram_channel))
         if done.product in self.splits:
             self.parts.append([])
 
@@ -163,7 +162,8 @@ class _Chunk:
         row = run.row - self.row if run.row >= 0 else None
         sram = run.sram - self.sram if run.sram >= 0 else None
         return (
-            run.command, run.where, row, run.column, run.count, run.sweep, run.lane, run.buffer, sram, run.sram_step, run.sram_channel,
+            run.command, run.where, row, run.column, run.count, run.sweep, run.lane, run.buffer, sram, run.sram_step,
+            run.sram_channel,
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The command program: what each unit does, in which order, and what it waits for.
 
 A *stream* is the ordered list of `Step`s of one unit. A step waits for tokens, then carries out its items without
-waiting for anybody, then signals tokens when its last item is complete. Items of a channel are `Run`s of DRAM commands and
+waiting for anybody, then signals tokens when its last item is complete. Items of a channel are `Run`s of DRAM
+commands and
 `Repeat`s; items of the ASIC are `Compute`s. A `Block` holds one stream per unit; a program is a sequence of
 `Placed` blocks. Addresses are per channel: rows relative to the block's placement, SRAM addresses in elements.
 """

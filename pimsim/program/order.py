@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pimsim.errors import Deadlock, ProgramError
+from pimsim.errors import Deadlock
 
 if TYPE_CHECKING:
-    from pimsim.program.isa import Block
+    from pimsim.program.isa import Block, Stream
 
 
 def schedule(block: Block) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
@@ -19,46 +21,40 @@ def schedule(block: Block) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]
     Raises:
         Deadlock: steps wait for each other in a circle; each waiting unit and its tokens are named.
     """
-    streams = block.streams
-    producers: dict[str, int] = {}
-    for stream in streams:
-        for step in stream:
-            for token in step.signals:
-                producers[token] = producers.get(token, 0) + 1
-    carried: dict[str, None] = {}
+    producers = Counter(token for stream in block.streams for step in stream for token in step.signals)
+    signalled = set(producers)
+    position = [0] * len(block.streams)
     order: list[tuple[int, int]] = []
-    position = [0] * len(streams)
-    progress = True
-    while progress:
-        progress = False
-        for s, stream in enumerate(streams):
-            while position[s] < len(stream):
-                step = stream[position[s]]
-                if any(producers.get(token, 0) > 0 for token in step.waits):
-                    break
-                for token in step.waits:
-                    if token not in producers:
-                        carried[token] = None
-                for token in step.signals:
-                    producers[token] -= 1
-                order.append((s, position[s]))
-                position[s] += 1
-                progress = True
-    stuck = [s for s, stream in enumerate(streams) if position[s] < len(stream)]
+    while True:
+        before = len(order)
+        for s, stream in enumerate(block.streams):
+            order += _advance(s, stream, position, producers)
+        if len(order) == before:
+            break
+    stuck = [s for s, stream in enumerate(block.streams) if position[s] < len(stream)]
     if stuck:
         raise Deadlock(
             f"block {block.name!r} must be free of circular waits: "
             + "; ".join(_waiting(block, s, position[s], producers) for s in stuck)
         )
-    for stream in streams:
-        for step in stream:
-            for token in step.signals:
-                if token in carried:
-                    raise ProgramError(f"block {block.name!r}: token {token!r} must not be both carried in and signalled")
-    return tuple(order), tuple(carried)
+    waits = dict.fromkeys(token for stream in block.streams for step in stream for token in step.waits)
+    return tuple(order), tuple(token for token in waits if token not in signalled)
 
 
-def _waiting(block: Block, stream: int, position: int, producers: dict[str, int]) -> str:
+def _advance(s: int, stream: Stream, position: list[int], producers: Counter[str]) -> Iterator[tuple[int, int]]:
+    """Steps of a stream that can go now; marks their signals."""
+    while position[s] < len(stream):
+        step = stream[position[s]]
+        for token in step.waits:
+            if producers.get(token, 0) > 0:
+                return
+        for token in step.signals:
+            producers[token] -= 1
+        yield s, position[s]
+        position[s] += 1
+
+
+def _waiting(block: Block, stream: int, position: int, producers: Counter[str]) -> str:
     unit = "asic" if stream == len(block.channels) else f"channel{stream}"
     step = block.streams[stream][position]
     tokens = ", ".join(token for token in step.waits if producers.get(token, 0) > 0)

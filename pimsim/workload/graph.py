@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import prod
 
 import networkx as nx
 
 from pimsim.errors import WorkloadError
-from pimsim.workload.ops import OpNode
+from pimsim.workload.ops import Linear, OpNode
 
 
 class WorkloadGraph:
@@ -42,7 +43,7 @@ class WorkloadGraph:
         return [self._graph.nodes[n]["op"] for n in self._graph.successors(name)]
 
     def layers(self) -> dict[int, list[OpNode]]:
-        """Operations by decoder block, in topological order; -1 holds what comes before, -2 what comes after the blocks."""
+        """Operations by decoder block, in topological order; -1: what comes before the blocks, -2: what comes after."""
         found: dict[int, list[OpNode]] = {}
         for op in self:
             found.setdefault(layer_of(op.name), []).append(op)
@@ -55,6 +56,19 @@ class WorkloadGraph:
     def weights(self) -> int:
         """Matrix elements that one forward pass reads."""
         return sum(op.weights() for op in self)
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every constant, in the order of the operations; a tied matrix has an entry of its own."""
+        return {name: shape for op in self for name, shape in op.tensors().items()}
+
+    def tied(self) -> dict[str, str]:
+        """Name of each matrix that is the transpose of a table -> name of the table."""
+        return {op.weight_name: op.tied for op in self if isinstance(op, Linear) and op.tied}
+
+    def parameters(self) -> int:
+        """Elements of all constants, embeddings, norms and biases included; tied matrices count once."""
+        tied = self.tied()
+        return sum(prod(shape) for name, shape in self.tensors().items() if name not in tied)
 
     def cache_traffic(self, context: int) -> tuple[int, int]:
         """KV-cache elements that one forward pass (reads, writes)."""

@@ -1,11 +1,13 @@
 """Operations of a transformer: what must be computed, with counts that do not depend on any machine.
 
-``context`` is the number of tokens that attention sees in this forward pass, the current one included. Lengths are elements.
+``context`` is the number of tokens that attention sees in this forward pass, the current one included. Lengths are
+elements.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class OpNode:
     kind: str
     inputs: tuple[str, ...]
 
-    def macs(self, context: int) -> int:
+    def macs(self, context: int) -> int:  # noqa: ARG002
         """Multiply-accumulates of matrix products."""
         return 0
 
@@ -24,7 +26,7 @@ class OpNode:
         """Stored constants in matrices."""
         return 0
 
-    def cache_reads(self, context: int) -> int:
+    def cache_reads(self, context: int) -> int:  # noqa: ARG002
         """Elements of the KV cache that it reads."""
         return 0
 
@@ -32,31 +34,84 @@ class OpNode:
         """Elements of the KV cache that it writes."""
         return 0
 
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the constants that it reads; names are unique in a graph."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Embedding(OpNode):
-    """Sum of a token's and a position's embedding: ``[width]``."""
+    """Scaled embedding of a token, plus that of its position if ``positions`` is not 0: ``[width]``.
+
+    Tensors: ``<name>.tokens [vocabulary, width]``, ``<name>.positions [positions, width]``.
+    """
 
     vocabulary: int = 0
     positions: int = 0
     width: int = 0
+    scale: float = 1.0
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The table of tokens and, if there is one, of positions."""
+        found: dict[str, tuple[int, ...]] = {f"{self.name}.tokens": (self.vocabulary, self.width)}
+        if self.positions:
+            found[f"{self.name}.positions"] = (self.positions, self.width)
+        return found
 
 
 @dataclass(frozen=True)
 class LayerNorm(OpNode):
-    """(x - mean) / sqrt(var + eps) * gamma + beta over ``[width]``."""
+    """(x - mean) / sqrt(var + eps) * (offset + gamma) + beta over ``[width]``.
+
+    Tensors: ``<name>.gamma [width]``, ``<name>.beta [width]``.
+    """
 
     width: int = 0
+    eps: float = 1e-5
+    offset: float = 0.0
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Gain and shift."""
+        return {f"{self.name}.gamma": (self.width,), f"{self.name}.beta": (self.width,)}
+
+
+@dataclass(frozen=True)
+class RmsNorm(OpNode):
+    """x / sqrt(mean(x^2) + eps) * (offset + gamma) over ``[width]``. Tensor: ``<name>.gamma [width]``."""
+
+    width: int = 0
+    eps: float = 1e-5
+    offset: float = 0.0
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The gain."""
+        return {f"{self.name}.gamma": (self.width,)}
 
 
 @dataclass(frozen=True)
 class Linear(OpNode):
-    """y = x W + b with W ``[d_in, d_out]``."""
+    """y = x W + b with W ``[d_in, d_out]`` and b ``[d_out]``.
+
+    Tensors: ``<name>.weight``, ``<name>.bias`` if ``bias``. ``tied`` names the table ``[d_out, d_in]`` whose transpose
+    W is; W then counts as no parameter of its own.
+    """
 
     d_in: int = 0
     d_out: int = 0
+    bias: bool = True
+    tied: str = ""
 
-    def macs(self, context: int) -> int:
+    @property
+    def weight_name(self) -> str:
+        """Name of W."""
+        return f"{self.name}.weight"
+
+    @property
+    def bias_name(self) -> str | None:
+        """Name of b, or None if there is none."""
+        return f"{self.name}.bias" if self.bias else None
+
+    def macs(self, context: int) -> int:  # noqa: ARG002
         """One per weight."""
         return self.d_in * self.d_out
 
@@ -64,33 +119,81 @@ class Linear(OpNode):
         """Elements of W."""
         return self.d_in * self.d_out
 
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """W and, if there is one, b."""
+        found: dict[str, tuple[int, ...]] = {self.weight_name: (self.d_in, self.d_out)}
+        if self.bias_name:
+            found[self.bias_name] = (self.d_out,)
+        return found
+
 
 @dataclass(frozen=True)
-class CacheWrite(OpNode):
-    """Append the key and the value of this token (``[2, heads * d_head]``, from the fused projection) to the cache."""
+class _HeadsOp(OpNode):
+    """An operation on heads; query head h belongs to the keys and values of head ``h // (heads / kv_heads)``.
+
+    ``kv_heads`` is as many as ``heads`` if not given.
+    """
 
     heads: int = 0
     d_head: int = 0
+    kv_heads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+
+
+@dataclass(frozen=True)
+class Rope(_HeadsOp):
+    """Rotate queries and keys by their position p; values pass through.
+
+    ``[(heads + 2 kv_heads) * d_head]`` (queries, keys, values) -> the same shape. The first ``rotary`` elements of each
+    query and key head turn in pairs: pair i by the angle ``p * theta ** (-2 i / rotary) / factors[i]`` (no factors:
+    1), ``(a, b) -> (a cos - b sin, a sin + b cos)``. Pair i is (i, i + rotary / 2) with the convention ``half`` and
+    (2i, 2i + 1) with ``interleaved``.
+    """
+
+    rotary: int = 0
+    theta: float = 10_000.0
+    convention: Literal["half", "interleaved"] = "half"
+    factors: tuple[float, ...] = ()
+
+    def frequencies(self) -> tuple[float, ...]:
+        """Radians per position of each pair, ``rotary / 2`` of them."""
+        plain = [self.theta ** (-2 * pair / self.rotary) for pair in range(self.rotary // 2)]
+        return tuple(each / factor for each, factor in zip(plain, self.factors or (1.0,) * len(plain), strict=True))
+
+
+@dataclass(frozen=True)
+class CacheWrite(_HeadsOp):
+    """Append this token's key and value, ``[2, kv_heads * d_head]`` of the fused projection, to the cache."""
 
     def cache_writes(self) -> int:
         """Key and value of all heads."""
-        return 2 * self.heads * self.d_head
+        return 2 * self.kv_heads * self.d_head
 
 
 @dataclass(frozen=True)
-class Scores(OpNode):
-    """q K^T / sqrt(d_head) for each head: ``[heads, context]``. The factor is folded into the query projection."""
+class Scores(_HeadsOp):
+    """q K^T * scale for each head: ``[heads, context]``. The factor is folded into the query projection.
 
-    heads: int = 0
-    d_head: int = 0
+    ``scale`` is 1 / sqrt(d_head) if not given.
+    """
+
+    scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.scale and self.d_head:
+            object.__setattr__(self, "scale", self.d_head**-0.5)
 
     def macs(self, context: int) -> int:
-        """One per cached key element."""
+        """One per element of a query and cached key."""
         return self.heads * self.d_head * context
 
     def cache_reads(self, context: int) -> int:
-        """All keys."""
-        return self.heads * self.d_head * context
+        """All keys, once for the query heads that share them."""
+        return self.kv_heads * self.d_head * context
 
 
 @dataclass(frozen=True)
@@ -101,19 +204,16 @@ class Softmax(OpNode):
 
 
 @dataclass(frozen=True)
-class Values(OpNode):
+class Values(_HeadsOp):
     """Weighted sum of the cached values, divided by the softmax sum: ``[heads * d_head]``."""
 
-    heads: int = 0
-    d_head: int = 0
-
     def macs(self, context: int) -> int:
-        """One per cached value element."""
+        """One per weight and element of a cached value."""
         return self.heads * self.d_head * context
 
     def cache_reads(self, context: int) -> int:
-        """All values."""
-        return self.heads * self.d_head * context
+        """All values, once for the query heads that share them."""
+        return self.kv_heads * self.d_head * context
 
 
 @dataclass(frozen=True)
@@ -121,6 +221,22 @@ class Gelu(OpNode):
     """GELU (tanh form) over ``[width]``."""
 
     width: int = 0
+
+
+@dataclass(frozen=True)
+class Activation(OpNode):
+    """``function`` (gelu_erf, relu or silu) of each element of ``[width]``; the tanh form of GELU is `Gelu`."""
+
+    width: int = 0
+    function: str = "relu"
+
+
+@dataclass(frozen=True)
+class Gate(OpNode):
+    """``function(g) * u`` with (g, u) the halves of the input ``[2 * width]``: ``[width]``."""
+
+    width: int = 0
+    function: str = "silu"
 
 
 @dataclass(frozen=True)
@@ -132,6 +248,6 @@ class Residual(OpNode):
 
 @dataclass(frozen=True)
 class ArgMax(OpNode):
-    """Index of the largest logit of ``[width]``."""
+    """Index of the largest logit of ``[width]``; the first one of equals."""
 
     width: int = 0

@@ -1,6 +1,7 @@
 """Lowering of each operation to the steps of a block: what runs where, and who waits for whom.
 
-A lowering function takes the `LayerLowering` (block under construction, layouts, SRAM map, results so far) and the operation,
+A lowering function takes the `LayerLowering` (block under construction, layouts, SRAM map, results so far) and the
+operation,
 adds steps and returns where the result lies. The vector-matrix work goes to the channels, everything else to the ASIC.
 """
 
@@ -76,9 +77,10 @@ class LayerLowering:
 
 
 def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
-    """y = x W + b: chunks of the input one after the other on the channels, bias and partial sums on the ASIC.
+    """Y = x W + b: chunks of the input one after the other on the channels, bias and partial sums on the ASIC.
 
-    The results of the last chunk are handed over in pieces of the size of the global buffer, so that what follows can begin.
+    The results of the last chunk are handed over in pieces of the size of the global buffer, so that what follows
+    can begin.
     """
     name, layout = b.short(op), b.layouts[b.short(op)]
     assert isinstance(layout, WeightLayout)
@@ -284,7 +286,8 @@ def lower_values(b: LayerLowering, op: ops.Values) -> Result:
     """Done with the scores; only the result is named here."""
     passes = _head_passes(b, b.layouts["keys"])
     parts = tuple(
-        Part(heads.start * op.d_head, heads.stop * op.d_head, f"attended{number}") for number, heads in enumerate(passes)
+        Part(heads.start * op.d_head, heads.stop * op.d_head, f"attended{number}")
+        for number, heads in enumerate(passes)
     )
     return Result(b.sram["values"], parts)
 
@@ -336,19 +339,19 @@ def lower_embedding(b: LayerLowering, op: ops.Embedding) -> Result:
     tokens, positions = b.layouts["token_table"], b.layouts["position_table"]
     assert isinstance(tokens, TableLayout)
     index = b.builder.op(op.kind, op.name)
-    target, second = b.sram["x"], b.sram["norm"]
+    target, second, free = b.sram["x"], b.sram["norm"], b.results["previous"].tokens()
     for table, entry, into, token in (
         (tokens, 0, target, "embed.token"),
         (positions, (b.context - 1) % positions.entries, second, "embed.position"),
     ):
         channel, items = b.pim.table_read(table, entry, into)
         # what is signalled is the data, so the step ends with the reads; the precharge follows in a step of its own
-        b.builder.pim(index, [channel], items[:-1], (), (token,))
+        b.builder.pim(index, [channel], items[:-1], free, (token,))
         b.builder.pim(index, [channel], items[-1:])
     add = b.builder.op("residual", f"{op.name}.add")
     compute = Compute("add", op.width, (target, second), target)
-    b.builder.asic(add, (compute,), ("embed.token", "embed.position"), ("x",))
-    return Result(target, (Part(0, op.width, "x"),))
+    b.builder.asic(add, (compute,), ("embed.token", "embed.position"), ("embedded",))
+    return Result(target, (Part(0, op.width, "embedded"),))
 
 
 LOWERINGS: dict[type, Callable[[LayerLowering, Any], Result]] = {

@@ -45,9 +45,7 @@ class PimLowering:
     def load(self, sram: int, elements: int, buffer: int = 0) -> tuple[Run, ...]:
         """Write a vector from SRAM into the global buffer."""
         lanes = self.shape.lanes
-        return (
-            Run("WR_GB", self.none, count=ceil(elements / lanes), buffer=buffer, sram=sram, sram_step=lanes),
-        )
+        return (Run("WR_GB", self.none, count=ceil(elements / lanes), buffer=buffer, sram=sram, sram_step=lanes),)
 
     def _product_items(
         self, layout: WeightLayout, chunk: int, slots: int, source: int, target: int, parts: int
@@ -101,7 +99,9 @@ class PimLowering:
         shape = self.shape
         products = [
             DotProduct(
-                layout.group_row(channel, g, chunk) * shape.columns, columns, target + group_offset(layout, g, shape.banks)
+                layout.group_row(channel, g, chunk) * shape.columns,
+                columns,
+                target + group_offset(layout, g, shape.banks),
             )
             for g in groups
         ]

@@ -1,0 +1,308 @@
+"""Text form of a block: one item per line, readable, and read back to exactly the same block.
+
+::
+
+    block projection
+    op 0 linear layer0.qkv
+    channels 0,1
+    step op=0 waits=norm signals=qkv.out0.0  # layer0.qkv
+      WR_GB @*,*,* count=48 buffer=0 sram=1600 sram_step=16
+      repeat 300 row_step=1 sram_step=128
+        ACT_AB @*,*,* row=0
+        MAC_AB @*,*,0 row=0 column=0 count=48 buffer=0
+        RD_MAC @*,*,0 sram=3200 sram_channel=16
+        PREab @*,*,*
+      end
+    asic
+    step op=0 waits=qkv.out0.0
+      compute add length=4800 sources=3200 target=3200 parameters=qkv.bias
+
+Fields at their default are left out; ``*`` in an address is "not addressed". Names with anything but letters, digits
+and ``_.+-`` are JSON strings. A ``#`` begins a comment, and indentation means nothing. ``channels`` lists channels that
+share the steps below it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import NoReturn
+
+from pimsim.errors import ProgramError, did_you_mean
+from pimsim.program.isa import Block, Compute, Item, Op, Repeat, Run, Step, Stream, Where
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
+_WORD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"#])+|#.*|\S+')
+_PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')
+_RUN_NUMBERS = tuple(f.name for f in fields(Run) if f.name not in {"command", "where", "sweep"})
+_RUN_DEFAULTS = {f.name: f.default for f in fields(Run)}
+_KEYWORDS = {"block", "op", "channels", "asic", "step", "repeat", "end", "compute"}
+_INDENT = "  "
+
+
+def to_text(block: Block) -> str:
+    """The text form of a block, which ends with a newline."""
+    lines = [f"block {_name(block.name)}"]
+    lines += [f"op {i} {_name(op.kind)} {_name(op.name)}" for i, op in enumerate(block.ops)]
+    sharing: dict[int, list[int]] = {}
+    for channel, stream in enumerate(block.channels):
+        sharing.setdefault(id(stream), []).append(channel)
+    for channels in sharing.values():
+        lines.append(f"channels {','.join(map(str, channels))}")
+        lines += _steps(block, block.channels[channels[0]])
+    lines.append("asic")
+    lines += _steps(block, block.asic)
+    return "\n".join(lines) + "\n"
+
+
+def from_text(text: str) -> Block:
+    """The block that a text describes.
+
+    Raises:
+        ProgramError: a line is malformed (``line 3: ...``), or the block is not free of circular waits.
+    """
+    return _Reader(text).block()
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _steps(block: Block, stream: Stream) -> Iterator[str]:
+    for step in stream:
+        line = f"step op={step.op}"
+        for key, tokens in (("waits", step.waits), ("signals", step.signals)):
+            if tokens:
+                line += f" {key}={','.join(map(_name, tokens))}"
+        if 0 <= step.op < len(block.ops):
+            line += f"  # {_name(block.ops[step.op].name)}"
+        yield line
+        yield from _items(step.items, _INDENT)
+
+
+def _items(items: tuple[Item, ...] | tuple[Compute, ...], indent: str) -> Iterator[str]:
+    for item in items:
+        if isinstance(item, Repeat):
+            steps = "".join(f" {k}={v}" for k, v in (("row_step", item.row_step), ("sram_step", item.sram_step)) if v)
+            yield f"{indent}repeat {item.count}{steps}"
+            yield from _items(item.body, indent + _INDENT)
+            yield f"{indent}end"
+        else:
+            yield indent + (_run(item) if isinstance(item, Run) else _compute(item))
+
+
+def _run(run: Run) -> str:
+    command = json.dumps(run.command) if run.command in _KEYWORDS else _name(run.command)
+    words = [command, "@" + ",".join("*" if i == -1 else str(i) for i in run.where)]
+    words += [f"{key}={getattr(run, key)}" for key in _RUN_NUMBERS if getattr(run, key) != _RUN_DEFAULTS[key]]
+    return " ".join(words + ["sweep"] * run.sweep)
+
+
+def _compute(compute: Compute) -> str:
+    words = ["compute", _name(compute.function), f"length={compute.length}"]
+    if compute.sources:
+        words.append(f"sources={','.join(map(str, compute.sources))}")
+    if compute.target != -1:
+        words.append(f"target={compute.target}")
+    if compute.parameters:
+        words.append(f"parameters={_name(compute.parameters)}")
+    return " ".join(words)
+
+
+def _name(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+class _Reader:
+    """Reads a text line by line; every message names the line."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: list[tuple[int, list[str]]] = []
+        self.number = 0
+        for number, line in enumerate(text.split("\n"), start=1):
+            words = [word for word in _WORD.findall(line) if not word.startswith("#")]
+            if words:
+                self.lines.append((number, words))
+        self.at = 0
+        self.items: dict[tuple[Item | Compute, ...], tuple[Item | Compute, ...]] = {}
+
+    def block(self) -> Block:
+        name = self._block_name()
+        ops = self._ops()
+        streams: dict[int, Stream] = {}
+        while self._peek() == "channels":
+            channels = self._channels(streams)
+            streams |= dict.fromkeys(channels, self._stream())
+        words = self._next("asic")
+        self._none_left(words[1:])
+        asic = self._stream(asic=True)
+        if self.at < len(self.lines):
+            self._next("(nothing)")
+        stop = max(streams, default=-1) + 1
+        return Block(name, ops, tuple(streams.get(channel, ()) for channel in range(stop)), asic)
+
+    def _block_name(self) -> str:
+        words = self._next("block")
+        if len(words) != 2:
+            self._fail(f"must be 'block NAME', not {' '.join(words)!r}")
+        return self._unquoted(words[1])
+
+    def _ops(self) -> tuple[Op, ...]:
+        ops: list[Op] = []
+        while self._peek() == "op":
+            words = self._next("op")
+            if len(words) != 4 or words[1] != str(len(ops)):
+                self._fail(f"must be 'op {len(ops)} KIND NAME', not {' '.join(words)!r}")
+            ops.append(Op(self._unquoted(words[2]), self._unquoted(words[3])))
+        return tuple(ops)
+
+    def _channels(self, known: dict[int, Stream]) -> list[int]:
+        words = self._next("channels")
+        if len(words) != 2:
+            self._fail("must be 'channels NUMBER,NUMBER,...'")
+        channels = [self._integer("channel", part) for part in words[1].split(",")]
+        for i, channel in enumerate(channels):
+            if channel < 0:
+                self._fail(f"channel must be at least 0, not {channel}")
+            if channel in known or channel in channels[:i]:
+                self._fail(f"channel {channel} must be listed once, not again")
+        return channels
+
+    def _stream(self, *, asic: bool = False) -> Stream:
+        steps: list[Step] = []
+        while self._peek() == "step":
+            words = self._next("step")
+            given = self._fields(words[1:], ("op", "waits", "signals"))
+            if "op" not in given:
+                self._fail("step must have op=NUMBER")
+            op = self._integer("op", given["op"])
+            waits, signals = self._names(given.get("waits")), self._names(given.get("signals"))
+            items = self._computes() if asic else self._body(in_loop=False)
+            steps.append(Step(op, items, waits, signals))
+        return tuple(steps)
+
+    def _body(self, *, in_loop: bool) -> tuple[Item, ...]:
+        items: list[Item] = []
+        while self._peek() not in {"step", "channels", "asic", "end", ""}:
+            words = self._take()
+            if words[0] == "repeat":
+                items.append(self._repeat(words))
+            elif words[0] in _KEYWORDS:
+                self._fail(f"must be a command, repeat, end, step, channels or asic, not {words[0]}")
+            else:
+                items.append(self._run(words))
+        if in_loop:
+            self._none_left(self._next("end")[1:])
+        return self._shared(items)
+
+    def _computes(self) -> tuple[Compute, ...]:
+        items: list[Compute] = []
+        while self._peek() == "compute":
+            items.append(self._compute(self._take()))
+        if self._peek() not in {"step", ""}:
+            self._next("compute or step")
+        return self._shared(items)
+
+    def _shared(self, items: list[Item] | list[Compute]) -> tuple:  # type: ignore[type-arg]
+        """The same object for the same items, by which the machine recognises them."""
+        return self.items.setdefault(tuple(items), tuple(items))
+
+    def _repeat(self, words: list[str]) -> Repeat:
+        if len(words) < 2:
+            self._fail("must be 'repeat COUNT', not 'repeat'")
+        count = self._integer("count", words[1])
+        given = self._integers(words[2:], ("row_step", "sram_step"))
+        body = self._body(in_loop=True)
+        return Repeat(count, body, **given)
+
+    def _run(self, words: list[str]) -> Run:
+        command, where = self._unquoted(words[0]), words[1] if len(words) > 1 else ""
+        if not where.startswith("@"):
+            self._fail(f"{command} must be followed by an address such as @*,*,0, not {where!r}")
+        sweep = "sweep" in words[2:]
+        given = self._integers([word for word in words[2:] if word != "sweep"], _RUN_NUMBERS)
+        return Run(command, self._where(where[1:]), sweep=sweep, **given)
+
+    def _where(self, text: str) -> Where:
+        return tuple(-1 if part == "*" else self._integer("address", part) for part in text.split(",")) if text else ()
+
+    def _compute(self, words: list[str]) -> Compute:
+        if len(words) < 2:
+            self._fail("must be 'compute FUNCTION length=NUMBER'")
+        given = self._fields(words[2:], ("length", "sources", "target", "parameters"))
+        if "length" not in given:
+            self._fail("compute must have length=NUMBER")
+        sources = given["sources"].split(",") if "sources" in given else []
+        return Compute(
+            self._unquoted(words[1]),
+            self._integer("length", given["length"]),
+            tuple(self._integer("sources", part) for part in sources),
+            self._integer("target", given.get("target", "-1")),
+            self._unquoted(given["parameters"]) if "parameters" in given else "",
+        )
+
+    # -- words ----------------------------------------------------------------------------------------------------
+
+    def _peek(self) -> str:
+        return self.lines[self.at][1][0] if self.at < len(self.lines) else ""
+
+    def _take(self) -> list[str]:
+        self.number, words = self.lines[self.at]
+        self.at += 1
+        return words
+
+    def _next(self, expected: str) -> list[str]:
+        """The next line, which must begin with a keyword."""
+        if self.at == len(self.lines):
+            self.number = self.lines[-1][0] + 1 if self.lines else 1
+            self._fail(f"must be {expected}, not the end of the text")
+        words = self._take()
+        if words[0] != expected:
+            self._fail(f"must be {expected}, not {words[0]}")
+        return words
+
+    def _fields(self, words: Iterable[str], known: tuple[str, ...]) -> dict[str, str]:
+        given: dict[str, str] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            if key not in known:
+                self._fail(f"field must be one of {', '.join(known)}, not {key!r}{did_you_mean(key, known)}")
+            if not equals:
+                self._fail(f"must be {key}=VALUE, not {word!r}")
+            if key in given:
+                self._fail(f"{key} must be given once, not again")
+            given[key] = value
+        return given
+
+    def _integers(self, words: Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
+        return {key: self._integer(key, value) for key, value in self._fields(words, known).items()}
+
+    def _integer(self, what: str, text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]+", text):
+            self._fail(f"{what} must be a whole number, not {text!r}")
+        return int(text)
+
+    def _names(self, text: str | None) -> tuple[str, ...]:
+        return tuple(map(self._unquoted, _PART.findall(text))) if text is not None else ()
+
+    def _unquoted(self, text: str) -> str:
+        if _PLAIN.fullmatch(text):
+            return text
+        try:
+            name: object = json.loads(text)
+        except ValueError:
+            name = None
+        if not isinstance(name, str):
+            self._fail(f"name must have letters, digits and _.+- only, or be a JSON string, not {text}")
+        return name
+
+    def _none_left(self, words: list[str]) -> None:
+        if words:
+            self._fail(f"must end here, not go on with {words[0]!r}")
+
+    def _fail(self, message: str) -> NoReturn:
+        raise ProgramError(f"line {self.number}: {message}")
