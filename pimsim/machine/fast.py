@@ -17,7 +17,7 @@ two together tick by tick.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -182,7 +182,8 @@ class FastEngine:
         self._alike: dict[tuple[object, ...], _Compiled] = {}
         self._effects = 0
         self._opened_rows: list[dict[Where, int]] = [{} for _ in range(n)]
-        self._spent: list[Counter[str]] = [Counter() for _ in range(n)]
+        self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        """Bit mask of channels -> where their ticks went."""
         self._asic_waits: Counter[str] = Counter()
 
     def run(self, passes: Iterable[Iterable[Placed]]) -> RunTotals:
@@ -433,8 +434,7 @@ class FastEngine:
                 for layer, n in effect.layers.items():
                     self.books.refresh_commands(layer, outcome.refresh_commands, n * mask.bit_count())
         for mask, reason, waited in effect.waits:
-            for channel in _members(mask):
-                self._spent[channel][reason] += times * waited
+            self._spent[mask][reason] += times * waited
         for reason, edges in effect.asic_waits:
             self._asic_waits[reason] += times * edges
         totals.row_open_ticks += times * effect.open_ticks
@@ -468,13 +468,12 @@ class FastEngine:
         compiled.runs.clear()
 
     def _collect(self) -> None:
-        """Fold the outcomes into where each channel's ticks went."""
+        """Fold the outcomes into where the ticks of each set of channels went."""
         for outcome in self.recall.outcomes():
             for mask, n in outcome.hits.items():
-                for channel in _members(mask):
-                    spent = self._spent[channel]
-                    for reason, spent_ticks in outcome.spent.items():
-                        spent[reason] += n * spent_ticks
+                spent = self._spent[mask]
+                for reason, spent_ticks in outcome.spent.items():
+                    spent[reason] += n * spent_ticks
                 self.books.totals.row_open_ticks += n * outcome.open_ticks * mask.bit_count()
             outcome.hits.clear()
 
@@ -484,19 +483,14 @@ class FastEngine:
         self._collect()
         totals, machine = self.books.totals, self._machine
         totals.ticks = machine.frontier
-        for channel, spent in enumerate(self._spent):
-            self.books.channel(channel, spent, machine.origin + machine.channels[channel][1])
+        for channel, (_, ahead) in enumerate(machine.channels):
+            own: Counter[str] = Counter()
+            for mask, spent in self._spent.items():
+                if mask >> channel & 1:
+                    own.update(spent)
+            self.books.channel(channel, own, machine.origin + ahead)
         self.books.asic(self.clock, self._asic_waits)
         return totals
-
-
-def _members(mask: int) -> Iterator[int]:
-    channel = 0
-    while mask:
-        if mask & 1:
-            yield channel
-        mask >>= 1
-        channel += 1
 
 
 def last_command(step: Step) -> str:

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.machine.calendar import Snapshot
-from pimsim.machine.channel import ChannelCore, Opened, Target
+from pimsim.machine.channel import BUSY, ChannelCore, Opened, Target
 from pimsim.machine.segment import Node, Segments
 from pimsim.program.isa import bank_where
 
@@ -72,46 +71,50 @@ class Outcome:
         self.hits: Counter[int] = Counter()
 
 
-@dataclass
 class _Chain:
     """Outcomes one after the other, added up."""
 
-    state: int
-    last: int = 0
-    guard: int = NO_GUARD
-    open_ticks: int = 0
-    refreshes: int = 0
+    __slots__ = ("guard", "keep_log", "last", "log", "open_ticks", "refresh_commands", "refreshes", "spent", "state")
 
-    def __post_init__(self) -> None:
-        self.spent: Counter[str] = Counter()
-        self.refresh_commands: Counter[str] = Counter()
+    def __init__(self, state: int, keep_log: bool) -> None:
+        self.state, self.keep_log = state, keep_log
+        self.last = self.open_ticks = self.refreshes = 0
+        self.guard = NO_GUARD
+        self.spent: dict[str, int] = {}
+        self.refresh_commands: dict[str, int] = {}
         self.log: list[Any] = []
 
     def add(self, outcome: Outcome, times: int = 1) -> None:
         """Append an outcome ``times`` times; more than once only if it ends in the state in which it begins."""
         if outcome.guard != NO_GUARD:
             self.guard = self.last + (times - 1) * outcome.last + outcome.guard
-        self.log.append(("at", self.last, times, outcome.last, outcome.log))
+        if self.keep_log:
+            self.log.append(("at", self.last, times, outcome.last, outcome.log))
         self.last += times * outcome.last
         self.open_ticks += times * outcome.open_ticks
         self.refreshes += times * outcome.refreshes
-        for reason, ticks in outcome.spent.items():
-            self.spent[reason] += times * ticks
-        for command, n in outcome.refresh_commands.items():
-            self.refresh_commands[command] += times * n
+        _add(self.spent, outcome.spent, times)
+        if outcome.refresh_commands:
+            _add(self.refresh_commands, outcome.refresh_commands, times)
         self.state = outcome.next
 
-    def outcome(self, keep_log: bool) -> Outcome:
+    def outcome(self) -> Outcome:
+        """The sum as one outcome."""
         return Outcome(
             self.last,
             self.guard,
             self.state,
-            dict(self.spent),
+            self.spent,
             self.open_ticks,
             self.refreshes,
-            dict(self.refresh_commands),
-            tuple(self.log) if keep_log else (),
+            self.refresh_commands,
+            tuple(self.log),
         )
+
+
+def _add(total: dict[str, int], part: dict[str, int], times: int) -> None:
+    for key, n in part.items():
+        total[key] = total.get(key, 0) + times * n
 
 
 class Recall:
@@ -199,11 +202,11 @@ class Recall:
         never = ChannelCore.NEVER
         if node.kind == "run":
             return self._plain_run(node, state)
-        chain = _Chain(state)
+        chain = _Chain(state, self.keep_log)
         if node.kind == "seq":
             for child in node.children:
                 chain.add(self.run(child, chain.state, never))
-            return chain.outcome(self.keep_log)
+            return chain.outcome()
         assert node.body is not None
         left = node.count
         while left:
@@ -211,7 +214,7 @@ class Recall:
             times = left if outcome.next == chain.state else 1
             chain.add(outcome, times)
             left -= times
-        return chain.outcome(self.keep_log)
+        return chain.outcome()
 
     def _plain_run(self, node: Node, state: int) -> Outcome:
         core = self.core
@@ -219,24 +222,22 @@ class Recall:
         if node.sweep:
             return self._one_by_one(node)
         target = core.target(node.command, node.where)
-        depth = max((history.maxlen or 0 for history in target.plan.deep_pushes), default=0)
+        settled = self._settled(target)
         interval = core.calendar.self_interval(target.plan)
-        if interval is None or target.opens or target.closes or node.count <= depth + 1:
+        if interval is None or target.opens or target.closes or node.count <= settled:
             return self._one_by_one(node)
         log: list[Any] = []
-        for _ in range(depth + 1):
+        for _ in range(settled):
             tick = self._issue(target, log)
-        left = node.count - depth - 1
-        if left:
-            core.calendar.record_run(target.plan, tick + interval, interval, left)
-            waits = left * (interval - 1)
-            if waits:
-                core.spent[self._self_reason(target)] += waits
-            core.spent["busy" if target.computes else target.command] += left
-            if core.opened:
-                core.open_ticks += left * interval
-            log.append(("run", tick + interval, interval, left))
-            core.base = tick + left * interval
+        left = node.count - settled
+        core.calendar.record_run(target.plan, tick + interval, interval, left)
+        if interval > 1:
+            core.spent[self._self_reason(target)] += left * (interval - 1)
+        core.spent[BUSY if target.computes else target.command] += left
+        if core.opened:
+            core.open_ticks += left * interval
+        log.append(("run", tick + interval, interval, left))
+        core.base = tick + left * interval
         return self._outcome(NO_GUARD if target.precharge else core.base, log)
 
     def _self_reason(self, target: Target) -> str:
@@ -269,11 +270,11 @@ class Recall:
         """From ``state`` with a refresh inside."""
         if node.kind == "run":
             return self._refreshed_run(node, state, to_refresh)
-        chain = _Chain(state)
+        chain = _Chain(state, self.keep_log)
         if node.kind == "seq":
             for child in node.children:
                 chain.add(self.run(child, chain.state, self._left(chain, to_refresh)))
-            return chain.outcome(self.keep_log)
+            return chain.outcome()
         assert node.body is not None
         left = node.count
         while left:
@@ -285,7 +286,7 @@ class Recall:
                 times = min(left, -(-(due - outcome.guard) // outcome.last)) if outcome.guard != NO_GUARD else left
             chain.add(outcome, times)
             left -= times
-        return chain.outcome(self.keep_log)
+        return chain.outcome()
 
     def _refreshed_run(self, node: Node, state: int, to_refresh: int) -> Outcome:
         if node.sweep or node.count == 1:
@@ -293,29 +294,42 @@ class Recall:
             outcome = self._one_by_one(node)
             outcome.refreshes = (self.core.due - to_refresh) // self.interval
             return outcome
-        chain = _Chain(state)
+        chain = _Chain(state, self.keep_log)
         left = node.count
         while left:
             due = self._left(chain, to_refresh)
             times = self._before(node, chain.state, due, left) or 1
             chain.add(self.run(self.segments.run(node.command, node.where, times), chain.state, due))
             left -= times
-        return chain.outcome(self.keep_log)
+        return chain.outcome()
 
     def _before(self, node: Node, state: int, due: int, most: int) -> int:
         """How many commands of a run, at most ``most``, issue before the refresh is due."""
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            part = self.segments.run(node.command, node.where, middle)
-            plain = part.plain.get(state)
-            if plain is None:
-                plain = part.plain[state] = self._plain(part, state)
-            if plain.guard < due:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        target = self.core.target(node.command, node.where)
+        interval = self.core.calendar.self_interval(target.plan)
+        steady = self._settled(target)  # from this command on, they follow at the interval
+        if interval is not None and steady < most and not (target.opens or target.closes):
+            guard = self._guard(node, state, steady)
+            if guard < due:
+                return min(most, steady + (due - 1 - guard) // interval)
+            most = steady
+        while most and self._guard(node, state, most) >= due:
+            most -= 1
+        return most
+
+    def _guard(self, node: Node, state: int, count: int) -> int:
+        """Tick of the last of ``count`` commands of a run, as if no refresh were ever due."""
+        part = self.segments.run(node.command, node.where, count)
+        plain = part.plain.get(state)
+        if plain is None:
+            plain = part.plain[state] = self._plain(part, state)
+        guard: int = plain.guard
+        return guard
+
+    @staticmethod
+    def _settled(target: Target) -> int:
+        """Commands of a run after which the histories of its own rules hold nothing but itself."""
+        return 1 + max((history.maxlen or 0 for history in target.plan.deep_pushes), default=0)
 
     def _left(self, chain: _Chain, to_refresh: int) -> int:
         return to_refresh - chain.last + chain.refreshes * self.interval
