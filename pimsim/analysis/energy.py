@@ -232,7 +232,7 @@ def mac_units_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> floa
     return milliwatts * 1e-3 * share * issue_interval(command, spec) * spec.tick_seconds
 
 
-def interface_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def interface_joules(_command: Command, arch: ArchConfig, spec: DramSpec) -> float:
     """Energy of one burst on the data pins: bits times picojoules per bit."""
     return spec.burst_bytes * 8 * _known(arch.energy.interface_pj_per_bit, "energy.interface_pj_per_bit") * 1e-12
 

@@ -200,7 +200,7 @@ class _Nodes:
 
     def siblings(self, node: Node, level: str) -> list[Node]:
         """The other nodes with the same parent."""
-        return [node[:-1] + (other,) for other in range(self._counts[level]) if node and other != node[-1]]
+        return [(*node[:-1], other) for other in range(self._counts[level]) if node and other != node[-1]]
 
 
 class _RuleHistory:

@@ -212,12 +212,36 @@ class FastEngine:
                 self._carried.update(block.carried)
                 for other in set(self._compiled.values()):  # their effects do not tell the tokens that matter now
                     self._book_effects(other)
-            fresh = _Compiled(block, self.recall, self.costs)
-            # a block that takes the same course as another one shares its effects
-            compiled = self._alike.setdefault(fresh.signature(), fresh) if self.trace is None else fresh
-            self._compiled[id(block)] = compiled
+            compiled = self._compiled[id(block)] = self._course(block)
             self._alive.append(block)
         return compiled
+
+    def _course(self, block: Block) -> _Compiled:
+        """The compiled form; a block that takes the same course as another one shares its effects."""
+        if self.trace is not None:  # addresses matter, so every block is one of its own
+            fresh = _Compiled(block, self.recall, self.costs)
+            self._alike[(id(fresh),)] = fresh
+            return fresh
+        known = self._compiled.get(id(block.like))
+        if known is not None and self._same_course(block, known.block):
+            return known
+        fresh = _Compiled(block, self.recall, self.costs)
+        return self._alike.setdefault(fresh.signature(), fresh)
+
+    def _same_course(self, block: Block, other: Block) -> bool:
+        """Whether the steps of a block take the same time as those of a block that is like it."""
+        if _sharing(block) != _sharing(other):
+            return False
+        node = self.recall.segments.node
+        for own, theirs in zip(block.channels, other.channels, strict=True):
+            for a, b in zip(own, theirs, strict=True):
+                if a is not b and node(a.items) is not node(b.items):  # type: ignore[arg-type]
+                    return False
+        cost = self.costs.step
+        return all(
+            a is b or cost(a.items) == cost(b.items)  # type: ignore[arg-type]
+            for a, b in zip(block.asic, other.asic, strict=True)
+        )
 
     # -- one block ------------------------------------------------------------------------------------------------
 
@@ -491,6 +515,12 @@ class FastEngine:
             self.books.channel(channel, own, machine.origin + ahead)
         self.books.asic(self.clock, self._asic_waits)
         return totals
+
+
+def _sharing(block: Block) -> list[int]:
+    """For each channel, the first one that has the same stream."""
+    first: dict[int, int] = {}
+    return [first.setdefault(id(stream), channel) for channel, stream in enumerate(block.channels)]
 
 
 def last_command(step: Step) -> str:

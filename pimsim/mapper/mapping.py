@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -15,7 +16,7 @@ from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, Wei
 from pimsim.mapper.lower.ops import LayerLowering
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.mapper.sram import SramMap
-from pimsim.program.isa import Block, Placed
+from pimsim.program.isa import Block, Compute, Placed, Step
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.ops import Embedding, Linear, OpNode
@@ -40,6 +41,8 @@ class Mapping:
         self._layers = graph.layers()
         self._place_tensors()
         self._map_sram(element)
+        self._shape_lowered: tuple[int, int] | None = None
+        self._template: Block
         self._attention = lru_cache(maxsize=4)(self._attention_blocks)
 
     # -- decisions ------------------------------------------------------------------------------------------------
@@ -206,14 +209,43 @@ class Mapping:
         return b.builder.build()
 
     def _attention_blocks(self, context: int) -> tuple[Block, ...]:
-        before, attention, _ = self._split_layer()
+        """Attention of one forward pass, as two blocks: up to the scores, and from the softmax on.
+
+        The second one differs little from token to token, so it is derived from the one before where it can be.
+        """
+        new_shape = self._is_new_shape(context)
+        _, attention, _ = self._split_layer()
         b = self._lowering("scores", "projection", context)
-        qkv = before[-1]
-        assert isinstance(qkv, Linear)
-        b.results[qkv.name] = self._projection_result
+        b.scores_only = not new_shape
+        b.results[attention[0].inputs[0]] = self._projection_result
         for op in attention:
             b.lower(op)
-        return b.finish()
+        if new_shape:
+            scores, self._template = b.finish()
+            return scores, self._template
+        return b.blocks[0], self._moved(self._template, context)
+
+    def _is_new_shape(self, context: int) -> bool:
+        """Whether attention at this context has other steps than at the last one that was lowered."""
+        values = self.layouts["values"]
+        chunk, last = divmod(context - 1, values.chunk_tokens)
+        shape = (chunk, last // self.shape.lanes)
+        if self.arch.dispatch == "overlap" and self.heads_per_pass >= values.heads and self._shape_lowered == shape:
+            return False
+        self._shape_lowered = shape
+        return True
+
+    def _moved(self, block: Block, context: int) -> Block:
+        """The block for another context of the same shape: the value goes elsewhere, the softmax is of another length."""
+        values = self.layouts["values"]
+        source = self.sram["qkv"] + 2 * values.heads * values.d_head
+        channels = []
+        for channel, stream in enumerate(block.channels):
+            write = stream[0] if stream and block.ops[stream[0].op].kind == "kv_write" else None
+            items = self.pim.value_write(values, channel, context - 1, source)
+            channels.append(stream if write is None else (replace(write, items=items), *stream[1:]))
+        asic = tuple(_with_softmax_of(step, context) for step in block.asic)
+        return Block(block.name, block.ops, tuple(channels), asic, like=block)
 
     def _make_feed_forward(self) -> Block:
         before, attention, after = self._split_layer()
@@ -252,10 +284,16 @@ def _short(op: OpNode) -> str:
     return op.name.partition(".")[2]
 
 
+def _with_softmax_of(step: Step, context: int) -> Step:
+    """The step with a softmax over ``context`` scores, if it is one."""
+    compute = step.items[0]
+    if not isinstance(compute, Compute) or compute.function != "softmax":
+        return step
+    return replace(step, items=(replace(compute, length=context),))
+
+
 def _renamed(block: Block, old: str, new: str) -> Block:
     """The block with one signalled token under another name, as later blocks know it."""
-    from dataclasses import replace
-
     asic = tuple(
         replace(step, signals=tuple(new if t == old else t for t in step.signals)) if old in step.signals else step
         for step in block.asic

@@ -97,15 +97,19 @@ class Block:
     channels: tuple[Stream, ...]
     """One stream per channel; channels that do the same share one object."""
     asic: Stream
+    like: Block | None = field(default=None, repr=False)
+    """A block with the same operations, and steps that wait for and signal the same in the same places, if one is known."""
     carried: tuple[str, ...] = field(init=False)
     """Tokens that come from earlier blocks."""
     order: tuple[tuple[int, int], ...] = field(init=False)
     """A topological order of all steps as (stream, step); stream ``len(channels)`` is the ASIC's."""
 
     def __post_init__(self) -> None:
-        from pimsim.program.order import schedule
+        from pimsim.program.order import same_dependencies, schedule
 
-        order, carried = schedule(self)
+        if self.like is not None:
+            same_dependencies(self, self.like)
+        order, carried = (self.like.order, self.like.carried) if self.like is not None else schedule(self)
         object.__setattr__(self, "order", order)
         object.__setattr__(self, "carried", carried)
 

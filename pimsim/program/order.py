@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pimsim.errors import Deadlock
+from pimsim.errors import Deadlock, ProgramError
 
 if TYPE_CHECKING:
     from pimsim.program.isa import Block, Stream
@@ -39,6 +39,20 @@ def schedule(block: Block) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]
         )
     waits = dict.fromkeys(token for stream in block.streams for step in stream for token in step.waits)
     return tuple(order), tuple(token for token in waits if token not in signalled)
+
+
+def same_dependencies(block: Block, like: Block) -> None:
+    """Check that a block may take over the order of another one.
+
+    Raises:
+        ProgramError: operations, or what a step waits for, signals or belongs to, differ.
+    """
+    if block.ops != like.ops or list(map(len, block.streams)) != list(map(len, like.streams)):
+        raise ProgramError(f"block {block.name!r} must have the operations and steps of the block that it is like")
+    for own, other in zip(block.streams, like.streams, strict=True):
+        for a, b in zip(own, other, strict=True):
+            if a is not b and (a.op, a.waits, a.signals) != (b.op, b.waits, b.signals):
+                raise ProgramError(f"block {block.name!r} must wait and signal as the block that it is like")
 
 
 def _advance(s: int, stream: Stream, position: list[int], producers: Counter[str]) -> Iterator[tuple[int, int]]:

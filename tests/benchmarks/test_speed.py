@@ -17,9 +17,7 @@ pytestmark = pytest.mark.benchmark
     ("engine", "workload", "tokens"),
     [("fast", "gpt2_decode", 1024), ("fast", "gpt3_xl_decode", 64), ("reference", "gpt2_decode", 2)],
 )
-def test_commands_per_second(
-    benchmark: Any, engine: Literal["fast", "reference"], workload: str, tokens: int
-) -> None:
+def test_commands_per_second(benchmark: Any, engine: Literal["fast", "reference"], workload: str, tokens: int) -> None:
     overrides = [f"workload.generate_tokens={tokens}"]
     result = benchmark.pedantic(
         simulate, ("pim_gpt", workload), {"overrides": overrides, "engine": engine}, rounds=1, warmup_rounds=0

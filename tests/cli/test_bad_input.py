@@ -351,7 +351,7 @@ FILES = [
     workload(
         r"w\.yaml:2:\d+: model\.d_ff: must be a whole number, not 256\.0; write 256$", WORKLOAD.replace("256", "256.0")
     ),
-    workload(r"w\.yaml:4:9: family: must be .*, not 'llama'", WORKLOAD + "family: llama\n"),
+    workload(r"w\.yaml:4:9: family: must be .*, not 'bert'", WORKLOAD + "family: bert\n"),
 ]
 
 TRACES = [

@@ -126,7 +126,9 @@ def draw_arch(c: Chooser) -> ArchConfig:
             "timing": timing,
             "commands": commands,
             "rules": c.pick((rules + extra, extra + rules)),
-            "refresh": base.dram.refresh.model_copy(update={"policy": c.pick(("all_bank", "all_bank", "all_bank", "none"))}),
+            "refresh": base.dram.refresh.model_copy(
+                update={"policy": c.pick(("all_bank", "all_bank", "all_bank", "none"))}
+            ),
         }
     )
     asic = base.asic.model_copy(
@@ -336,7 +338,9 @@ KINDS = ("linear", "softmax", "kv", "sum")
 COMMON = ("x", "y", "z")
 
 
-def draw_block(c: Chooser, spec: DramSpec, name: str, share: list[int], states: list[Rows], carried: Sequence[str]) -> Block:
+def draw_block(
+    c: Chooser, spec: DramSpec, name: str, share: list[int], states: list[Rows], carried: Sequence[str]
+) -> Block:
     """A block whose channel ``i`` runs stream ``share[i]`` from ``states[share[i]]``; the states follow.
 
     Steps are drawn in one order, and a step waits only for tokens that are complete by then, so there is no circle.
@@ -369,7 +373,9 @@ def draw_block(c: Chooser, spec: DramSpec, name: str, share: list[int], states: 
         else:
             writer.left = c.pick((10, 60, 250))
             items = tuple(writer.items(states[s]))
-        streams[s].append(Step(c.integer(0, len(ops) - 1), items, tuple(dict.fromkeys(waits)), tuple(dict.fromkeys(signals))))
+        streams[s].append(
+            Step(c.integer(0, len(ops) - 1), items, tuple(dict.fromkeys(waits)), tuple(dict.fromkeys(signals)))
+        )
     finished: list[Stream] = [tuple(stream) for stream in streams]
     channels = [finished[s] for s in share]
     if c.chance(4):  # the same stream as an object of its own
@@ -383,7 +389,8 @@ def close_step(c: Chooser, spec: DramSpec, block: Block, share: list[int], state
     closing = [() if state.closed else (Step(0, tuple(writer.close(state))),) for state in states]
     streams: dict[tuple[int, int], Stream] = {}
     channels = [
-        streams.setdefault((id(stream), s), (*stream, *closing[s])) for s, stream in zip(share, block.channels, strict=True)
+        streams.setdefault((id(stream), s), (*stream, *closing[s]))
+        for s, stream in zip(share, block.channels, strict=True)
     ]
     return Block(block.name, block.ops, tuple(channels), block.asic)
 

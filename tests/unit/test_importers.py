@@ -670,7 +670,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
 def test_changed_bytes_never_end_in_anything_but_an_input_error(tmp_path: Path) -> None:
     _, tensors = tiny_llama(tmp_path)
     content = gguf_bytes(LLAMA_KEYS, tensors)
-    dice = random.Random(1)  # noqa: S311
+    dice = random.Random(1)
     for _ in range(1500):
         broken = bytearray(content)
         for _ in range(dice.randint(1, 3)):

@@ -19,7 +19,9 @@ Flat = tuple[str, tuple[int, ...], int, int, int, int, int]
 def cases(draw: st.DrawFn) -> tuple[RowPass, list[DotProduct], frozenset[int]]:
     columns, length = draw(st.integers(1, 9)), draw(st.integers(1, 20))
     accumulators, has_field = draw(st.integers(1, 4)), draw(st.booleans())
-    plan = RowPass(columns, accumulators if has_field else 1, draw(st.integers(1, 8)), NONE, 2 if has_field else None, 16)
+    plan = RowPass(
+        columns, accumulators if has_field else 1, draw(st.integers(1, 8)), NONE, 2 if has_field else None, 16
+    )
     count, gap = draw(st.integers(1, 40)), draw(st.integers(0, 5))
     first, target, buffer = (draw(st.integers(0, 20)) for _ in range(3))
     products = [DotProduct(first + i * (length + gap), length, target + 128 * i, buffer) for i in range(count)]
@@ -65,7 +67,9 @@ def test_each_column_once_and_each_result_once(case: tuple[RowPass, list[DotProd
     inside: dict[int, int] = {}  # accumulator -> product whose sum it holds
     read: list[int] = []
     row = -1
-    for command, where, at, column, buffer, sram, _ in (c for s in plan.segments(products, LOAD, splits) for c in flat(s)):
+    for command, where, at, column, buffer, sram, _ in (
+        c for s in plan.segments(products, LOAD, splits) for c in flat(s)
+    ):
         if command == "ACT_AB":
             assert row == -1
             row = at

@@ -32,7 +32,9 @@ RUNS = st.builds(
     sram_channel=NUMBERS,
 ) | st.builds(Run, NAMES, st.just((-1, 0)))
 ITEMS: st.SearchStrategy[Item] = st.recursive(
-    RUNS, lambda inner: st.builds(Repeat, NUMBERS, st.lists(inner, max_size=3).map(tuple), NUMBERS, NUMBERS), max_leaves=6
+    RUNS,
+    lambda inner: st.builds(Repeat, NUMBERS, st.lists(inner, max_size=3).map(tuple), NUMBERS, NUMBERS),
+    max_leaves=6,
 )
 COMPUTES = st.builds(Compute, NAMES, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple), NUMBERS, NAMES)
 
@@ -43,7 +45,9 @@ def blocks(draw: st.DrawFn) -> Block:
     names = st.lists(NAMES, max_size=3).map(tuple)
 
     def stream(items: st.SearchStrategy[object], signals: st.SearchStrategy[tuple[str, ...]]) -> tuple[Step, ...]:
-        steps = st.builds(Step, st.integers(-1, 3), st.lists(items, max_size=3).map(tuple), names.map(_carried), signals)
+        steps = st.builds(
+            Step, st.integers(-1, 3), st.lists(items, max_size=3).map(tuple), names.map(_carried), signals
+        )
         return tuple(draw(st.lists(steps, max_size=2)))
 
     kinds = [stream(ITEMS, tokens) for _ in range(draw(st.integers(0, 2)))]

@@ -208,11 +208,20 @@ def test_a_broken_rule_is_named_with_its_place(rule: str) -> None:
 @pytest.mark.parametrize(
     ("compute", "message"),
     [
-        (Compute("gelo", 1, (0,), 0), r"item 0 \(gelo\): function must be one of add, .*, not 'gelo'; did you mean 'gelu'"),
+        (
+            Compute("gelo", 1, (0,), 0),
+            r"item 0 \(gelo\): function must be one of add, .*, not 'gelo'; did you mean 'gelu'",
+        ),
         (Compute("add", 0, (0,), 0), r"item 0 \(add\): length must be at least 1, not 0"),
         (Compute("add", 8, (0,)), r"item 0 \(add\): target must be within SRAM elements 0 to 999, not -1 to 6"),
-        (Compute("add", 8, (0, 993), 0), r"item 0 \(add\): source 1 must be within SRAM elements 0 to 999, not 993 to 1000"),
-        (Compute("gelu", 8, (0,), 993), r"item 0 \(gelu\): target must be within SRAM elements 0 to 999, not 993 to 1000"),
+        (
+            Compute("add", 8, (0, 993), 0),
+            r"item 0 \(add\): source 1 must be within SRAM elements 0 to 999, not 993 to 1000",
+        ),
+        (
+            Compute("gelu", 8, (0,), 993),
+            r"item 0 \(gelu\): target must be within SRAM elements 0 to 999, not 993 to 1000",
+        ),
         (MAC, r"item 0: must be a Compute, not Run"),
     ],
 )
@@ -240,15 +249,21 @@ def test_a_block_that_was_seen_is_checked_at_its_new_place() -> None:
 def test_open_rows_are_carried_over_blocks() -> None:
     first, second = block(ACT_AB), block(replace(MAC, row=1), PREab, name="c")
     verify([Placed(first, 0, 0), Placed(second, 2, 0)] * 2, SPEC, SRAM, BUFFER)
-    with pytest.raises(ProgramError, match=r"^block 'c', channel0, step 0 \(h0.qkv\), item 0 \(MAC_AB\): MAC_AB must find row 2"):
-        verify([Placed(first, 0, 0), Placed(second, 2, 0), Placed(first, 0, 0), Placed(second, 1, 0)], SPEC, SRAM, BUFFER)
+    with pytest.raises(
+        ProgramError, match=r"^block 'c', channel0, step 0 \(h0.qkv\), item 0 \(MAC_AB\): MAC_AB must find row 2"
+    ):
+        verify(
+            [Placed(first, 0, 0), Placed(second, 2, 0), Placed(first, 0, 0), Placed(second, 1, 0)], SPEC, SRAM, BUFFER
+        )
 
 
 def test_open_rows_are_carried_over_steps_of_one_channel_only() -> None:
     op = (Op("k", "n"),)
     steps = (Step(0, (ACT_AB,)), Step(0, (MAC, PREab)))
     verify([Placed(Block("b", op, (steps, ()), ()), 0, 0)], SPEC, SRAM, BUFFER)
-    with pytest.raises(ProgramError, match=r"^block 'b', channel1, step 0 \(n\), item 0 \(MAC_AB\): MAC_AB must find an open"):
+    with pytest.raises(
+        ProgramError, match=r"^block 'b', channel1, step 0 \(n\), item 0 \(MAC_AB\): MAC_AB must find an open"
+    ):
         verify([Placed(Block("b", op, (steps[:1], steps[1:]), ()), 0, 0)], SPEC, SRAM, BUFFER)
 
 

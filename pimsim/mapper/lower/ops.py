@@ -41,6 +41,8 @@ class LayerLowering:
     results: dict[str, Result] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     """Blocks that are finished."""
+    scores_only: bool = False
+    """Leave out what follows the scores: the caller has it already."""
 
     @property
     def channels(self) -> int:
@@ -180,6 +182,8 @@ def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
         if number == 0:
             # what comes before depends on where this token's key goes, what comes after is the same for many tokens
             b.cut("attention")
+            if b.scores_only:
+                break
         if number == 0 and not b.builder.serial:
             _write_values(b, kv.kind, kv.name, qkv, op.heads * op.d_head)
         ready = _softmax_pass(b, softmax, heads, number, scored)

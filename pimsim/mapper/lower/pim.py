@@ -6,6 +6,7 @@ Every function returns command items for one channel; who waits for what is deci
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import ceil
 
@@ -169,8 +170,6 @@ class PimLowering:
         self, layout: ValueLayout, channel: int, groups: range, chunk: int, body: Sequence[Run], sram: int
     ) -> tuple[Item, ...]:
         """The same where the last group of a head is not full."""
-        from dataclasses import replace
-
         items: list[Item] = []
         for g in groups:
             inner = g % layout.groups_per_head
