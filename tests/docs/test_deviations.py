@@ -1,0 +1,118 @@
+"""Known simplifications, by their number in docs/DEVIATIONS.md. A test that fails here may be good news: say so there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pimsim.arch.functions import cost
+from pimsim.config import load_arch, load_workload
+from pimsim.mapper.mapping import Mapping
+from pimsim.result import Result
+from pimsim.run import simulate
+from pimsim.workload.models import build_graph
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, BANKS, LANES = 768, 16, 16
+ONE_ACCUMULATOR = ("arch.pim.accumulators=1", "arch.dram.register_files.accumulator=1")
+
+
+def small(*overrides: str, tokens: int = 1, trace: list | None = None) -> Result:  # type: ignore[type-arg]
+    """One decoder block of GPT-2 small."""
+    options = [f"workload.generate_tokens={tokens}", "workload.model.layers=1", *overrides]
+    return simulate("pim_gpt", "gpt2_decode", overrides=options, trace=trace)
+
+
+def test_every_deviation_has_its_number_once() -> None:
+    text = (ROOT / "docs" / "DEVIATIONS.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", text, flags=re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_test_that_is_named_exists() -> None:
+    text = (ROOT / "docs" / "DEVIATIONS.md").read_text(encoding="utf-8")
+    here = Path(__file__).read_text(encoding="utf-8")
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in here, name
+    for path in re.findall(r"`(tests/[\w/]+\.py)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_1_one_command_per_tick_in_order() -> None:
+    rows: list[tuple[int, int, str, tuple[int, ...], int, int]] = []
+    small(trace=rows)
+    assert len({(tick, channel) for tick, channel, *_ in rows}) == len(rows)
+
+
+def test_2_a_value_is_written_element_by_element() -> None:
+    commands = small().dram.commands
+    assert commands["WR"] == WIDTH // LANES + WIDTH  # the key in whole columns, the value in masked single elements
+
+
+def test_3_one_accumulator_costs_time() -> None:
+    assert small(*ONE_ACCUMULATOR).time.cycles > small().time.cycles
+
+
+def test_4_pipelined_function_units_are_faster_than_shared_ones() -> None:
+    assert small("arch.asic.function_units=shared").time.cycles > small().time.cycles
+
+
+def test_5_calls_of_the_asic_overlap() -> None:
+    call = cost("softmax", 512, load_arch("pim_gpt").value.asic)
+    assert call.busy < call.latency
+
+
+def test_6_all_channels_are_due_for_their_first_refresh_at_once() -> None:
+    rows: list[tuple[int, int, str, tuple[int, ...], int, int]] = []
+    small(tokens=2, trace=rows)
+    interval = load_arch("pim_gpt").value.dram.resolve().refresh_interval
+    first: dict[int, int] = {}
+    for tick, channel, command, *_ in rows:
+        if command == "REFab":
+            first.setdefault(channel, tick)
+    assert len(first) == 8
+    assert all(interval <= tick < interval + 1000 for tick in first.values())
+
+
+def test_7_contexts_beyond_the_trained_length_are_allowed() -> None:
+    assert small("workload.model.context=2", tokens=4).time.cycles == small(tokens=4).time.cycles
+
+
+def test_12_a_prompt_costs_what_generating_it_costs() -> None:
+    prompt = small("workload.prompt_tokens=3", tokens=1)
+    assert prompt.time.cycles == small(tokens=3).time.cycles
+
+
+def test_13_the_division_of_the_softmax_follows_the_weighted_sum() -> None:
+    arch, workload = load_arch("pim_gpt").value, load_workload("gpt2_decode").value
+    mapping = Mapping(workload, build_graph(workload), arch, arch.dram.resolve())
+    (attention,) = (placed.block for placed in mapping.forward_pass(5)[:3] if placed.block.name == "attention")
+    functions = [compute.function for step in attention.asic for compute in step.items]  # type: ignore[union-attr]
+    assert functions.index("scale") > max(i for i, name in enumerate(functions) if name == "softmax")
+
+
+def test_14_the_score_factor_is_not_an_operation() -> None:
+    assert set(small().ops) <= {
+        "attention_scores", "attention_values", "background", "bias", "ffn_down", "ffn_up", "gelu", "kv_write", "layernorm",
+        "output_projection", "partial_sum", "qkv_projection", "refresh", "residual", "softmax",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_15_the_head_is_only_there_if_it_is_asked_for(asked: bool) -> None:
+    ops = small(f"workload.lm_head={str(asked).lower()}").ops
+    assert ("lm_head" in ops, "argmax" in ops) == (asked, asked)
+
+
+def test_16_a_column_charge_moves_energy_and_no_cycle() -> None:
+    one, six = small("arch.energy.all_bank_column_charge=1"), small("arch.energy.all_bank_column_charge=6")
+    assert one.time.cycles == six.time.cycles
+    ratio = six.energy.by_component["column_mac"] / one.energy.by_component["column_mac"]
+    assert ratio == pytest.approx(6)
+
+
+def test_20_models_begin_behind_the_embedding() -> None:
+    assert "embedding" not in small().ops
+    assert "embedding" in small("workload.embeddings=true").ops
