@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
+from pimsim.analysis.baselines import load_baseline
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded, load_arch, load_workload, split_overrides
@@ -49,7 +50,7 @@ def simulate(
         progress: called after every forward pass.
 
     Raises:
-        InputError: something in the input is wrong; the message says what and where.
+        InputError: something in the input is wrong; the message says what and where. Baselines are looked up before the run.
     """
     options = split_overrides(overrides)
     return simulate_loaded(
@@ -75,6 +76,8 @@ def simulate_loaded(
 ) -> Result:
     """`simulate` for configurations that are loaded already."""
     start = time.perf_counter()
+    for name in baselines:
+        load_baseline(name)  # a wrong name must not cost the run
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)

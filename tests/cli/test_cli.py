@@ -145,7 +145,7 @@ def test_run_is_simulate() -> None:
 def test_both_engines_agree() -> None:
     fast, reference = figures("--engine", "fast"), figures("--engine", "reference")
     assert (fast["engine"], reference["engine"]) == ("fast", "reference")
-    for key in ("time", "dram", "energy"):
+    for key in ("time", "tokens", "dram", "energy", "units", "ops", "layers", "interface"):
         assert fast[key] == reference[key], key
 
 

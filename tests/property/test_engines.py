@@ -334,12 +334,24 @@ class Writer:
         return [Repeat(count, tuple(body), step, self.c.integer(0, 2))]
 
 
+class Style(NamedTuple):
+    """How large a program is: long blocks that run a few times, or short ones that follow each other many times."""
+
+    steps: int
+    commands: tuple[int, ...]
+    lengths: tuple[int, ...]
+    groups: int
+    passes: int
+
+
+LONG = Style(9, (10, 60, 250), (1, 20, 300, 700), 3, 4)
+SHORT = Style(3, (1, 1, 6), (1, 300, 3000), 5, 10)
 KINDS = ("linear", "softmax", "kv", "sum")
 COMMON = ("x", "y", "z")
 
 
 def draw_block(
-    c: Chooser, spec: DramSpec, name: str, share: list[int], states: list[Rows], carried: Sequence[str]
+    c: Chooser, spec: DramSpec, name: str, share: list[int], states: list[Rows], carried: Sequence[str], style: Style
 ) -> Block:
     """A block whose channel ``i`` runs stream ``share[i]`` from ``states[share[i]]``; the states follow.
 
@@ -352,7 +364,7 @@ def draw_block(
     open_tokens: list[str] = []
     common = [token for token in COMMON if c.chance(3)]
     complete: list[str] = [token for token in carried if token not in common]
-    for number in range(c.integer(1, 9)):
+    for number in range(c.integer(1, style.steps)):
         s = c.integer(0, len(states))
         waits: list[str] = []
         for _ in range(c.integer(0, 2)):
@@ -369,9 +381,9 @@ def draw_block(
             signals.append(open_tokens[-1])
         items: tuple[Any, ...]
         if s == len(states):
-            items = tuple(Compute(c.pick(FUNCTIONS), c.integer(1, 700)) for _ in range(c.integer(1, 3)))
+            items = tuple(Compute(c.pick(FUNCTIONS), c.pick(style.lengths) + c.integer(0, 9)) for _ in range(c.integer(1, 3)))
         else:
-            writer.left = c.pick((10, 60, 250))
+            writer.left = c.pick(style.commands)
             items = tuple(writer.items(states[s]))
         streams[s].append(
             Step(c.integer(0, len(ops) - 1), items, tuple(dict.fromkeys(waits)), tuple(dict.fromkeys(signals)))
@@ -379,7 +391,7 @@ def draw_block(
     finished: list[Stream] = [tuple(stream) for stream in streams]
     channels = [finished[s] for s in share]
     if c.chance(4):  # the same stream as an object of its own
-        channels = [tuple(list(stream)) for stream in channels]
+        channels = [tuple(list(stream)) for stream in channels]  # noqa: C414 (a tuple of a tuple is the same object)
     return Block(name, ops, tuple(channels), finished[-1])
 
 
@@ -395,28 +407,58 @@ def close_step(c: Chooser, spec: DramSpec, block: Block, share: list[int], state
     return Block(block.name, block.ops, tuple(channels), block.asic)
 
 
-def draw_program(c: Chooser, spec: DramSpec) -> list[list[Placed]]:
-    """Groups of one or two blocks, each group repeated; rows may stay open from a group's first block to its second."""
+def draw_twin(c: Chooser, block: Block) -> Block:
+    """A block of its own with the steps of another one, that may be told apart by its operations or by the ASIC's work."""
+    kind = c.integer(0, 2)
+    if kind == 0:
+        return Block(f"{block.name}'", block.ops, block.channels, block.asic, like=block)
+    if kind == 1:
+        ops = tuple(Op(c.pick(KINDS), op.name) for op in block.ops)
+        return Block(f"{block.name}'", ops, block.channels, block.asic)
+    more = c.integer(0, 40)
+    asic = tuple(
+        dataclasses.replace(step, items=tuple(dataclasses.replace(item, length=item.length + more) for item in step.items))  # type: ignore[type-var, union-attr]
+        for step in block.asic
+    )
+    return Block(f"{block.name}'", block.ops, block.channels, asic, like=block if c.chance(2) else None)
+
+
+def draw_groups(c: Chooser, spec: DramSpec, style: Style) -> list[list[Block]]:
+    """Groups of one or two blocks; rows may stay open from a group's first block to its second."""
     carried: list[str] = ["nobody", *COMMON]
     groups: list[list[Block]] = []
-    for number in range(c.integer(1, 3)):
+    for number in range(c.integer(1, style.groups)):
         share = [c.integer(0, i) for i in range(spec.channels)]
         share = [sorted(set(share)).index(s) for s in share]
         states = [Rows() for _ in range(max(share) + 1)]
-        group = [draw_block(c, spec, f"b{number}", share, states, carried)]
+        group = [draw_block(c, spec, f"b{number}", share, states, carried, style)]
+        carried += _signals(group)
         if c.chance(3):
-            group.append(draw_block(c, spec, f"c{number}", share, states, carried))
+            group.append(draw_block(c, spec, f"c{number}", share, states, carried, style))
         if any(not state.closed for state in states):
             group[-1] = close_step(c, spec, group[-1], share, states)
         groups.append(group)
-        carried += [token for block in group for stream in block.streams for step in stream for token in step.signals]
-    budget = MAX_COMMANDS
+        carried += _signals(group)
+        if c.chance(3):
+            groups.append([draw_twin(c, block) for block in group])
+    return groups
+
+
+def _signals(blocks: list[Block]) -> list[str]:
+    return [token for block in blocks for stream in block.streams for step in stream for token in step.signals]
+
+
+def draw_program(c: Chooser, spec: DramSpec) -> list[list[Placed]]:
+    """Forward passes in which the groups come in order or mixed, each of them repeated."""
+    style = LONG if c.chance(3) else SHORT
+    groups = draw_groups(c, spec, style)
+    budget = MAX_COMMANDS if style is LONG else MAX_COMMANDS // 4
     passes: list[list[Placed]] = []
-    for _ in range(c.integer(1, 4)):
+    for _ in range(c.integer(1, style.passes)):
         placed: list[Placed] = []
         for group in [c.pick(groups) for _ in groups] if c.chance(3) else groups:
             size = sum(block_commands(block) for block in group) or 1
-            times = max(1, min(c.pick((1, 2, c.integer(1, 30))), budget // size))
+            times = max(1, min(c.pick((1, 1, 2, c.integer(1, 30))), budget // size))
             for _ in range(times):
                 base, layer = c.integer(0, 100), c.integer(-1, 3)
                 placed += [Placed(block, base, layer) for block in group]
