@@ -6,6 +6,7 @@ Programs are legal by state: rows are open when a command needs them and closed 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import random
@@ -23,6 +24,7 @@ from pimsim.arch.dram import DramSpec, RuleConfig
 from pimsim.arch.functions import FUNCTIONS
 from pimsim.arch.system import ArchConfig
 from pimsim.config import load_arch
+from pimsim.errors import Deadlock
 from pimsim.machine import fast
 from pimsim.machine.calendar import Calendar
 from pimsim.machine.channel import ChannelCore
@@ -345,7 +347,7 @@ class Style(NamedTuple):
 
 
 LONG = Style(9, (10, 60, 250), (1, 20, 300, 700), 3, 4)
-SHORT = Style(3, (1, 1, 6), (1, 300, 3000), 5, 10)
+SHORT = Style(3, (1, 1, 6), (1, 30, 400), 4, 4)
 KINDS = ("linear", "softmax", "kv", "sum")
 COMMON = ("x", "y", "z")
 
@@ -408,10 +410,17 @@ def close_step(c: Chooser, spec: DramSpec, block: Block, share: list[int], state
 
 
 def draw_twin(c: Chooser, block: Block) -> Block:
-    """A block of its own with the steps of another one, that may be told apart by its operations or by the ASIC's work."""
-    kind = c.integer(0, 2)
+    """A block of its own with the steps of another one; its operations, the ASIC's work or its tokens may differ."""
+    kind = c.integer(0, 3)
     if kind == 0:
         return Block(f"{block.name}'", block.ops, block.channels, block.asic, like=block)
+    if kind == 3 and len(block.asic) > 1:  # the same work, but tokens come earlier or later
+        turned = [*block.asic[1:], block.asic[0]]
+        asic = tuple(
+            dataclasses.replace(step, signals=other.signals) for step, other in zip(block.asic, turned, strict=True)
+        )
+        with contextlib.suppress(Deadlock):
+            return Block(f"{block.name}'", block.ops, block.channels, asic)
     if kind == 1:
         ops = tuple(Op(c.pick(KINDS), op.name) for op in block.ops)
         return Block(f"{block.name}'", ops, block.channels, block.asic)
@@ -452,7 +461,7 @@ def draw_program(c: Chooser, spec: DramSpec) -> list[list[Placed]]:
     """Forward passes in which the groups come in order or mixed, each of them repeated."""
     style = LONG if c.chance(3) else SHORT
     groups = draw_groups(c, spec, style)
-    budget = MAX_COMMANDS if style is LONG else MAX_COMMANDS // 4
+    budget = MAX_COMMANDS if style is LONG else MAX_COMMANDS // 12
     passes: list[list[Placed]] = []
     for _ in range(c.integer(1, style.passes)):
         placed: list[Placed] = []
@@ -464,7 +473,7 @@ def draw_program(c: Chooser, spec: DramSpec) -> list[list[Placed]]:
                 placed += [Placed(block, base, layer) for block in group]
             budget = max(0, budget - times * size)
         passes.append(placed)
-    return passes
+    return passes if style is LONG else passes * c.pick((1, 3, 5))
 
 
 def block_commands(block: Block) -> int:
