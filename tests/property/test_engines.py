@@ -383,7 +383,9 @@ def draw_block(
             signals.append(open_tokens[-1])
         items: tuple[Any, ...]
         if s == len(states):
-            items = tuple(Compute(c.pick(FUNCTIONS), c.pick(style.lengths) + c.integer(0, 9)) for _ in range(c.integer(1, 3)))
+            items = tuple(
+                Compute(c.pick(FUNCTIONS), c.pick(style.lengths) + c.integer(0, 9)) for _ in range(c.integer(1, 3))
+            )
         else:
             writer.left = c.pick(style.commands)
             items = tuple(writer.items(states[s]))
@@ -426,7 +428,9 @@ def draw_twin(c: Chooser, block: Block) -> Block:
         return Block(f"{block.name}'", ops, block.channels, block.asic)
     more = c.integer(0, 40)
     asic = tuple(
-        dataclasses.replace(step, items=tuple(dataclasses.replace(item, length=item.length + more) for item in step.items))  # type: ignore[type-var, union-attr]
+        dataclasses.replace(
+            step, items=tuple(dataclasses.replace(item, length=item.length + more) for item in step.items)
+        )  # type: ignore[type-var, union-attr]
         for step in block.asic
     )
     return Block(f"{block.name}'", block.ops, block.channels, asic, like=block if c.chance(2) else None)
