@@ -174,7 +174,7 @@ class FastEngine:
         n = spec.channels
         self._machine = _Machine(((self.recall.initial, 0),) * n, 0, [self.recall.first_due] * n)
         self._kinds: dict[str, str] = {}
-        self._carried: set[str] = set()
+        """Token -> kind of the operation that signals it, as of the last block that did."""
         self._compiled: dict[int, _Compiled] = {}
         """Identity of a block -> its compiled form."""
         self._alive: list[Block] = []
@@ -208,10 +208,6 @@ class FastEngine:
     def _compile(self, block: Block) -> _Compiled:
         compiled = self._compiled.get(id(block))
         if compiled is None:
-            if not self._carried.issuperset(block.carried):
-                self._carried.update(block.carried)
-                for other in set(self._compiled.values()):  # their effects do not tell the tokens that matter now
-                    self._book_effects(other)
             compiled = self._compiled[id(block)] = self._course(block)
             self._alive.append(block)
         return compiled
@@ -257,7 +253,7 @@ class FastEngine:
             machine.asic_free - origin * self.clock.cycles // self.clock.ticks,
             origin * self.clock.cycles % self.clock.ticks,
             machine.frontier - origin,
-            *[machine.tokens.get(token, 0) - origin for token in compiled.block.carried],
+            *[(machine.tokens.get(token, 0) - origin, self._kinds.get(token)) for token in compiled.block.carried],
         )
         effect = compiled.plain.get(key)
         if effect is None or min(machine.due) - origin < effect.need:
@@ -265,8 +261,8 @@ class FastEngine:
             effect = compiled.refreshed.get(due_key)
             if effect is None:
                 effect = self._evaluate(compiled, placed)
-                if effect.refreshes is None:
-                    compiled.plain[key] = effect
+                if effect.refreshes is None:  # it may be there already: the refresh that was due was not in its way
+                    effect = compiled.plain.setdefault(key, effect)
                 elif compiled.passes > 1 and self._effects < EFFECT_LIMIT:
                     compiled.refreshed[due_key] = effect
                     self._effects += 1
@@ -276,14 +272,14 @@ class FastEngine:
                 effect.layers[placed.layer] += 1
                 return
         effect.layers[placed.layer] += 1
-        self._apply(effect)
+        self._apply(compiled, effect)
 
     def _once(self, compiled: _Compiled, placed: Placed, effect: Effect) -> None:
         """An effect that is not worth remembering goes to the books at once."""
         effect.layers[placed.layer] += 1
         self._book_effect(compiled, effect)
 
-    def _apply(self, effect: Effect) -> None:
+    def _apply(self, compiled: _Compiled, effect: Effect) -> None:
         """Let an effect happen again."""
         machine = self._machine
         origin = machine.origin
@@ -292,6 +288,7 @@ class FastEngine:
         machine.frontier = origin + effect.frontier
         for token, tick in effect.tokens:
             machine.tokens[token] = origin + tick
+        self._kinds.update(compiled.kinds)
         if effect.refreshes is not None:
             interval = self.recall.interval
             machine.due = [due + n * interval for due, n in zip(machine.due, effect.refreshes, strict=True)]
@@ -315,7 +312,7 @@ class FastEngine:
             if node is None:
                 end = self._compute(effect, ready, token, busy, latency)
             else:
-                end = 0
+                end = ready
                 for group in groups[variant]:
                     if ready - 1 > group.base:
                         self._wait(effect, group, ready, token)
@@ -335,7 +332,7 @@ class FastEngine:
             for name in signals:
                 tokens[name] = max(tokens[name], end)
             ends[op] = max(ends[op], end)
-        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends)
+        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends, compiled.kinds)
         return effect
 
     def _groups(self, channels: list[int]) -> list[_Group]:
@@ -386,7 +383,7 @@ class FastEngine:
         machine.asic_free = start + busy
         return self.clock.tick(start + latency)
 
-    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int]) -> None:
+    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int], kinds: Iterable[str]) -> None:
         """Take the machine to the end of the block, and write the effect relative to its start."""
         machine = self._machine
         start = machine.origin
@@ -402,9 +399,7 @@ class FastEngine:
         effect.advance, effect.frontier = machine.origin - start, machine.frontier - start
         effect.asic_free = machine.asic_free - start * self.clock.cycles // self.clock.ticks
         effect.need = max(group.need for group in groups) - start
-        effect.tokens = tuple(
-            (t, machine.tokens[t] - start) for t in machine.tokens if t in self._carried and t in self._kinds
-        )
+        effect.tokens = tuple((token, machine.tokens[token] - start) for token in kinds)
         if any(refreshes.values()):
             effect.refreshes = tuple(refreshes[c] for c in order)
 

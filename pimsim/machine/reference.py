@@ -74,7 +74,7 @@ class ReferenceEngine:
                 for run, k, row, _ in expand(step.items, live.placed.row_base):  # type: ignore[arg-type]
                     core.issue(core.target(run.command, command_where(run, k, counts)), row, command_column(run, k))
                     last = run.command
-                self._signal(live, step, core.base + commands[last].latency)
+                self._signal(live, step, max(ready, core.base + commands[last].latency))
                 if core.base > self.kernel.now:
                     yield self.kernel.until(core.base)
             added = {

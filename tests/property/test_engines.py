@@ -62,7 +62,7 @@ class Chooser:
 
 def from_seed(seed: int) -> Chooser:
     """A chooser without hypothesis, for long runs."""
-    return Chooser(random.Random(seed).randint)
+    return Chooser(random.Random(seed).randint)  # noqa: S311 (not a secret)
 
 
 @cache
@@ -575,12 +575,96 @@ def test_the_order_in_which_units_start_leaves_no_mark(case: Case, rng: random.R
 def test_forgetting_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory that is cleared after every few passes gives the same run; each pass has blocks of its own."""
     monkeypatch.setattr(fast, "MEMORY_LIMIT", 0)
-    for seed in range(6):
+    for seed in range(2):
         c = from_seed(seed)
         arch = draw_arch(c)
         spec = arch.dram.resolve()
         passes = list(itertools.chain.from_iterable(draw_program(c, spec)[:1] for _ in range(70)))
         check_equal(Case(arch, spec, passes))
+
+
+# ------------------------------------------------------------- what went wrong once, in the shortest program that shows it
+
+FILL = (-1, -1, -1)
+
+
+def machine(policy: str = "none", interval: int = 6825, **latencies: int) -> ArchConfig:
+    """One channel; ``latencies`` by command."""
+    base = shipped()
+    commands = dict(base.dram.commands)
+    for name, latency in latencies.items():
+        commands[name] = commands[name].model_copy(update={"latency": latency})
+    dram = base.dram.model_copy(
+        update={
+            "channels": 1,
+            "commands": commands,
+            "timing": {**base.dram.timing, "nREFI": interval, "nRFC": 50},
+            "refresh": base.dram.refresh.model_copy(update={"policy": policy}),
+        }
+    )
+    return base.model_copy(update={"dram": dram})
+
+
+def block(name: str, kinds: str, channel: Stream, *asic: Step) -> Block:
+    return Block(name, tuple(Op(kind, f"{name}.{kind}") for kind in kinds.split()), (channel,), asic)
+
+
+def fill(count: int, waits: str = "", signals: str = "") -> Step:
+    """Write ``count`` columns of the buffer."""
+    return Step(0, (Run("WR_GB", FILL, count=count),), (waits,) if waits else (), (signals,) if signals else ())
+
+
+def add(length: int, signals: str = "", waits: str = "", op: int = 0) -> Step:
+    return Step(op, (Compute("add", length),), (waits,) if waits else (), (signals,) if signals else ())
+
+
+def place(*blocks: Block) -> list[Placed]:
+    return [Placed(each, 0, 0) for each in blocks]
+
+
+def check_passes(arch: ArchConfig, *passes: list[Placed]) -> None:
+    check_equal(Case(arch, arch.dram.resolve(), list(passes)))
+
+
+def test_a_block_leaves_the_tokens_of_others_alone() -> None:
+    """Blocks "early" and "late" differ only in when T comes; the block after them is in the same state, and knows no T."""
+    early = block("early", "k1", (fill(5),), add(20000, "T"), add(20000))
+    late = block("late", "k1", (fill(5),), add(20000), add(20000, "T"))
+    middle, user = block("middle", "k2", (fill(5),)), block("user", "k3", (fill(5, "T"),))
+    check_passes(machine(), *[place(early, middle, user)] * 3, *[place(late, middle, user)] * 3)
+
+
+def test_a_wait_is_booked_on_the_operation_that_signalled_last() -> None:
+    one, other = (block(name, kind, (), add(20000, "T")) for name, kind in (("one", "k1"), ("other", "k2")))
+    user = block("user", "k3", (fill(5, "T"),))
+    check_passes(machine(), *[place(one, user, other, user)] * 3)
+
+
+def test_a_token_that_nobody_waited_for_before_is_there() -> None:
+    """The effect of "maker" is known, and applied, before the first block that waits for T is met."""
+    maker = block("maker", "k1", (fill(5, "S"),), add(2000, "S"), add(20000, "T", "S"))
+    others = [block(f"f{i}", "k1", (fill(5),), add(5, f"f{i % 3}")) for i in range(70)]
+    user, idle = block("user", "k3", (fill(1, "T"),)), block("idle", "k1", (fill(1),))
+    check_passes(
+        machine(),
+        place(*[maker] * 4, *others),
+        place(*[maker] * 5, idle, user, *[maker] * 3, idle, user),
+    )
+
+
+def test_a_needless_precharge_of_no_latency_after_a_wait() -> None:
+    """The refresh during the wait has closed the row; the step ends where it began, one tick before its token."""
+    closing = Step(0, (Run("PREab", FILL),), ("T",), ("U",))
+    opening = Step(0, (Run("ACT_AB", FILL, row=1),))
+    check_passes(
+        machine("all_bank", 700, PREab=0), place(block("b", "k1 k2", (opening, closing), add(400000, "T", op=1)))
+    )
+
+
+@pytest.mark.parametrize("seed", [710, 858, 1002])
+def test_an_effect_that_is_found_again_is_booked_as_often_as_it_happened(seed: int) -> None:
+    """A refresh that is due soon in one channel, but touches none, must not make the machine forget how often."""
+    check_equal(draw_case(from_seed(seed)))
 
 
 # ------------------------------------------------------------------------- the properties can fail: planted mistakes
