@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from pimsim import catalog
 from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
-from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.importers import load_workload_tree
+from pimsim.workload.kinds import WORKLOAD_KINDS
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
 
 M = TypeVar("M", bound=Model)
@@ -94,19 +95,20 @@ class Loaded(Generic[M]):
         return {str(file): rank for rank, file in enumerate(self.tree.files)}
 
 
-def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[ArchConfig]:
-    """The architecture in a file or of a shipped name, checked by `check_arch`.
+def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
+    """The architecture in a file or of a shipped name, checked by what `ARCH_CHECKS` has for its kind.
 
     Raises:
         UnknownName: there is no such architecture.
         ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
     """
-    loaded = _load("arch", ArchConfig, name_or_path, overrides, prefix="arch")
-    check_arch(loaded)
+    path = catalog.find("arch", name_or_path)
+    loaded = _of_its_kind(ARCH_KINDS, load_tree(path), path, overrides, prefix="arch")
+    ARCH_CHECKS[loaded.value.kind](loaded)
     return loaded
 
 
-def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[WorkloadConfig]:
+def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
     """The workload in a file or of a shipped name; a model file (``config.json``, GGUF) is imported.
 
     Raises:
@@ -115,8 +117,7 @@ def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]]
         WorkloadError: the model of a model file cannot be expressed.
     """
     path = catalog.find("workload", name_or_path)
-    tree = apply_overrides(load_workload_tree(path), overrides, model=WorkloadConfig, prefix="workload")
-    loaded = Loaded(validate(tree, WorkloadConfig), tree, path)
+    loaded = _of_its_kind(WORKLOAD_KINDS, load_workload_tree(path), path, overrides, prefix="workload")
     check_sources(loaded)
     return loaded
 
@@ -177,6 +178,10 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     _check_asic(loaded.tree, loaded.value.asic)
 
 
+ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch}
+"""Kind of architecture -> what checks it across fields."""
+
+
 def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
     """Refuse a DRAM that no simulation could get through: far too large, or always busy refreshing.
 
@@ -219,6 +224,27 @@ def _load(
     path = catalog.find(kind, name_or_path)
     tree = apply_overrides(load_tree(path), overrides, model=model, prefix=prefix)
     return Loaded(validate(tree, model), tree, path)
+
+
+def _of_its_kind(
+    kinds: Mapping[str, type[Documented]],
+    tree: Tree,
+    path: Path,
+    overrides: Iterable[tuple[str, str]],
+    *,
+    prefix: str,
+) -> Loaded[Any]:
+    """The tree as the model of its ``kind``, which an override may change."""
+    tree = apply_overrides(tree, overrides, model=_model_of(kinds, tree), prefix=prefix)
+    return Loaded(validate(tree, _model_of(kinds, tree)), tree, path)
+
+
+def _model_of(kinds: Mapping[str, type[Documented]], tree: Tree) -> type[Documented]:
+    kind = tree.data.get("kind", next(iter(kinds)))
+    if not isinstance(kind, str) or kind not in kinds:
+        hint = did_you_mean(kind, kinds) if isinstance(kind, str) else ""
+        raise tree.error(f"must be one of {', '.join(kinds)}, not {kind!r}{hint}", ("kind",))
+    return kinds[kind]
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -491,6 +517,7 @@ def _content(value: Any, data: Any) -> Any:
 
 
 __all__ = [
+    "ARCH_CHECKS",
     "COMMAND_LINE",
     "PREFIXES",
     "Loaded",

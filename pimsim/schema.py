@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
+
+from pydantic import TypeAdapter
 
 from pimsim.arch.dram import DramConfig
-from pimsim.arch.system import ArchConfig
+from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.errors import UnknownName
 from pimsim.model import Model
-from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.kinds import WORKLOAD_KINDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_MODELS: dict[str, type[Model]] = {"arch": ArchConfig, "dram": DramConfig, "workload": WorkloadConfig}
+_MODELS: dict[str, tuple[type[Model], ...]] = {
+    "arch": tuple(ARCH_KINDS.values()),
+    "dram": (DramConfig,),
+    "workload": tuple(WORKLOAD_KINDS.values()),
+}
 _BASE = {
     "type": ["string", "null"],
     "description": "file or shipped configuration to inherit from: mappings merge, scalars and lists replace",
@@ -29,7 +35,7 @@ def schema(kind: str) -> dict[str, Any]:
     """
     if kind not in _MODELS:
         raise UnknownName("schema", kind, _MODELS)
-    loosened = dict(_loosen(_MODELS[kind].model_json_schema()))
+    loosened = dict(_loosen(TypeAdapter(Union[_MODELS[kind]]).json_schema()))  # type: ignore[arg-type]  # noqa: UP007
     return {"$schema": DIALECT, **loosened, "title": f"pimsim {kind}"}
 
 

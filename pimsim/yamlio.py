@@ -217,6 +217,8 @@ class _Reader:
             line = lines[error.problem_mark.line]
             if "\t" in line[: len(line) - len(line.lstrip())]:
                 return "indentation must be spaces, not tabs"
+        if error.problem and "nesting depth" in error.problem:  # libyaml reads ahead and has a limit of its own
+            return f"must be nested at most {MAX_DEPTH} deep"
         return "must be valid YAML: " + ", ".join(part for part in (error.context, error.problem) if part)
 
     def _position(self, line: int, column: int) -> Position:

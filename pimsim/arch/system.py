@@ -63,11 +63,18 @@ class EnergyConfig(Documented):
     asic_idle_power_mw: NonNegativeFloat | None = Field(description="power of the ASIC while it waits")
 
 
-class ArchConfig(Documented):
-    """A machine, as an ``arch_configs/*.yaml`` file describes it."""
+class AnyArch(Documented):
+    """What machines of every kind have; `pimsim.arch.kinds` lists the kinds."""
 
+    kind: str
     name: str
     description: str = ""
+
+
+class ArchConfig(AnyArch):
+    """A PIM machine, as an ``arch_configs/*.yaml`` file describes it."""
+
+    kind: Literal["pim"] = "pim"
     dram: DramConfig
     pim: PimConfig
     asic: AsicConfig
@@ -78,4 +85,13 @@ class ArchConfig(Documented):
     energy: EnergyConfig
 
 
-__all__ = ["FORMAT_BYTES", "ArchConfig", "AsicConfig", "AsicFunctions", "EnergyConfig", "Format", "PimConfig"]
+__all__ = [
+    "FORMAT_BYTES",
+    "AnyArch",
+    "ArchConfig",
+    "AsicConfig",
+    "AsicFunctions",
+    "EnergyConfig",
+    "Format",
+    "PimConfig",
+]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import ArchConfig
 from pimsim.config import Loaded, check_limits, load_arch, load_dram, load_workload
 from pimsim.errors import ConfigError, InputError, did_you_mean
 from pimsim.workload.config import WorkloadConfig
@@ -48,7 +48,7 @@ def _example(prefix: str) -> str:
     return {"arch": "arch.dram.channels=16", "workload": "workload.generate_tokens=64"}.get(prefix, "dram.channels=2")
 
 
-def load_both(arch: str, workload: str, overrides: Sequence[str]) -> tuple[Loaded[ArchConfig], Loaded[WorkloadConfig]]:
+def load_both(arch: str, workload: str, overrides: Sequence[str]) -> tuple[Loaded[Any], Loaded[Any]]:
     """The architecture and the workload of a run.
 
     Raises:
@@ -60,12 +60,14 @@ def load_both(arch: str, workload: str, overrides: Sequence[str]) -> tuple[Loade
     return machine, work
 
 
-def check_size(workload: Loaded[WorkloadConfig]) -> None:
+def check_size(workload: Loaded[Any]) -> None:
     """Refuse a workload that is far beyond what can be simulated.
 
     Raises:
         ConfigError: it has too many tokens or its model is too large.
     """
+    if not isinstance(workload.value, WorkloadConfig):
+        return
     limits: dict[tuple[str, ...], int] = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
     limits |= {("model", name): limit for name, limit in MAX_MODEL.items()}
     for path, limit in limits.items():
@@ -84,7 +86,13 @@ def load_spec(dram: str | None, arch: str | None, overrides: Sequence[str]) -> D
         given = "both" if dram is not None else "neither"
         raise InputError(f"exactly one of --dram and --arch must be given, not {given}")
     if arch is not None:
-        return load_arch(arch, split(overrides, "arch")["arch"]).value.dram.resolve()
+        machine = load_arch(arch, split(overrides, "arch")["arch"]).value
+        if not hasattr(machine, "dram"):
+            raise InputError(
+                f"--arch must be a machine with a DRAM, not {machine.name}, which is of kind {machine.kind}"
+            )
+        spec: DramSpec = machine.dram.resolve()
+        return spec
     assert dram is not None
     loaded = load_dram(dram, split(overrides, "dram")["dram"])
     check_limits(loaded.tree, loaded.value)

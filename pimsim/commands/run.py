@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import ArchConfig
 from pimsim.commands.configs import load_both
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_file, whole_folder, write_out
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import InputError
-from pimsim.machine.fast import TraceRow
-from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Item, Stream, Where, count_commands
-from pimsim.run import Engine, simulate_loaded
+from pimsim.program.isa import Where
+from pimsim.run import simulate_loaded
+from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
 from pimsim.show import show
 from pimsim.trace.csvio import COLUMNS, TraceCommand, make_command
-from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
 
 ENGINES = ("fast", "reference")
 BASELINES = ("t4", "xeon_6154")
@@ -63,15 +58,7 @@ def run(
         files = stack.enter_context(whole_folder(out)) if out is not None else {}
         trace_file = stack.enter_context(whole_file(trace)) if trace is not None else None
         with progress("forward passes", quiet=quiet) as report:
-            result = simulate_loaded(
-                machine,
-                work,
-                engine=cast(Engine, engine),
-                baselines=names,
-                trace=rows,
-                progress=report,
-                command_line=command_line,
-            )
+            result = simulate_loaded(machine, work, RunOptions(cast(Engine, engine), names, rows, report, command_line))
         text = json_text(result.to_json())
         files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work)}
         if trace_file is not None and rows is not None:
@@ -83,47 +70,22 @@ def run(
     write_out(text)
 
 
-def check_trace_length(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], limit: int) -> None:
-    """Refuse a trace that would not fit into memory.
+def check_trace_length(arch: Loaded[Any], workload: Loaded[Any], limit: int) -> None:
+    """Refuse a trace that would be empty or would not fit into memory.
 
     Raises:
-        InputError: the run issues more than ``limit`` commands.
+        InputError: the run issues none, or more than ``limit`` commands.
     """
-    spec = arch.value.dram.resolve()
-    commands = estimate_commands(Mapping(workload.value, build_graph(workload.value), arch.value, spec))
+    commands = find_runner(arch, workload).estimate_commands(arch, workload)
+    if commands is None:
+        raise InputError(
+            f"--trace must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands"
+        )
     if commands > limit:
         raise InputError(
             f"--trace must write at most {limit:,} commands, not about {commands:,}; generate fewer tokens, or allow "
             "more with --trace-limit"
         )
-
-
-def estimate_commands(mapping: Mapping) -> int:
-    """DRAM commands of a whole run without those that refresh adds.
-
-    The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
-    between them stand for all (Simpson's rule); up to three passes are counted exactly.
-    """
-    passes = mapping.passes
-    if passes <= 3:
-        return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
-    first, middle, last = (_pass_commands(mapping, context) for context in (1, (1 + passes) // 2, passes))
-    return round(passes * (first + 4 * middle + last) / 6)
-
-
-def _pass_commands(mapping: Mapping, context: int) -> int:
-    times: Counter[int] = Counter()
-    streams: dict[int, Stream] = {}
-    for placed in mapping.forward_pass(context):
-        for stream in placed.block.channels:
-            streams[id(stream)] = stream
-            times[id(stream)] += 1
-    return sum(n * _stream_commands(streams[key]) for key, n in times.items())
-
-
-def _stream_commands(stream: Stream) -> int:
-    items = [cast(tuple[Item, ...], step.items) for step in stream]
-    return sum(number for part in items for number in count_commands(part).values())
 
 
 def write_rows(file: TextIO, spec: DramSpec, rows: Iterable[TraceRow]) -> None:
@@ -148,4 +110,4 @@ def _address_text(command: TraceCommand) -> tuple[str, str]:
     return ",".join(between), "".join(f",{index}" for _, index in command.extra)
 
 
-__all__ = ["BASELINES", "ENGINES", "check_trace_length", "estimate_commands", "run", "write_rows"]
+__all__ = ["BASELINES", "ENGINES", "check_trace_length", "run", "write_rows"]

@@ -98,11 +98,18 @@ class DecoderConfig(Model):
         return self.attention_scale or self.head_width**-0.5
 
 
-class WorkloadConfig(Documented):
-    """Autoregressive generation with a decoder-only transformer, batch 1."""
+class AnyWorkload(Documented):
+    """What workloads of every kind have; `pimsim.workload.kinds` lists the kinds."""
 
+    kind: str
     name: str
     description: str = ""
+
+
+class WorkloadConfig(AnyWorkload):
+    """Autoregressive generation with a decoder-only transformer, batch 1."""
+
+    kind: Literal["decoder"] = "decoder"
     family: Family = Field("gpt2", description="what the model is called; its structure stands in model")
     model: DecoderConfig
     prompt_tokens: PositiveInt = Field(1, description="tokens that are processed before the first one is generated")

@@ -16,7 +16,7 @@ import pytest
 from cli_tools import ROOT, RUN, TINY, pimsim, process
 from typer.testing import CliRunner
 
-from pimsim import __version__, catalog
+from pimsim import __version__, catalog, runners
 from pimsim.arch.functions import FUNCTIONS
 from pimsim.cli import app, guarded
 from pimsim.commands import configs
@@ -25,12 +25,11 @@ from pimsim.commands.inspect import KINDS, commands
 from pimsim.commands.output import columns, whole_file, whole_folder
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import InputError, SimulationError
-from pimsim.mapper.mapping import Mapping
 from pimsim.run import simulate
+from pimsim.runners import RunOptions, pim_decoder
 from pimsim.schema import schema
 from pimsim.show import show_json
 from pimsim.trace.csvio import COLUMNS, make_command, read_trace, write_trace
-from pimsim.workload.models import build_graph
 
 SMALL = ("--set", "workload.generate_tokens=2", "--set", "workload.model.layers=2")
 
@@ -231,7 +230,7 @@ def test_the_trace_is_what_the_trace_writer_writes(tmp_path: Path) -> None:
     assert pimsim(*RUN, *TINY, "--trace", str(file)).exit_code == 0
     machine, work = configs.load_both("pim_gpt", "gpt2_decode", [option for option in TINY if option != "--set"])
     rows: list[Any] = []
-    run_command.simulate_loaded(machine, work, trace=rows)
+    run_command.simulate_loaded(machine, work, RunOptions(trace=rows))
     spec = machine.value.dram.resolve()
     text = io.StringIO()
     write_trace(text, (make_command(spec, tick, name, channel, *rest) for tick, channel, name, *rest in rows))
@@ -252,9 +251,18 @@ def test_the_estimate_of_the_length_of_a_trace(tokens: int, tolerance: float) ->
     overrides = [option for option in TINY if option != "--set"]
     overrides += [f"workload.generate_tokens={tokens}", "arch.dram.refresh.policy=none"]
     machine, work = configs.load_both("pim_gpt", "gpt2_decode", overrides)
-    mapping = Mapping(work.value, build_graph(work.value), machine.value, machine.value.dram.resolve())
     commands = simulate("pim_gpt", "gpt2_decode", overrides=overrides).simulation.commands
-    assert run_command.estimate_commands(mapping) == pytest.approx(commands, rel=tolerance, abs=0)
+    assert pim_decoder.estimate_commands(machine, work) == pytest.approx(commands, rel=tolerance, abs=0)
+
+
+def test_a_pair_that_does_not_run_says_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(runners.RUNNERS, ("pim", "decoder"))
+    result = pimsim(*RUN, *TINY)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "error: a workload for pim_gpt, an architecture of kind pim, must be of kind (none), not decoder as "
+        "gpt2_decode is"
+    )
 
 
 def test_replay_issues_at_the_earliest_cycles(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Chooser:
 
 def from_seed(seed: int) -> Chooser:
     """A chooser without hypothesis, for long runs."""
-    return Chooser(random.Random(seed).randint)  # noqa: S311 (not a secret)
+    return Chooser(random.Random(seed).randint)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,14 @@ def test_in_an_architecture_the_path_starts_with_dram() -> None:
 def test_mac_units_that_do_not_fit_the_memory(option: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         arch(ARCH, option)
+
+
+@pytest.mark.parametrize(
+    ("load", "choices", "hint"), [(load_arch, "pim", "; did you mean 'pim'?"), (load_workload, "decoder", "")]
+)
+def test_an_unknown_kind(load: Any, choices: str, hint: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text("name: x\nkind: pin\n")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(file))}:2:\d+: kind: must be one of {choices}") as caught:
+        load(file)
+    assert str(caught.value).endswith(f"not 'pin'{hint}")

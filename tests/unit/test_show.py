@@ -29,7 +29,8 @@ def workload(tmp_path: Path) -> Loaded[Any]:
 
 def test_every_number_is_followed_by_its_source(workload: Loaded[Any]) -> None:
     lines = show(workload).splitlines()
-    assert lines[:6] == [
+    assert lines[:7] == [
+        "kind: decoder",
         "name: tiny",
         'description: ""',
         "family: gpt2",

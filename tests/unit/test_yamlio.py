@@ -154,7 +154,7 @@ def test_the_place_of_what_is_missing_is_around_it() -> None:
         ),
         (b"a: " + b"9" * 101 + b"\n", r"^a\.yaml:1:4: a whole number must have at most 100 digits$"),
         (b"a: " + b"[" * 64 + b"]" * 64 + b"\n", r"^a\.yaml:1:67: must be nested at most 64 deep$"),
-        (b"a: " + b"[" * 400_000, r"^a\.yaml:1:67: must be nested at most 64 deep$"),
+        (b"a: " + b"[" * 400_000, r"^a\.yaml:1:\d+: must be nested at most 64 deep$"),
         (b"# " + b"x" * 1_000_000, r"^a\.yaml: the file must have at most 1,000,000 bytes$"),
         (b"a: [" + b"1," * 110_000 + b"]", r"^a\.yaml:1:\d+: must hold at most 100,000 values, aliases expanded$"),
     ],

@@ -1,0 +1,11 @@
+"""Kinds of architecture: what a file's ``kind`` may be, and the model that it must then fit."""
+
+from __future__ import annotations
+
+from pimsim.arch.system import AnyArch, ArchConfig
+
+ARCH_KINDS: dict[str, type[AnyArch]] = {"pim": ArchConfig}
+"""Kind -> model. A file without ``kind`` is of the first one."""
+
+
+__all__ = ["ARCH_KINDS"]

@@ -1,0 +1,76 @@
+"""Runners: how a workload of one kind runs on an architecture of one kind.
+
+A runner is a module with two functions:
+
+* ``simulate(arch, workload, options) -> Result``
+* ``estimate_commands(arch, workload) -> int | None``: DRAM commands of the run, about; None if it records no command trace
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from pimsim.errors import MappingError
+
+if TYPE_CHECKING:
+    from pimsim.config import Loaded
+    from pimsim.result import Result
+
+Engine = Literal["fast", "reference"]
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+TraceRow = tuple[int, int, str, tuple[int, ...], int, int]
+"""(tick, channel, command, address, row, column)."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, apart from what."""
+
+    engine: Engine = "fast"
+    baselines: Sequence[str] = ()
+    """Names of baselines to compare with."""
+    trace: list[TraceRow] | None = None
+    """Filled with every DRAM command, sorted by tick and channel."""
+    progress: Progress | None = None
+    command_line: Sequence[str] = ()
+    """What the user typed, for the manifest."""
+
+
+class Runner(Protocol):
+    """What a module of this package offers."""
+
+    def simulate(self, arch: Loaded[Any], workload: Loaded[Any], options: RunOptions) -> Result:
+        """Run the workload on the machine."""
+
+    def estimate_commands(self, arch: Loaded[Any], workload: Loaded[Any]) -> int | None:
+        """DRAM commands of the run, about; None if the run records no command trace."""
+
+
+RUNNERS: dict[tuple[str, str], str] = {
+    ("pim", "decoder"): "pimsim.runners.pim_decoder",
+}
+"""(kind of architecture, kind of workload) -> module."""
+
+
+def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
+    """The runner of a pair.
+
+    Raises:
+        MappingError: workloads of this kind do not run on architectures of this kind; the error says which do.
+    """
+    pair = (arch.value.kind, workload.value.kind)
+    if pair not in RUNNERS:
+        fitting = sorted(work for machine, work in RUNNERS if machine == pair[0])
+        raise MappingError(
+            f"a workload for {arch.value.name}, an architecture of kind {pair[0]}, must be of kind "
+            f"{' or '.join(fitting) or '(none)'}, not {pair[1]} as {workload.value.name} is"
+        )
+    return cast(Runner, import_module(RUNNERS[pair]))
+
+
+__all__ = ["RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]

@@ -1,0 +1,123 @@
+"""Decoders on PIM machines: DRAM channels with in-bank MAC units and a controller ASIC."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from pimsim.analysis.baselines import load_baseline
+from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.bounds.traffic import bytes_without_pim
+from pimsim.config import Loaded
+from pimsim.machine.fast import FastEngine
+from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Item, Stream, count_commands
+from pimsim.result import Result, build_result
+from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.models import build_graph
+
+T = TypeVar("T")
+
+
+def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
+    """Time the decoder on the PIM machine, command by command."""
+    start = time.perf_counter()
+    for name in options.baselines:
+        load_baseline(name)  # a wrong name must not cost the run
+    spec = arch.value.dram.resolve()
+    graph = build_graph(workload.value)
+    mapping = Mapping(workload.value, graph, arch.value, spec)
+    runner = _engine(options.engine)(arch.value, spec, trace=options.trace is not None)
+    program = mapping.program()
+    with _collector_paused():
+        totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
+    if options.trace is not None and runner.trace is not None:
+        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+    pins = {name for name, command in spec.commands.items() if command.data != "none"}
+    moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
+    return build_result(
+        arch=arch.value,
+        arch_hash=arch.hash,
+        workload=workload.value,
+        workload_hash=workload.hash,
+        spec=spec,
+        totals=totals,
+        engine=options.engine,
+        traffic={
+            "bytes": moved,
+            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, FORMAT_BYTES[arch.value.pim.format]),
+        },
+        wall_seconds=time.perf_counter() - start,
+        peak_memory_bytes=peak_memory_bytes(),
+        baselines=list(options.baselines),
+        command_line=list(options.command_line),
+    )
+
+
+def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
+    """DRAM commands of a whole run without those that refresh adds.
+
+    The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
+    between them stand for all (Simpson's rule); up to three passes are counted exactly.
+    """
+    mapping = Mapping(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    passes = mapping.passes
+    if passes <= 3:
+        return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
+    first, middle, last = (_pass_commands(mapping, context) for context in (1, (1 + passes) // 2, passes))
+    return round(passes * (first + 4 * middle + last) / 6)
+
+
+def _pass_commands(mapping: Mapping, context: int) -> int:
+    times: Counter[int] = Counter()
+    streams: dict[int, Stream] = {}
+    for placed in mapping.forward_pass(context):
+        for stream in placed.block.channels:
+            streams[id(stream)] = stream
+            times[id(stream)] += 1
+    return sum(n * _stream_commands(streams[key]) for key, n in times.items())
+
+
+def _stream_commands(stream: Stream) -> int:
+    items = [cast(tuple[Item, ...], step.items) for step in stream]
+    return sum(number for part in items for number in count_commands(part).values())
+
+
+def _engine(name: Engine) -> type[FastEngine]:
+    if name == "fast":
+        return FastEngine
+    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
+
+    return ReferenceEngine  # type: ignore[return-value]
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cycle collector from walking the engines' tables again and again; they hold no garbage cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _watched(passes: Iterable[T], total: int, progress: Progress) -> Iterator[T]:
+    for done, placed in enumerate(passes):
+        progress(done, total)
+        yield placed
+    progress(total, total)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,11 @@
+"""Kinds of workload: what a file's ``kind`` may be, and the model that it must then fit."""
+
+from __future__ import annotations
+
+from pimsim.workload.config import AnyWorkload, WorkloadConfig
+
+WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig}
+"""Kind -> model. A file without ``kind`` is of the first one."""
+
+
+__all__ = ["WORKLOAD_KINDS"]
