@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pimsim import catalog
+from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
@@ -178,7 +179,39 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     _check_asic(loaded.tree, loaded.value.asic)
 
 
-ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch}
+def check_aim(loaded: Loaded[AimConfig]) -> None:
+    """Check what must hold between fields of a GDDR6-AiM machine.
+
+    Raises:
+        ConfigError: as `check_arch`, or the DRAM lacks a command of AiM.
+    """
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    check_limits(loaded.tree, loaded.value.dram, ("dram",))
+    dram = loaded.value.dram
+    missing = [name for name in _AIM if name not in dram.commands]
+    if missing:
+        raise loaded.tree.error(
+            f"must have the commands of AiM, {', '.join(_AIM)}; missing: {', '.join(missing)}", ("dram", "commands")
+        )
+    if len(dram.levels) != 2:
+        raise loaded.tree.error(
+            f"must have two levels, such as {{bankgroup: 4, bank: 4}}, not {len(dram.levels)}", ("dram", "levels")
+        )
+    if dram.ticks_per_clock != 1:
+        raise loaded.tree.error(f"must be 1, not {dram.ticks_per_clock}", ("dram", "ticks_per_clock"))
+    if dram.channels > _AIM_CHANNELS:
+        raise loaded.tree.error(
+            f"must be at most {_AIM_CHANNELS}, the bits of a channel mask, not {dram.channels}", ("dram", "channels")
+        )
+
+
+_AIM = (
+    "ACT PRE PREA RD WR ACT16 MAC MAC16 AF16 EWMUL16 RDCP WRCP WRA16 WRGB WRMAC16 RDMAC16 RDAF16 TMOD REFab"
+).split()
+_AIM_CHANNELS = 32
+
+ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch, "aim": check_aim}
 """Kind of architecture -> what checks it across fields."""
 
 

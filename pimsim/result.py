@@ -147,7 +147,8 @@ class Result:
     workload: Identity
     engine: str
     time: Time
-    tokens: Tokens
+    tokens: Tokens | None
+    """None for a run that generates nothing, such as a trace of instructions."""
     energy: EnergyReport
     dram: Dram
     interface: Interface
@@ -177,10 +178,10 @@ class Result:
         return {
             "cycles": self.time.cycles,
             "seconds": self.time.seconds,
-            "seconds_per_token": self.tokens.seconds_per_token,
-            "tokens_per_second": self.tokens.per_second,
+            "seconds_per_token": self.tokens.seconds_per_token if self.tokens else None,
+            "tokens_per_second": self.tokens.per_second if self.tokens else None,
             "joules": self.energy.joules,
-            "joules_per_token": self.energy.joules / self.tokens.generated,
+            "joules_per_token": self.energy.joules / self.tokens.generated if self.tokens else None,
             "average_watts": self.energy.average_watts,
             "row_hit_rate": self.dram.row_hit_rate,
             "refreshes": self.dram.refreshes,

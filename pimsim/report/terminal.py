@@ -83,15 +83,17 @@ def _headline(result: Result) -> RenderableType:
     facts.add_row(
         "latency", Text(si(time.seconds, "s", 4), "bold"), f"{count(time.cycles)} cycles at {si(time.clock_hz, 'Hz')}"
     )
-    facts.add_row(
-        "token",
-        Text(si(tokens.seconds_per_token, "s"), "bold"),
-        f"{_rate(tokens.per_second)} tokens/s; {tokens.prompt} prompt, {count(tokens.generated)} generated",
-    )
+    if tokens:
+        facts.add_row(
+            "token",
+            Text(si(tokens.seconds_per_token, "s"), "bold"),
+            f"{_rate(tokens.per_second)} tokens/s; {tokens.prompt} prompt, {count(tokens.generated)} generated",
+        )
+    per_token = f"{si(energy.joules / tokens.generated, 'J')}/token, " if tokens else ""
     facts.add_row(
         "energy",
         Text(si(energy.joules, "J"), "bold"),
-        f"{si(energy.joules / tokens.generated, 'J')}/token, {si(energy.average_watts, 'W')} on average{incomplete}",
+        f"{per_token}{si(energy.average_watts, 'W')} on average{incomplete}",
     )
     return Group(title, Padding(facts, (0, 0, 0, 2)))
 
@@ -202,7 +204,7 @@ def _baselines(result: Result) -> Table:
         table.add_row(
             name,
             si(baseline.seconds, "s"),
-            si(baseline.seconds / result.tokens.generated, "s"),
+            si(baseline.seconds / result.tokens.generated, "s") if result.tokens else NONE,
             si(baseline.joules, "J"),
             ratio(baseline.speedup),
             ratio(baseline.energy_ratio),

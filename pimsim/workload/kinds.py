@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
+from pimsim.workload.trace import TraceWorkload
 
-WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig}
+WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig, "trace": TraceWorkload}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 
