@@ -195,8 +195,7 @@ class AimChannel:
         earliest = self._calendar.earliest(plan)
         if earliest <= clock:
             return _Choice(queue, index, request, command, where, plan)
-        if earliest < self._later:
-            self._later = earliest
+        self._later = min(self._later, earliest)
         return None
 
     def _best(self, queue: str, clock: int) -> _Choice | None:

@@ -180,9 +180,7 @@ class _Host:
             base = self._policy.lookup_row
             row = instruction.mode + (self._spec.rows - LOOKUP_TABLES if base is None else base)
         column = -1 if instruction.name in ("R MEM", "W MEM") else column
-        return Request(
-            form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain
-        )
+        return Request(form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain)
 
 
 __all__ = ["AimRun", "alike", "run_aim"]
