@@ -206,7 +206,10 @@ def check_aim(loaded: Loaded[AimConfig]) -> None:
         )
 
 
-_AIM = ["ACT", "PRE", "PREA", "RD", "WR", "ACT16", "MAC", "MAC16", "AF16", "EWMUL16", "RDCP", "WRCP", "WRA16", "WRGB", "WRMAC16", "RDMAC16", "RDAF16", "TMOD", "REFab"]
+_AIM = (
+    *("ACT", "PRE", "PREA", "RD", "WR", "ACT16", "MAC", "MAC16", "AF16"),
+    *("EWMUL16", "RDCP", "WRCP", "WRA16", "WRGB", "WRMAC16", "RDMAC16", "RDAF16", "TMOD", "REFab"),
+)
 _AIM_CHANNELS = 32
 
 ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch, "aim": check_aim}
