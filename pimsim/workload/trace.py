@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pimsim.errors import ConfigError
 from pimsim.workload.config import AnyWorkload
-from pimsim.yamlio import Position, Tree
+from pimsim.yamlio import FieldPath, Position, Tree
 
 SUFFIX = ".trace"
 
@@ -41,7 +41,7 @@ def trace_tree(path: Path) -> Tree:
         "sha256": digest,
     }
     top = Position(str(path))
-    places = {(): top} | {(key,): top for key in data}
+    places: dict[FieldPath, Position] = {(): top, **{(key,): top for key in data}}
     return Tree(data, places, {at: top for at in places if at}, (path,))
 
 

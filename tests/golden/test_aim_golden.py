@@ -25,7 +25,7 @@ from pimsim.trace.csvio import make_command
 GOLDEN = zipfile.ZipFile(Path(__file__).parents[1] / "data" / "aim" / "golden.zip")
 ROWS = list(csv.DictReader(io.StringIO(GOLDEN.read("expected.csv").decode())))
 QUIRKS = {"ref_off": "aim_simulator", "ref_on": "aim_simulator_refreshed"}
-FORWARDED: dict[tuple[str, str], int] = {}
+FORWARDED = {("mi_rw_mixed_queue", "RD"): 1}
 """Reads that find their address in the write queue, and so need no command."""
 
 LIMITS = Limits(channels=32, banks=16, rows=16384, columns=64)

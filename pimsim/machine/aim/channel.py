@@ -58,7 +58,8 @@ class Issued(NamedTuple):
 
 class _Choice(NamedTuple):
     queue: str
-    index: int
+    place: int
+    """Its position in the queue."""
     request: Request
     command: str
     where: tuple[int, ...]
@@ -254,8 +255,8 @@ class AimChannel:
 
     def _remove(self, choice: _Choice) -> _Queued | Request:
         queue = getattr(self._queues, choice.queue)
-        taken: _Queued | Request = queue[choice.index]
-        del queue[choice.index]
+        taken: _Queued | Request = queue[choice.place]
+        del queue[choice.place]
         return taken
 
     def waits_for(self) -> str:
