@@ -1,0 +1,103 @@
+"""Examples that can be checked by hand, and exact figures of the publications."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pimsim.workload.attention.base import Case, algorithm, count
+from pimsim.workload.attention.decisions import draw, load
+from pimsim.workload.attention.flash import Flash
+from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.attention.lean import makespan, partition
+from pimsim.workload.attention.primitives import Exponentiate, WeightedSum
+from pimsim.workload.attention.single_pass import SinglePass
+from pimsim.workload.attention.topk import TopKAttention
+from pimsim.workload.attention.vanilla import Vanilla
+
+SCORES, VALUES = (0.0, math.log(2), math.log(3)), (1.0, 2.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("mla", [(0, 1, 1), (math.log(2), 1.5, 2.5), (math.log(3), 2, 23 / 3)]),
+        ("log", [(0, 1), (math.log(3), 5 / 3), (math.log(6), 23 / 6)]),
+    ],
+)
+def test_the_softmax_state_of_three_keys(layout, expected) -> None:
+    fold = Exponentiate("e", "exponentiate", (), sources=((1, 1, 1),) * 2, layout=layout)
+    total = WeightedSum("w", "weighted_sum", (), sources=((1, 1, 1), (1, 1, 1)), layout=layout)
+    state = np.array([[[-np.inf, *[0.0] * (len(expected[0]) - 1)]]])
+    for s, v, wanted in zip(SCORES, VALUES, expected, strict=True):
+        state = total.meaning(fold.meaning(np.array([[[s]]]), state), np.array([[[v]]]), state)
+        np.testing.assert_allclose(state[0, 0], wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_traffic_of_flash_1_and_of_unfused_attention() -> None:
+    case = Case(queries=1024, keys=1024, d_head=64, causal=False)
+    flash = Flash(version=1, on_chip_words=51_200)
+    assert flash.tile(64) == (64, 200)
+    found = count(flash.expand(case))
+    assert (found.reads, found.writes, found.moved) == (929_792, 405_504, 1_335_296)
+    assert count(Vanilla().expand(case)).moved == 4_456_448
+    assert found.exps == 1024**2 + 2 * 1024 * 6
+    longer = Case(queries=4096, keys=4096, d_head=64, causal=False)
+    assert (flash.counts(longer).moved, Vanilla().counts(longer).moved) == (17_383_424, 68_157_440)
+
+
+def test_the_lean_schedule_of_two_heads_and_four_workers() -> None:
+    assert partition(2, 5, 4) == [(0, 0, 0, 3), (1, 0, 3, 5), (1, 1, 0, 1), (2, 1, 1, 3), (3, 1, 3, 5)]
+    for heads in range(1, 6):
+        for tiles in range(1, 8):
+            for workers in range(1, 12):
+                load_of = [0] * workers
+                for worker, _, first, stop in partition(heads, tiles, workers):
+                    load_of[worker] += stop - first
+                assert sum(load_of) == heads * tiles
+                assert max(load_of) == makespan(heads, tiles, workers) == math.ceil(heads * tiles / workers)
+
+
+def test_top_two_of_four_scores() -> None:
+    case = Case(queries=1, keys=4, d_head=1, causal=False)
+    kind = TopKAttention(k=2)
+    tensors = {"q": np.ones((1, 1, 1)), "k": np.array([1.0, 3, 2, 0]).reshape(1, 4, 1), "v": np.zeros((1, 4, 1))}
+    tensors["v"][0, 1] = 1
+    results = evaluate(kind.expand(case), tensors)
+    assert results["top_k.1"].tolist() == [[[1, 2]]]
+    assert results["output"].item() == pytest.approx(0.731059, abs=5e-7)
+
+
+def test_chunks_of_the_code_may_exceed_the_chunk() -> None:
+    assert [len(rows) for rows in TopKAttention(chunk=1024).parts(2500)] == [1250, 1250]
+
+
+def test_single_pass_keeps_no_score() -> None:
+    case = Case(phase="decode", queries=1, keys=100, d_head=8)
+    found = SinglePass(block=1).counts(case)
+    assert (found.exps, found.persistent) == (200, 2 * 100 * 8)
+
+
+def test_aaren_has_a_constant_state() -> None:
+    kind = algorithm("aaren")
+    found = [kind.counts(Case(phase="update", queries=1, keys=n, d_head=16, heads=4)) for n in (100, 1_000_000)]
+    assert found[0] == found[1]
+    assert (found[0].persistent, found[0].exps, found[0].macs) == (4 * 18, 8, 2 * 64)
+
+
+def test_decisions_are_recorded_and_replayed(tmp_path) -> None:
+    case = Case(queries=5, keys=9, d_head=4, heads=2)
+    kind = TopKAttention(k=2, chunk=3)
+    drawn = draw(kind, case, seed=3)
+    drawn.save(tmp_path / "decisions.json")
+    back = load(tmp_path / "decisions.json")
+    assert (back.algorithm, back.case, back.origin) == (kind, case, "distribution: topk.sample, seed 3")
+    other = kind.sample(case, seed=4)
+    replayed: dict[str, np.ndarray] = {}
+    evaluate(kind.expand(case), other, replay=back.decisions, record=replayed)
+    live: dict[str, np.ndarray] = {}
+    evaluate(kind.expand(case), other, record=live)
+    assert all((replayed[name] == drawn.decisions[name]).all() for name in drawn.decisions)
+    assert any((live[name] != drawn.decisions[name]).any() for name in drawn.decisions)
