@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pimsim.workload.attention.base import Case, algorithm, count
+from pimsim.workload.attention.cmab import Cmab
 from pimsim.workload.attention.decisions import draw, load
 from pimsim.workload.attention.flash import Flash
 from pimsim.workload.attention.interpreter import evaluate
@@ -85,6 +86,34 @@ def test_aaren_has_a_constant_state() -> None:
     found = [kind.counts(Case(phase="update", queries=1, keys=n, d_head=16, heads=4)) for n in (100, 1_000_000)]
     assert found[0] == found[1]
     assert (found[0].persistent, found[0].exps, found[0].macs) == (4 * 18, 8, 2 * 64)
+
+
+def test_figures_of_the_constant_memory_block() -> None:
+    kind, six = Cmab(), Cmab(blocks=6)
+    sizes = {"d_head": 16, "heads": 4, "causal": False}
+    token = Case(phase="update", queries=1, keys=1, **sizes)
+    found = count(kind.expand(token))
+    assert (found.macs, found.exps, 4 * found.persistent) == (24_576, 2_048, 34_816)
+    assert (six.counts(token).macs, 4 * six.counts(token).persistent) == (147_456, 208_896)
+    refresh = count(kind.expand(Case(phase="query", queries=1, keys=1, **sizes)))
+    assert (refresh.macs, refresh.exps) == (25_690_112, 196_608)
+    assert six.refresh_macs(64) * 6 == 154_140_672
+    assert kind.counts(token) == kind.counts(Case(phase="update", queries=1, keys=1_000_000, **sizes))
+
+
+def test_streaming_equals_the_one_shot_attention() -> None:
+    kind = Cmab(latents=3, outputs=2, d_ff=4)
+    whole = Case(phase="update", queries=7, keys=7, d_head=2, heads=2)
+    tensors = kind.sample(whole, seed=1)
+    empty = np.zeros_like(tensors["0.state"])
+    empty[..., 0] = -np.inf
+    once = evaluate(kind.expand(whole), {**tensors, "0.state": empty})["0.new_state"]
+    state = empty
+    for start, stop in ((0, 1), (1, 4), (4, 7)):
+        case = Case(phase="update", queries=stop - start, keys=stop, d_head=2, heads=2)
+        given = {**tensors, "0.state": state, "data": tensors["data"][start:stop]}
+        state = evaluate(kind.expand(case), given)["0.new_state"]
+    np.testing.assert_allclose(state, once, rtol=1e-12, atol=1e-14)
 
 
 def test_decisions_are_recorded_and_replayed(tmp_path) -> None:

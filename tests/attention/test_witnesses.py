@@ -22,6 +22,7 @@ CASES = {
     "topk": [{"k": 1, "chunk": 2}, {"k": 3, "chunk": 4}, {"k": 99}],
     "lean": [{"workers": w, "block": c} for w in (1, 3, 7) for c in (1, 4)],
     "aaren": [{}],
+    "cmab": [{"latents": 3, "outputs": 2, "d_ff": 4, "blocks": 2}],
 }
 SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -41,7 +42,7 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     if name == "aaren":
         queries = keys
     groups = data.draw(st.integers(1, 2))
-    share = 1 if name in {"aaren", "lean"} else data.draw(st.integers(1, 2))
+    share = 1 if name in {"aaren", "cmab", "lean"} else data.draw(st.integers(1, 2))
     causal = data.draw(st.booleans())
     d = data.draw(st.integers(1, 5))
     case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)
