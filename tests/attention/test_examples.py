@@ -13,7 +13,7 @@ from pimsim.workload.attention.decisions import draw, load
 from pimsim.workload.attention.flash import Flash
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.lean import makespan, partition
-from pimsim.workload.attention.primitives import Exponentiate, WeightedSum
+from pimsim.workload.attention.primitives import Boundary, Exponentiate, WeightedSum
 from pimsim.workload.attention.single_pass import SinglePass
 from pimsim.workload.attention.topk import TopKAttention
 from pimsim.workload.attention.vanilla import Vanilla
@@ -114,6 +114,41 @@ def test_streaming_equals_the_one_shot_attention() -> None:
         given = {**tensors, "0.state": state, "data": tensors["data"][start:stop]}
         state = evaluate(kind.expand(case), given)["0.new_state"]
     np.testing.assert_allclose(state, once, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("causal", "n", "m", "p", "scores"),
+    [(True, 4096, 64, 4, 490_240), (False, 4096, 64, 4, 976_384), (True, 16, 2, 1, 82), (False, 16, 2, 1, 148)],
+)
+def test_scores_of_fast_multipole_attention(causal, n, m, p, scores) -> None:
+    case = Case(queries=n, keys=n, d_head=1, causal=causal)
+    kind = algorithm("fma", {"cell": m, "summaries": p})
+    assert count(kind.expand(case)).scores == scores
+    assert case.pairs() == (n * (n + 1) // 2 if causal else n * n)
+
+
+@pytest.mark.parametrize(("weighted", "output"), [(False, 4 / 6), (True, 4 / 8)])
+def test_the_weights_of_the_last_of_eight_tokens(weighted, output) -> None:
+    case = Case(queries=8, keys=8, d_head=1)
+    kind = algorithm("fma", {"cell": 2, "summaries": 1, "weighted": weighted})
+    v = np.array([0.0] * 4 + [1.0] * 4).reshape(1, 8, 1)
+    tensors = {"q": np.zeros((1, 8, 1)), "k": np.zeros((1, 8, 1)), "v": v}
+    assert evaluate(kind.expand(case), tensors)["output"][0, 7, 0] == pytest.approx(output)
+
+
+@pytest.mark.parametrize(("gate", "share"), [(0.003, 0.928), (0.01, 0.400), (0.1, 0.061)])
+def test_tiles_that_pruning_keeps(gate, share) -> None:
+    case = Case(queries=16_384, keys=16_384, d_head=1)
+    kind = algorithm("fox", {"gate": gate})
+    start = kind.decide(case, kind.sample(case))["start"]
+    assert kind.delta(case) == pytest.approx(-35.704, abs=5e-4)
+    assert kind.tiles(case, start) / kind.tiles(case, 0 * start) == pytest.approx(share, abs=5e-4)
+
+
+@pytest.mark.parametrize(("delta", "start"), [(-2.5, [0, 0, 2, 4]), (-3, [0, 0, 0, 2]), (-3.5, [0, 0, 0, 2])])
+def test_the_boundary_of_eight_tokens(delta, start) -> None:
+    found = Boundary("b", "boundary", (), sources=((1, 8), (1,)), rows=8, block_rows=2, block_columns=2)
+    assert found.meaning(-np.arange(1.0, 9)[None], np.array([delta])).tolist() == [start]
 
 
 def test_decisions_are_recorded_and_replayed(tmp_path) -> None:

@@ -20,6 +20,8 @@ CASES = {
         for r, c in ((1, 1), (3, 2), (2, 5), (64, 64))
     ],
     "topk": [{"k": 1, "chunk": 2}, {"k": 3, "chunk": 4}, {"k": 99}],
+    "fma": [{"cell": 2, "summaries": p, "weighted": w} for p in (1, 2) for w in (False, True)],
+    "fox": [{"gate": g, "block_rows": 2, "block_columns": c, "bound": 0.5} for g in (0.1, 5.0) for c in (1, 2)],
     "lean": [{"workers": w, "block": c} for w in (1, 3, 7) for c in (1, 4)],
     "aaren": [{}],
     "cmab": [{"latents": 3, "outputs": 2, "d_ff": 4, "blocks": 2}],
@@ -39,11 +41,13 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     phase = data.draw(st.sampled_from(kind.phases))
     keys = data.draw(st.integers(1, 12))
     queries = 1 if phase == "decode" else data.draw(st.integers(1, keys))
-    if name == "aaren":
+    if name == "fma":
+        keys = 2 * data.draw(st.sampled_from((2, 4, 8)))
+    if name in {"aaren", "fma"}:
         queries = keys
     groups = data.draw(st.integers(1, 2))
-    share = 1 if name in {"aaren", "cmab", "lean"} else data.draw(st.integers(1, 2))
-    causal = data.draw(st.booleans())
+    share = 1 if name in {"aaren", "cmab", "fox", "lean"} else data.draw(st.integers(1, 2))
+    causal = name == "fox" or data.draw(st.booleans())
     d = data.draw(st.integers(1, 5))
     case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)
     tensors = kind.sample(case, seed=data.draw(st.integers(0, 9)))
@@ -52,6 +56,8 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     results = evaluate(graph, tensors)
     for result, expected in kind.reference(case, tensors).items():
         np.testing.assert_allclose(results[result], expected, rtol=1e-9, atol=1e-12)
+    for name, decision in decided.items():  # what the expansion was built on is what its data say
+        np.testing.assert_array_equal(results[name], decision)
     assert count(graph) == kind.counts(case, decided)
 
 

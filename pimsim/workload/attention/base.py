@@ -239,7 +239,7 @@ def algorithm(name: str, parameters: Mapping[str, Any] | None = None) -> Algorit
 
 
 def attention_inputs(case: Case) -> dict[str, Shape]:
-    """q ``[heads, queries, d]``, k and v ``[kv_heads, keys, d]``; in decode the caches end before k_new and v_new."""
+    """Shapes: q ``[heads, queries, d]``, k and v ``[kv_heads, keys, d]``; in decode the caches end before k_new and v_new."""
     q = (case.heads, case.queries, case.d_head)
     if case.phase != "decode":
         kv = (case.groups, case.keys, case.d_head)
@@ -270,7 +270,8 @@ def dense_softmax(s: Floats) -> Floats:
     top = np.max(s, axis=-1, keepdims=True)
     e = np.exp(s - np.where(np.isinf(top), 0.0, top))
     total = e.sum(axis=-1, keepdims=True)
-    return np.divide(e, total, out=np.zeros_like(e), where=total > 0)
+    shares: Floats = np.divide(e, total, out=np.zeros_like(e), where=total > 0)
+    return shares
 
 
 def exact_attention(case: Case, tensors: Tensors) -> Floats:

@@ -33,7 +33,7 @@ from pimsim.workload.attention.base import (
     dense_softmax,
 )
 from pimsim.workload.attention.expansion import Expansion
-from pimsim.workload.attention.primitives import Norm, Primitive, Shape, Softmax
+from pimsim.workload.attention.primitives import Primitive, Shape, Softmax
 from pimsim.workload.graph import WorkloadGraph
 
 
@@ -120,7 +120,7 @@ class Cmab(Algorithm):
         e = Expansion(self.inputs(case))
         if case.phase == "update":
             for k in range(self.blocks):
-                x = e.add(Norm, e["data"], e[f"{k}.gain"], e[f"{k}.shift"])
+                x = e.norm(e["data"], e[f"{k}.gain"], e[f"{k}.shift"])
                 keys, values = (e.split_heads(e.product(x, e[f"{k}.{w}"]), case.heads) for w in ("wk", "wv"))
                 s = e.scores(e[f"{k}.queries"], keys, case.scale)
                 e.keep(e.fold(s, values, e[f"{k}.state"], layout="log"), name=f"{k}.new_state")
@@ -138,14 +138,14 @@ class Cmab(Algorithm):
 
 
 def _feed_forward(e: Expansion, at: str, x: Primitive, name: str = "") -> Primitive:
-    x = e.add(Norm, x, e[f"{at}.gain"], e[f"{at}.shift"])
+    x = e.norm(x, e[f"{at}.gain"], e[f"{at}.shift"])
     up, gate = (e.product(x, e[f"{at}.w{w}"], e[f"{at}.b{w}"]) for w in "xg")
     return e.apply("add", e.product(e.apply("gelu_gate", up, gate), e[f"{at}.w2"], e[f"{at}.b2"]), x, name=name)
 
 
 def _attend(e: Expansion, case: Case, at: str, x: Primitive, context: Primitive | None = None) -> Primitive:
-    x = e.add(Norm, x, e[f"{at}.gain"], e[f"{at}.shift"])
-    c = e.add(Norm, context, e[f"{at}.context_gain"], e[f"{at}.context_shift"]) if context else x
+    x = e.norm(x, e[f"{at}.gain"], e[f"{at}.shift"])
+    c = e.norm(context, e[f"{at}.context_gain"], e[f"{at}.context_shift"]) if context else x
     q, k, v = (e.split_heads(e.product(y, e[f"{at}.{w}"]), case.heads) for y, w in ((x, "wq"), (c, "wk"), (c, "wv")))
     found = e.product(e.add(Softmax, e.scores(q, k, case.scale)), v)
     return e.apply("add", e.product(e.join_heads(found), e[f"{at}.wo"], e[f"{at}.bo"]), x)

@@ -17,7 +17,9 @@ from pimsim.workload.attention.primitives import (
     Keep,
     Layout,
     Load,
+    Norm,
     Normalise,
+    Outer,
     Part,
     Pick,
     Primitive,
@@ -119,6 +121,10 @@ class Expansion:
         """A function of the entries."""
         return self.add(Elementwise, *inputs, function=function, constants=constants, name=name)
 
+    def norm(self, x: Primitive, gain: Primitive, shift: Primitive) -> Primitive:
+        """Layer normalisation."""
+        return self.add(Norm, x, gain, shift)
+
     def split_heads(self, x: Primitive, heads: int) -> Primitive:
         """``[n, heads * d]`` -> ``[heads, n, d]``."""
         n, width = x.shape[-2:]
@@ -129,6 +135,17 @@ class Expansion:
         """``[heads, n, d]`` -> ``[n, heads * d]``."""
         heads, n, d = x.shape
         return self.add(Arrange, x, order=(1, 0, 2), to=(n, heads * d))
+
+    def head(self, x: Primitive, h: int) -> Primitive:
+        """One head of a tensor, which keeps its place in memory."""
+        return self.add(Part, x, axis=0, start=h, stop=h + 1)
+
+    def decay(self, total: Primitive, row: int, row_end: int, column: int, column_end: int) -> Primitive:
+        """``total[rows] - total[columns]`` of ``[1, n]``: ``[1, rows, columns]``."""
+        rows, columns = row_end - row, column_end - column
+        left = self.add(Arrange, self.last(total, row, row_end), to=(1, rows, 1))
+        right = self.add(Arrange, self.last(total, column, column_end), to=(1, 1, columns))
+        return self.add(Outer, left, right)
 
     def keys_and_values(self, case: Case) -> tuple[Primitive, Primitive]:
         """K and V of all tokens in memory, appended to where a token is new, and kept."""

@@ -9,12 +9,13 @@ one. Softmax states are packed along the last axis (``layout``):
 ``log``  ``[log c, e...]``  logarithm of the sum of exponentials, normalised values
 =======  =================  ==============================================================================
 
-Counts are totals over heads. Only `Load`, `Store`, `Gather`, `Append`, `Evict` and `Lookup` move words between memory
+Counts are totals over heads. Only `Load`, `Store`, `Gather` and `Append` move words between memory
 and chip; only `Keep` makes words persistent. Masked scores are minus infinity and are not counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import erf, prod, sqrt
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -221,30 +222,6 @@ class Append(Primitive):
 
     def writes(self) -> int:
         return prod(self.sources[1])
-
-
-@dataclass(frozen=True)
-class Evict(Primitive):
-    """Keep the rows ``index [heads, k]`` of a cache ``[heads, n, width]`` in memory, moved together."""
-
-    KIND: ClassVar[str] = "evict"
-
-    def rule(self) -> Shape:
-        cache, index = self.sources
-        _need(cache[0] == index[0], self, "equal heads")
-        return (cache[0], index[1], cache[2])
-
-    def meaning(self, *inputs: Any) -> Any:
-        return np.take_along_axis(inputs[0], inputs[1][:, :, None], axis=1)
-
-    def reads(self) -> int:
-        return self.size
-
-    def gathered(self) -> int:
-        return self.size
-
-    def writes(self) -> int:
-        return self.size
 
 
 @dataclass(frozen=True)
@@ -590,44 +567,6 @@ class Softmax(Primitive):
         return self.live
 
 
-@dataclass(frozen=True)
-class Statistics(Primitive):
-    """Maximum and sum of exponentials ``[heads, rows, 2]`` of scores and of the statistics before, if there are any."""
-
-    KIND: ClassVar[str] = "statistics"
-
-    def rule(self) -> Shape:
-        return (*self.sources[0][:-1], 2)
-
-    def meaning(self, *inputs: Any) -> Any:
-        s = inputs[0]
-        m = s.max(axis=-1, keepdims=True, initial=-np.inf)
-        total = _exp(s, m).sum(-1, keepdims=True)
-        if len(inputs) > 1:
-            old, own = inputs[1], m
-            m = np.maximum(own, old[..., :1])
-            total = total * _exp(own, m) + old[..., 1:] * _exp(old[..., :1], m)
-        return np.concatenate([m, total], -1)
-
-    def exps(self) -> int:
-        entries = prod(self.sources[0]) if self.pairs < 0 else self.pairs
-        return entries + prod(self.shape[:-1]) * (len(self.sources) - 1)
-
-
-@dataclass(frozen=True)
-class Probabilities(Primitive):
-    """``exp(s - m) / l`` from scores and their statistics."""
-
-    KIND: ClassVar[str] = "probabilities"
-
-    def meaning(self, *inputs: Any) -> Any:
-        s, head = inputs
-        return _exp(s, head[..., :1]) / np.where(head[..., 1:] > 0, head[..., 1:], 1.0)
-
-    def exps(self) -> int:
-        return self.live
-
-
 # ------------------------------------------------------------------------------------------------------------ decisions
 
 
@@ -681,92 +620,7 @@ class Boundary(Decision):
         return found
 
 
-@dataclass(frozen=True)
-class Outliers(Decision):
-    """Columns of ``[heads, rows, width]`` with an entry of at least ``threshold`` in magnitude, ascending: ``[count]``."""
-
-    KIND: ClassVar[str] = "outliers"
-    threshold: float = 6.0
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", (self.count,))
-
-    def meaning(self, *inputs: Any) -> Any:
-        x = np.abs(inputs[0]).reshape(-1, inputs[0].shape[-1])
-        return np.flatnonzero((x >= self.threshold).any(axis=0))
-
-
-@dataclass(frozen=True)
-class Hash(Decision):
-    """Signs of chunks of ``width`` entries as table rows: ``[rows, d]`` -> ``[rows, d / width]``, first entry on top."""
-
-    KIND: ClassVar[str] = "hash"
-    width: int = 1
-
-    def rule(self) -> Shape:
-        *outer, d = self.sources[0]
-        _need(d % self.width == 0, self, f"a width that is a multiple of {self.width}")
-        return (*outer, d // self.width)
-
-    def meaning(self, *inputs: Any) -> Any:
-        bits = inputs[0].reshape(*self.shape, self.width) >= 0
-        return bits @ (1 << np.arange(self.width)[::-1])
-
-
-@dataclass(frozen=True)
-class Cluster(Decision):
-    """Cluster of each row: Lloyd's k-means on sign bits of random projections, Hamming distance, fixed rounds.
-
-    ``[heads, n, bits]`` -> ``[heads, n]``. The first centres are rows at equal distances; an empty cluster keeps its
-    centre; ties go to the lower cluster.
-    """
-
-    KIND: ClassVar[str] = "cluster"
-    clusters: int = 1
-    rounds: int = 1
-
-    def rule(self) -> Shape:
-        return self.sources[0][:-1]
-
-    def meaning(self, *inputs: Any) -> Any:
-        bits = (inputs[0] > 0).astype(float)
-        n = bits.shape[1]
-        found = np.zeros(self.shape, int)
-        for head, mine in enumerate(bits):
-            centres = mine[np.arange(self.clusters) * n // self.clusters].copy()
-            for _ in range(self.rounds):
-                distance = np.abs(mine[:, None, :] - centres[None, :, :]).sum(-1)
-                found[head] = distance.argmin(1)
-                for c in range(self.clusters):
-                    if (found[head] == c).any():
-                        centres[c] = mine[found[head] == c].mean(0) >= 0.5
-        return found
-
-
 # --------------------------------------------------------------------------------------------- element-wise and look-ups
-
-
-@dataclass(frozen=True)
-class Lookup(Primitive):
-    """Rows of tables: ``[tables, entries, width]``, index ``[rows, tables]`` -> ``[rows, tables, width]``, at random."""
-
-    KIND: ClassVar[str] = "lookup"
-
-    def rule(self) -> Shape:
-        tables, index = self.sources
-        _need(tables[0] == index[-1], self, "one index for each table")
-        return (*index, tables[-1])
-
-    def meaning(self, *inputs: Any) -> Any:
-        tables, index = inputs
-        return tables[np.arange(tables.shape[0]), index]
-
-    def reads(self) -> int:
-        return self.size
-
-    def gathered(self) -> int:
-        return self.size
 
 
 @dataclass(frozen=True)
@@ -811,23 +665,6 @@ class Pool(Primitive):
 
 
 @dataclass(frozen=True)
-class ClusterMeans(Primitive):
-    """Mean of the rows of each cluster: ``[heads, n, d]``, ``[heads, n]`` -> ``[heads, clusters, d]``; empty ones 0."""
-
-    KIND: ClassVar[str] = "cluster_means"
-    clusters: int = 1
-
-    def rule(self) -> Shape:
-        heads, _, d = self.sources[0]
-        return (heads, self.clusters, d)
-
-    def meaning(self, *inputs: Any) -> Any:
-        x, label = inputs
-        member = (label[:, None, :] == np.arange(self.clusters)[None, :, None]).astype(float)
-        return member @ x / np.maximum(member.sum(-1, keepdims=True), 1)
-
-
-@dataclass(frozen=True)
 class Elementwise(Primitive):
     """A function of the entries; see `FUNCTIONS`. Inputs broadcast against each other, the first has the shape."""
 
@@ -836,70 +673,30 @@ class Elementwise(Primitive):
     constants: tuple[float, ...] = ()
 
     def meaning(self, *inputs: Any) -> Any:
-        return FUNCTIONS[self.function][0](*inputs, *self.constants)
-
-    def exps(self) -> int:
-        return FUNCTIONS[self.function][1] * self.size
-
-
-@dataclass(frozen=True)
-class FeatureMap(Elementwise):
-    """The feature map of linear attention, entry by entry."""
-
-    KIND: ClassVar[str] = "feature_map"
-
-
-@dataclass(frozen=True)
-class Reduce(Primitive):
-    """Sum, mean or product along one axis, which stays with one entry."""
-
-    KIND: ClassVar[str] = "reduce"
-    axis: int = -1
-    function: Literal["sum", "mean", "prod", "max"] = "sum"
-
-    def rule(self) -> Shape:
-        shape = list(self.sources[0])
-        shape[self.axis] = 1
-        return tuple(shape)
-
-    def meaning(self, *inputs: Any) -> Any:
-        return getattr(np, self.function)(inputs[0], axis=self.axis, keepdims=True)
-
-
-@dataclass(frozen=True)
-class Cumulate(Primitive):
-    """Running sum along one axis."""
-
-    KIND: ClassVar[str] = "cumulate"
-    axis: int = -2
-
-    def meaning(self, *inputs: Any) -> Any:
-        return np.cumsum(inputs[0], axis=self.axis)
+        return FUNCTIONS[self.function](*inputs, *self.constants)
 
 
 def _gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + np.vectorize(erf, otypes=[float])(x / sqrt(2)))
-
-
-def _sigmoid(x: Array) -> Array:
-    found: Array = np.exp(-np.logaddexp(0.0, -x))
+    found: Array = 0.5 * x * (1 + np.vectorize(erf, otypes=[float])(x / sqrt(2)))
     return found
 
 
-FUNCTIONS: dict[str, tuple[Any, int]] = {
-    "add": (np.add, 0),
-    "subtract": (np.subtract, 0),
-    "multiply": (np.multiply, 0),
-    "divide": (np.divide, 0),
-    "relu": (lambda x: np.maximum(x, 0.0), 0),
-    "elu1": (lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0.0))), 1),
-    "sigmoid": (_sigmoid, 1),
-    "gelu_gate": (lambda x, gate: x * _gelu(gate), 0),
-    "clip": (lambda x, scale, shift: np.clip(scale * x + shift, 0.0, 1.0), 0),
-    "scale": (lambda x, factor: x * factor, 0),
-    "round_scaled": (lambda x, by, factor: np.rint(factor * x / by), 0),
-    "corner": (lambda z: _sigmoid(2 * np.abs(z)), 1),
-    "absolute": (np.abs, 0),
-    "safe_divide": (lambda x, by: np.where(by == 0, 0.0, x / np.where(by == 0, 1.0, by)), 0),
+@dataclass(frozen=True)
+class Outer(Primitive):
+    """Differences of each of a column and each of a row: ``[.., rows, 1] - [.., 1, columns]``."""
+
+    KIND: ClassVar[str] = "outer"
+
+    def rule(self) -> Shape:
+        return (*self.sources[0][:-1], self.sources[1][-1])
+
+    def meaning(self, *inputs: Any) -> Any:
+        return inputs[0] - inputs[1]
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "gelu_gate": lambda x, gate: x * _gelu(gate),
+    "shift": lambda x, by: x + by,
 }
-"""Function -> (its meaning, exponentials per entry)."""
+"""Function -> its meaning."""
