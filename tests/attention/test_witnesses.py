@@ -56,8 +56,8 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     results = evaluate(graph, tensors)
     for result, expected in kind.reference(case, tensors).items():
         np.testing.assert_allclose(results[result], expected, rtol=1e-9, atol=1e-12)
-    for name, decision in decided.items():  # what the expansion was built on is what its data say
-        np.testing.assert_array_equal(results[name], decision)
+    for result, decision in decided.items():  # what the expansion was built on is what its data say
+        np.testing.assert_array_equal(results[result], decision)
     assert count(graph) == kind.counts(case, decided)
 
 
