@@ -151,6 +151,13 @@ def test_the_boundary_of_eight_tokens(delta, start) -> None:
     assert found.meaning(-np.arange(1.0, 9)[None], np.array([delta])).tolist() == [start]
 
 
+def test_a_clipped_softmax_of_three_scores() -> None:
+    case = Case(queries=1, keys=3, d_head=1, causal=False)
+    tensors = {"q": np.ones((1, 1, 1)), "k": np.array([0.0, 0, 3]).reshape(1, 3, 1), "v": np.ones((1, 3, 1))}
+    results = evaluate(algorithm("clipped_softmax", {"gamma": -0.1}).expand(case), tensors)
+    np.testing.assert_allclose(results["elementwise.1"], [[[0, 0, 0.90039]]], atol=5e-6)
+
+
 def test_decisions_are_recorded_and_replayed(tmp_path) -> None:
     case = Case(queries=5, keys=9, d_head=4, heads=2)
     kind = TopKAttention(k=2, chunk=3)

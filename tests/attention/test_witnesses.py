@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pimsim.errors import UnknownName, WorkloadError
+from pimsim.config import load_workload
+from pimsim.errors import UnknownName, UnsupportedOp, WorkloadError
 from pimsim.workload.attention.base import ALGORITHMS, Case, algorithm, count, discover
 from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.models import build_graph
 
 CASES = {
     "vanilla": [{}, {"materialise": False}],
     "single_pass": [{"block": 1}, {"block": 3}],
+    "clipped_softmax": [{}, {"gamma": -0.2, "zeta": 1.1}],
     "flash": [
         {"version": v, "block_rows": r, "block_columns": c}
         for v in (1, 2)
@@ -87,3 +90,11 @@ def test_a_parameter_out_of_range_is_named() -> None:
 def test_a_phase_that_an_algorithm_does_not_have_is_refused() -> None:
     with pytest.raises(WorkloadError, match=r"^phase of attention lean must be one of decode, not 'prefill'$"):
         algorithm("lean").expand(Case(queries=2, keys=2))
+
+
+def test_a_decoder_refuses_what_no_machine_runs() -> None:
+    workload = load_workload("gpt2_decode", [("attention", "flash")]).value
+    with pytest.raises(
+        UnsupportedOp, match=r"^attention must be vanilla in a decoder .*, not 'flash', because its prim"
+    ):
+        build_graph(workload)

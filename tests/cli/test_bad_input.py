@@ -241,9 +241,6 @@ OVERRIDES = [
     override(r"model\.layers: must be at most 10,000, not 1,000,000,000$", "workload.model.layers=1000000000"),
     override(r"model\.d_model: must be at most 1,000,000, not ", "workload.model.d_model=1000000000000"),
     override(r"attention: must be one of .*vanilla, not 'flesh'; did you mean 'flash'\?$", "workload.attention=flesh"),
-    override(
-        r"attention must be vanilla in a decoder that is mapped or executed, not 'flash'", "workload.attention=flash"
-    ),
     override(r"lm_head: must be true or false, not 'on'", "workload.lm_head=on"),
     given(
         r"--set workload\.name=x: the path must start with arch\., not 'workload'$",

@@ -696,6 +696,7 @@ class Outer(Primitive):
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
+    "clip": lambda x, factor, shift: np.clip(factor * x + shift, 0.0, 1.0),
     "gelu_gate": lambda x, gate: x * _gelu(gate),
     "shift": lambda x, by: x + by,
 }
