@@ -240,7 +240,7 @@ OVERRIDES = [
     override(r"prompt_tokens: must be at most 10,000,000, not ", "workload.prompt_tokens=1000000000000"),
     override(r"model\.layers: must be at most 10,000, not 1,000,000,000$", "workload.model.layers=1000000000"),
     override(r"model\.d_model: must be at most 1,000,000, not ", "workload.model.d_model=1000000000000"),
-    override(r"attention: must be .*vanilla.*, not 'flash'", "workload.attention=flash"),
+    override(r"attention: must be one of .*vanilla, not 'flesh'; did you mean 'flash'\?$", "workload.attention=flesh"),
     override(r"lm_head: must be true or false, not 'on'", "workload.lm_head=on"),
     given(
         r"--set workload\.name=x: the path must start with arch\., not 'workload'$",
