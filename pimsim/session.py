@@ -127,17 +127,20 @@ class Session:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
         encoded = self.executor.format.encode(matrix * self._factors(op))
         outputs = np.arange(op.d_out)
-        for i in range(op.d_in):
-            channel, bank, row, column, lane = layout.place(i, outputs)
-            self.executor.rows[channel, bank, base + row, column, lane] = encoded[i]
+        columns = np.ascontiguousarray(encoded.T)
+        for i in range(0, op.d_in, layout.shape.lanes):  # whole columns, whose elements follow each other
+            part = columns[:, i : i + layout.shape.lanes]
+            channel, bank, row, column, _ = layout.place(i, outputs)
+            self.executor.rows[channel, bank, base + row, column, : part.shape[1]] = part
 
     def _place_table(self, layout_name: str, tensor: str) -> None:
         layout = self.mapping.layouts[layout_name]
         table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)))
         entries = np.arange(layout.entries)
-        for j in range(layout.width):
-            channel, bank, row, column, lane = layout.place(entries, j)
-            self.executor.rows[channel, bank, row, column, lane] = table[:, j]
+        for j in range(0, layout.width, layout.shape.lanes):
+            part = table[:, j : j + layout.shape.lanes]
+            channel, bank, row, column, _ = layout.place(entries, j)
+            self.executor.rows[channel, bank, row, column, : part.shape[1]] = part
 
 
 __all__ = ["Session"]

@@ -18,8 +18,7 @@ MACHINES = [(), (("dram.channels", "3"),), (("pim.global_buffer_bytes", "128"),)
 
 
 def sessions(number_format: str, machine: tuple[tuple[str, str], ...] = ()) -> tuple[Session, Reference]:
-    lanes = {"float32": "8"}.get(number_format, "16")
-    options = [("pim.format", number_format), ("pim.multipliers", lanes), *machine]
+    options = [("pim.format", number_format), *machine]
     arch = load_arch("pim_gpt", options).value
     model = {"layers": 2, "heads": 2, "d_model": 64, "d_ff": 100, "vocabulary": 77, "context": 40}
     fields = {f"model.{name}": str(value) for name, value in model.items()}
