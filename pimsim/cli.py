@@ -215,6 +215,27 @@ def run(
     trace_limit: Annotated[
         int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
     ] = 20_000_000,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw what every unit did when: .pftrace (ui.perfetto.dev), .json (Chrome) or .vcd (waveforms).  "
+            "[default: none]",
+        ),
+    ] = None,
+    timeline_detail: Annotated[
+        str,
+        typer.Option(
+            metavar="op|step|command", help="What --timeline shows; command adds DRAM commands, banks and open rows."
+        ),
+    ] = "op",
+    timeline_window: Annotated[
+        str,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
+        ),
+    ] = "",
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -229,6 +250,9 @@ def run(
         output=output,
         trace=trace,
         trace_limit=trace_limit,
+        timeline=timeline,
+        timeline_detail=timeline_detail,
+        timeline_window=timeline_window,
         baselines=baseline or [],
         quiet=quiet,
         command_line=context.obj or [],
