@@ -260,6 +260,24 @@ def run(
 
 
 @app.command(
+    short_help="Write an HTML page about runs and sweeps.",
+    help=_help(
+        "Write one self-contained HTML page about folders of runs and sweeps; it works offline.",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --out runs/one",
+        "pimsim report runs/one --html one.html",
+    ),
+)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of run --out or sweep --out.")],
+    html: Annotated[Path, typer.Option(metavar="FILE", help="The page.")],
+) -> None:
+    """Write one self-contained HTML page about folders of runs and sweeps; it works offline."""
+    from pimsim.commands.report import report as write_page
+
+    write_page(folders, html)
+
+
+@app.command(
     short_help="Issue a command trace at its earliest legal cycles.",
     help=_help(
         "Issue the commands of a trace in order, each at its earliest legal cycle.",

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -23,6 +23,9 @@ from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -171,6 +174,40 @@ class Result:
         ordered = {key: plain[key] for key in _ORDER}
         finite: dict[str, Any] = _finite({"schema": SCHEMA, **ordered, "energy": energy_figures})
         return finite
+
+    def to_frame(self) -> Any:
+        """Operations as a pandas table: count, seconds, share, joules, one row for each kind.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from pimsim.report.frames import ops_frame
+
+        return ops_frame(self)
+
+    def plot_breakdown(self) -> Figure:
+        """Time by operation and energy by component."""
+        from pimsim.report.plots import plot_breakdown
+
+        return plot_breakdown(self)
+
+    def plot_energy(self) -> Figure:
+        """Energy by component and by operation."""
+        from pimsim.report.plots import plot_energy
+
+        return plot_energy(self)
+
+    def plot_timeline(self) -> Figure:
+        """Where the time of each unit went: busy, and what it waited for."""
+        from pimsim.report.plots import plot_timeline
+
+        return plot_timeline(self)
+
+    def _repr_html_(self) -> str:
+        """The headline figures for a notebook."""
+        from pimsim.report.frames import summary_html
+
+        return summary_html(self)
 
     def figures(self) -> dict[str, int | float | None]:
         """The headline figures as flat columns, as a sweep stores them."""

@@ -176,4 +176,14 @@ def _write_all(path: Path, texts: Mapping[str, str]) -> None:
             stack.enter_context(whole_file(path / name)).write(text)
 
 
-__all__ = ["TABLE_FORMATS", "choose", "columns", "json_text", "whole_bytes", "whole_file", "whole_folder", "write_json", "write_out"]
+__all__ = [
+    "TABLE_FORMATS",
+    "choose",
+    "columns",
+    "json_text",
+    "whole_bytes",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_out",
+]

@@ -309,7 +309,8 @@ class FastEngine:
 
     def _trace_window(self, before: _Machine, placed: Placed) -> None:
         """Go through a block that touches the window once more, this time command by command."""
-        assert self.window is not None and self.trace is not None
+        assert self.window is not None
+        assert self.trace is not None
         first, last = self.window
         after = self._machine
         starts = min(ahead for _, ahead in before.channels) + before.origin
@@ -326,9 +327,9 @@ class FastEngine:
     def _advance(self, compiled: _Compiled, placed: Placed) -> Effect:
         """Let a block happen, and give what it did."""
         if self._whole:
-            effect = self._evaluate(compiled, placed)
-            self._once(compiled, placed, effect)
-            return effect
+            visited = self._evaluate(compiled, placed)
+            self._once(compiled, placed, visited)
+            return visited
         machine = self._machine
         origin = machine.origin
         key = (
@@ -378,7 +379,7 @@ class FastEngine:
             machine.due = [due + n * interval for due, n in zip(machine.due, effect.refreshes, strict=True)]
         machine.origin = origin + effect.advance
 
-    def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:
+    def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:  # noqa: C901 (the hot loop stays in one piece)
         """Work a block out step by step, and note its effect."""
         effect = Effect()
         tokens = self._machine.tokens

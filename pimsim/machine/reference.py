@@ -79,7 +79,7 @@ class ReferenceEngine:
             for step in live.placed.block.channels[channel]:
                 yield from self._await(channel, live, step)
                 ready, reason = self._ready(live, step)
-                idle, added = core.base, core.refresh_commands.copy()
+                idle, seen = core.base, core.refresh_commands.copy()
                 core.wait(ready, reason)
                 begin, last = core.base, ""
                 for run, k, row, _ in expand(step.items, live.placed.row_base):  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ class ReferenceEngine:
                 self._signal(live, step, max(ready, core.base + commands[last].latency))
                 if self.recorder is not None:
                     ticks = (idle + 1, ready if reason else None, begin + 1, core.base + 1)
-                    refresh = {name: n - added[name] for name, n in core.refresh_commands.items() if n != added[name]}
+                    refresh = {name: n - seen[name] for name, n in core.refresh_commands.items() if n != seen[name]}
                     self._record(live, f"channel{channel}", step, ticks, reason, refresh)
                 if core.base > self.kernel.now:
                     yield self.kernel.until(core.base)
@@ -202,9 +202,7 @@ class ReferenceEngine:
             before = self._frontier
             gains, self._frontier = frontier_gains(done.ends, self._frontier)
             if self.recorder is not None:
-                self.recorder.block(
-                    BlockSpans(done.placed.layer, block.name, block.ops, 0, before, gains, done.spans)
-                )
+                self.recorder.block(BlockSpans(done.placed.layer, block.name, block.ops, 0, before, gains, done.spans))
             self.books.ran(block, gains, once)
             self.books.executed(block, once)
             if done.ends_pass:

@@ -40,9 +40,12 @@ class OpLike(Protocol):
     """An operation as a timeline names it; `pimsim.program.isa.Op` is one."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """What is computed (``"softmax"``)."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Which one of its layer it is."""
 
 
 class BlockSpans(NamedTuple):

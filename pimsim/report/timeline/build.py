@@ -97,7 +97,8 @@ class Timeline:
     def draw_commands(self, rows: Iterable[CommandRow], effect: Effect, bank_count: int) -> None:
         """Draw DRAM commands and the rows that they hold open; ``rows`` are in the order of time.
 
-        ``bank_count`` is the number of banks in a channel. A row that was open before the window began is not known and not drawn.
+        ``bank_count`` is the number of banks in a channel. A row that was open before the window
+        began is not known and not drawn.
         """
         buses: dict[int, int] = {}
         banks: dict[tuple[int, int], int] = {}

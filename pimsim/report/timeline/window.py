@@ -32,9 +32,7 @@ def parse_window(text: str, clock_ps: Fraction, ticks_per_clock: int) -> tuple[i
             f"--timeline-window must be FIRST:LAST in clock cycles or with a unit ({', '.join(_UNITS_PS)}), such as "
             f"0:20000 or 10us:20us, not {text!r}"
         )
-    first, last = (
-        None if match is None else _tick(match[1], match[2], clock_ps, ticks_per_clock) for match in matches
-    )
+    first, last = (None if match is None else _tick(match[1], match[2], clock_ps, ticks_per_clock) for match in matches)
     if last is not None and last <= (first or 0):
         raise InputError(f"--timeline-window must end after it begins, not {text!r}")
     return first or 0, last
