@@ -145,6 +145,27 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress on standard error.  [default: off]")]
 Format = Annotated[str, typer.Option("--format", metavar="table|json", help="Form of the output.")]
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw what every unit did when: .pftrace (ui.perfetto.dev), .json (Chrome) or .vcd (waveforms).  "
+        "[default: none]",
+    ),
+]
+TimelineDetail = Annotated[
+    str,
+    typer.Option(
+        metavar="op|step|command", help="What --timeline shows; command adds DRAM commands, banks and open rows."
+    ),
+]
+TimelineWindow = Annotated[
+    str,
+    typer.Option(
+        metavar="FIRST:LAST",
+        help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
+    ),
+]
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
@@ -215,27 +236,9 @@ def run(
     trace_limit: Annotated[
         int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
     ] = 20_000_000,
-    timeline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw what every unit did when: .pftrace (ui.perfetto.dev), .json (Chrome) or .vcd (waveforms).  "
-            "[default: none]",
-        ),
-    ] = None,
-    timeline_detail: Annotated[
-        str,
-        typer.Option(
-            metavar="op|step|command", help="What --timeline shows; command adds DRAM commands, banks and open rows."
-        ),
-    ] = "op",
-    timeline_window: Annotated[
-        str,
-        typer.Option(
-            metavar="FIRST:LAST",
-            help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
-        ),
-    ] = "",
+    timeline: TimelineFile = None,
+    timeline_detail: TimelineDetail = "op",
+    timeline_window: TimelineWindow = "",
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -23,9 +23,6 @@ from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -185,20 +182,20 @@ class Result:
 
         return ops_frame(self)
 
-    def plot_breakdown(self) -> Figure:
-        """Time by operation and energy by component."""
+    def plot_breakdown(self) -> Any:
+        """Time by operation and energy by component, as a ``matplotlib.figure.Figure``."""
         from pimsim.report.plots import plot_breakdown
 
         return plot_breakdown(self)
 
-    def plot_energy(self) -> Figure:
-        """Energy by component and by operation."""
+    def plot_energy(self) -> Any:
+        """Energy by component and by operation, as a ``matplotlib.figure.Figure``."""
         from pimsim.report.plots import plot_energy
 
         return plot_energy(self)
 
-    def plot_timeline(self) -> Figure:
-        """Where the time of each unit went: busy, and what it waited for."""
+    def plot_timeline(self) -> Any:
+        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
         from pimsim.report.plots import plot_timeline
 
         return plot_timeline(self)

@@ -36,11 +36,14 @@ class SweepPage:
 
 def render_html(runs: Sequence[RunPage], sweeps: Sequence[SweepPage]) -> str:
     """The page as text."""
-    title = ", ".join(page.name for page in (*runs, *sweeps))
+    title = ", ".join([*(run.name for run in runs), *(sweep.name for sweep in sweeps)])
     parts = [_comparison(runs)] if len(runs) > 1 else []
     parts += [_run(page) for page in runs] + [_sweep(page) for page in sweeps]
-    return _PAGE.replace("@TITLE@", escape(title)).replace("@STYLE@", _STYLE).replace("@SCRIPT@", _SCRIPT).replace(
-        "@BODY@", "\n".join(parts)
+    return (
+        _PAGE.replace("@TITLE@", escape(title))
+        .replace("@STYLE@", _STYLE)
+        .replace("@SCRIPT@", _SCRIPT)
+        .replace("@BODY@", "\n".join(parts))
     )
 
 
@@ -54,9 +57,13 @@ def _comparison(runs: Sequence[RunPage]) -> str:
         rows.append([page.name, r["arch"]["name"], r["workload"]["name"], r["time"]["seconds"],
                      r["tokens"]["seconds_per_token"], r["energy"]["joules"], r["energy"]["average_watts"]])  # fmt: skip
     head = ["run", "architecture", "workload", "seconds", "seconds per token", "joules", "watts"]
-    return "<section><h2>Comparison</h2>" + _bars(
-        "latency", [(str(row[0]), float(row[3])) for row in rows], "s"
-    ) + _bars("energy", [(str(row[0]), float(row[5])) for row in rows], "J") + _table(head, rows) + "</section>"
+    return (
+        "<section><h2>Comparison</h2>"
+        + _bars("latency", [(str(row[0]), float(row[3])) for row in rows], "s")
+        + _bars("energy", [(str(row[0]), float(row[5])) for row in rows], "J")
+        + _table(head, rows)
+        + "</section>"
+    )
 
 
 def _run(page: RunPage) -> str:
@@ -161,7 +168,7 @@ def _scatter(title: str, points: Iterable[tuple[Any, Any]], unit: str, *, front:
     best = _front([(at[x], y) for x, y in kept]) if front else set()
     dots = "".join(
         f'<circle cx="{50 + 330 * (at[x] - low) / ((high - low) or 1):.1f}" cy="{190 - 165 * y / top:.1f}" r="3.5"'
-        f'{" class=front" if (at[x], y) in best else ""}><title>{escape(str(x))}: {escape(si(y, unit))}</title></circle>'
+        f"{' class=front' if (at[x], y) in best else ''}><title>{escape(str(x))}: {escape(si(y, unit))}</title></circle>"
         for x, y in kept
     )
     ends = (labels[0], labels[-1])
@@ -209,7 +216,7 @@ def _table(columns: Sequence[str], rows: Iterable[Row]) -> str:
     )
 
 
-def _cell(value: str | float | int | None) -> str:
+def _cell(value: str | float | None) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, bool | str):
