@@ -145,6 +145,27 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress on standard error.  [default: off]")]
 Format = Annotated[str, typer.Option("--format", metavar="table|json", help="Form of the output.")]
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw what every unit did when: .pftrace (ui.perfetto.dev), .json (Chrome) or .vcd (waveforms).  "
+        "[default: none]",
+    ),
+]
+TimelineDetail = Annotated[
+    str,
+    typer.Option(
+        metavar="op|step|command", help="What --timeline shows; command adds DRAM commands, banks and open rows."
+    ),
+]
+TimelineWindow = Annotated[
+    str,
+    typer.Option(
+        metavar="FIRST:LAST",
+        help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
+    ),
+]
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
@@ -215,6 +236,9 @@ def run(
     trace_limit: Annotated[
         int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
     ] = 20_000_000,
+    timeline: TimelineFile = None,
+    timeline_detail: TimelineDetail = "op",
+    timeline_window: TimelineWindow = "",
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -229,10 +253,31 @@ def run(
         output=output,
         trace=trace,
         trace_limit=trace_limit,
+        timeline=timeline,
+        timeline_detail=timeline_detail,
+        timeline_window=timeline_window,
         baselines=baseline or [],
         quiet=quiet,
         command_line=context.obj or [],
     )
+
+
+@app.command(
+    short_help="Write an HTML page about runs and sweeps.",
+    help=_help(
+        "Write one self-contained HTML page about folders of runs and sweeps; it works offline.",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --out runs/one",
+        "pimsim report runs/one --html one.html",
+    ),
+)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of run --out or sweep --out.")],
+    html: Annotated[Path, typer.Option(metavar="FILE", help="The page.")],
+) -> None:
+    """Write one self-contained HTML page about folders of runs and sweeps; it works offline."""
+    from pimsim.commands.report import report as write_page
+
+    write_page(folders, html)
 
 
 @app.command(

@@ -173,6 +173,40 @@ class Result:
         finite: dict[str, Any] = _finite({"schema": SCHEMA, **ordered, "energy": energy_figures})
         return finite
 
+    def to_frame(self) -> Any:
+        """Operations as a pandas table: count, seconds, share, joules, one row for each kind.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from pimsim.report.frames import ops_frame
+
+        return ops_frame(self)
+
+    def plot_breakdown(self) -> Any:
+        """Time by operation and energy by component, as a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_breakdown
+
+        return plot_breakdown(self)
+
+    def plot_energy(self) -> Any:
+        """Energy by component and by operation, as a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_energy
+
+        return plot_energy(self)
+
+    def plot_timeline(self) -> Any:
+        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_timeline
+
+        return plot_timeline(self)
+
+    def _repr_html_(self) -> str:
+        """The headline figures for a notebook."""
+        from pimsim.report.frames import summary_html
+
+        return summary_html(self)
+
     def figures(self) -> dict[str, int | float | None]:
         """The headline figures as flat columns, as a sweep stores them."""
         return {

@@ -33,13 +33,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": FLOOR | {"arch", "program", "trace"},
     "functional": FLOOR | {"arch", "workload", "program", "trace"},
     "analysis": FLOOR | {"arch", "trace", "bounds", "catalog"},
-    "report": FLOOR | {"analysis", "result"},
+    "report": FLOOR | {"analysis", "result", "trace"},
     # top-level modules
     "catalog": {"errors", "yamlio"},
     "config": FLOOR | {"arch", "workload", "catalog"},
     "schema": FACTS,
     "show": FACTS,
-    "result": FACTS | {"analysis", "trace"},
+    "result": FACTS | {"analysis", "trace", "report"},  # the plot methods, at call time
     "runners": FACTS | {"mapper", "machine", "functional", "program", "bounds", "trace", "analysis", "result"},
     "session": FACTS | {"mapper", "functional", "program"},
     "run": FACTS | {"result", "runners"},
@@ -64,6 +64,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "yaml": ("pimsim/yamlio.py",),
     "networkx": ("pimsim/workload/graph.py",),
     "matplotlib": ("pimsim/report/",),
+    "vcd": ("pimsim/report/timeline/sinks.py",),
     "pandas": ("pimsim/report/", "pimsim/sweep/"),
     "numpy": (
         "pimsim/functional/",
