@@ -117,6 +117,17 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Port:
+    """Traffic of one memory port, in whole beats of the fabric."""
+
+    bytes_read: int
+    bytes_written: int
+    read_share: float
+    """Part of the run in which the read channel moves data; likewise `write_share`."""
+    write_share: float
+
+
+@dataclass(frozen=True)
 class Simulation:
     """What the simulator itself needed."""
 
@@ -147,10 +158,12 @@ class Result:
     workload: Identity
     engine: str
     time: Time
-    tokens: Tokens
+    tokens: Tokens | None
+    """None where nothing is generated."""
     energy: EnergyReport
-    dram: Dram
-    interface: Interface
+    dram: Dram | None
+    """None on a machine without a DRAM model, as is `interface`."""
+    interface: Interface | None
     units: dict[str, Unit]
     ops: dict[str, Op]
     """Kinds in order of falling time."""
@@ -159,6 +172,8 @@ class Result:
     simulation: Simulation
     manifest: Manifest
     functional: dict[str, Any] | None = field(default=None)
+    ports: dict[str, Port] | None = None
+    """Memory ports of a streaming machine."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -177,16 +192,16 @@ class Result:
         return {
             "cycles": self.time.cycles,
             "seconds": self.time.seconds,
-            "seconds_per_token": self.tokens.seconds_per_token,
-            "tokens_per_second": self.tokens.per_second,
+            "seconds_per_token": self.tokens.seconds_per_token if self.tokens else None,
+            "tokens_per_second": self.tokens.per_second if self.tokens else None,
             "joules": self.energy.joules,
-            "joules_per_token": self.energy.joules / self.tokens.generated,
+            "joules_per_token": self.energy.joules / self.tokens.generated if self.tokens else None,
             "average_watts": self.energy.average_watts,
-            "row_hit_rate": self.dram.row_hit_rate,
-            "refreshes": self.dram.refreshes,
+            "row_hit_rate": self.dram.row_hit_rate if self.dram else None,
+            "refreshes": self.dram.refreshes if self.dram else None,
             "commands": self.simulation.commands,
-            "interface_bytes": self.interface.bytes,
-            "interface_reduction": self.interface.reduction,
+            "interface_bytes": self.interface.bytes if self.interface else None,
+            "interface_reduction": self.interface.reduction if self.interface else None,
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -203,6 +218,7 @@ _ORDER = (
     "units",
     "ops",
     "layers",
+    "ports",
     "baselines",
     "functional",
     "simulation",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
-ARCH_KINDS: dict[str, type[AnyArch]] = {"pim": ArchConfig}
+ARCH_KINDS: dict[str, type[AnyArch]] = {"pim": ArchConfig, "fpga": FpgaArchConfig}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

@@ -53,6 +53,7 @@ class Runner(Protocol):
 
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
+    ("fpga", "attention"): "pimsim.runners.fpga",
 }
 """(kind of architecture, kind of workload) -> module."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
-WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig}
+WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig, "attention": AttentionConfig}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 
