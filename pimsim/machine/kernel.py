@@ -113,7 +113,7 @@ class Turn:
         if not self._entries:
             event = simpy.Event(self._env)
             event._ok, event._value = True, None  # noqa: SLF001
-            self._env.schedule(event, priority=2)
+            self._env.schedule(event, priority=2)  # type: ignore[arg-type]
             _when(event, self._play)
         self._entries.append((key, action))
 

@@ -230,8 +230,8 @@ def verify_region(region: Region, name: str = "region") -> None:
         note(put, read.fifo, read.name, beats(read.bursts))
     for write in region.writes:
         note(taken, write.fifo, write.name, beats(write.bursts))
-    for fifo in region.fifos:
-        _verify_fifo(fifo, put[fifo.name], taken[fifo.name], name)
+    for queue in region.fifos:
+        _verify_fifo(queue, put[queue.name], taken[queue.name], name)
 
 
 def _verify_stage(stage: Stage, name: str, fifos: dict[str, Fifo]) -> None:
@@ -260,7 +260,9 @@ def _verify_fifo(fifo: Fifo, put: dict[str, int], taken: dict[str, int], name: s
         )
     (producer, given), (consumer, used) = next(iter(put.items())), next(iter(taken.items()))
     if given != used:
-        raise ProgramError(f"{name}: {consumer} must take from {fifo.name} all {given} tokens of {producer}, not {used}")
+        raise ProgramError(
+            f"{name}: {consumer} must take from {fifo.name} all {given} tokens of {producer}, not {used}"
+        )
 
 
 def verify_calls(calls: Sequence[Call]) -> None:

@@ -48,9 +48,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
         engine=options.engine,
         time=Time(seconds, cycles, arch.value.fpga.clock_mhz * 1e6),
         tokens=None,
-        energy=EnergyReport(
-            joules, {"board": joules}, {}, {}, arch.value.fpga.board_power_w, []
-        ),
+        energy=EnergyReport(joules, {"board": joules}, {}, {}, arch.value.fpga.board_power_w, []),
         dram=None,
         interface=None,
         units=_units(calls, times, cycles, seconds),

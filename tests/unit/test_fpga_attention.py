@@ -41,7 +41,9 @@ def test_published_counts_for_128_tokens_and_4_lanes() -> None:
 @pytest.mark.parametrize(("tokens", "lanes"), list(itertools.product((1, 2, 5, 12, 13), (1, 2, 3, 4, 5, 8, 13))))
 def test_every_pair_is_computed_once_and_rows_finish_in_order(tokens: int, lanes: int) -> None:
     if lanes > tokens:
-        with pytest.raises(MappingError, match=rf"^parallelism must be at most the number of tokens, which is {tokens}, "):
+        with pytest.raises(
+            MappingError, match=rf"^parallelism must be at most the number of tokens, which is {tokens}, "
+        ):
             steps(Shape(tokens, 3, lanes))
         return
     found = steps(Shape(tokens, 3, lanes))
@@ -65,7 +67,6 @@ def test_cycles_at_one_beat_per_cycle_are_within_one_percent_of_the_schedule_rep
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32, 64])
 def test_reordered_reads_one_beat_per_cycle_and_naive_as_many_as_there_are_lanes(lanes: int) -> None:
     shape = Shape(128, 4, lanes)
-    wide = dict.fromkeys(("in1", "in2", "in3", "in4"), PortTiming(1, 64, 10, 64, 64))
     for build, wanted in ((query_key, 1), (naive_query_key, lanes)):
         region = build(shape, HLS, QK)
         verify_region(region)

@@ -76,7 +76,7 @@ class _Stage:
         """(iteration, ready, action) of what is in the pipeline and has results."""
         self.stalls: dict[str, int] = {}
 
-    def step(self, now: int, engine: FastEngine) -> None:
+    def step(self, now: int, engine: FastEngine) -> None:  # noqa: C901, PLR0912  (the hot path; calls cost time)
         cursor = self.cursor
         if cursor.leaf < 0:
             return
@@ -270,11 +270,11 @@ class FastEngine:
         self._steps: list[Any] = []
         for stage in self.stages:
             self._steps += [stage.step, stage.retire]
-        self._steps += [agent.step for agent in (*self._readers, *self._writers)]
+        self._steps += [agent.step for agent in self.movers[len(self.stages) :]]
         self._at = [NEVER] * len(self._steps)
         self._connect()
-        sizes = [iterations(stage) for stage in region.stages]
-        self.anchor = 2 * sizes.index(max(sizes))
+        sizes = [(iterations(s), len(m.cursor.limits)) for s, m in zip(region.stages, self.stages, strict=True)]
+        self.anchor = 2 * sizes.index(max(sizes))  # the longest stage; of equally long ones that with the most loops
         self._level = -1
         self._seen: dict[int, dict[Any, _Snapshot]] = {}
 
