@@ -42,11 +42,8 @@ def plot_breakdown(result: Result) -> Figure:
     joules = list(result.energy.by_component.items())
     left = Panel(times, "s", TIME, f"time, {si(result.time.seconds, 's')} in all")
     figure = _panels(left, Panel(joules, "J", ENERGY, _energy_title(result)))
-    _title(
-        figure,
-        result,
-        f"{si(result.tokens.seconds_per_token if result.tokens else result.time.seconds, 's')} per token",
-    )
+    tokens = result.tokens
+    _title(figure, result, f"{si(tokens.seconds_per_token, 's')} per token" if tokens else "whole run")
     return figure
 
 

@@ -240,10 +240,11 @@ def _footer(result: Result) -> RenderableType:
         passed = result.functional.get("passed")
         table.add_row("Numbers", Text("pass", "green") if passed else Text("FAIL", "bold red"))
     run = result.simulation
+    what = "commands" if result.dram else "iterations"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)
     table.add_row(
         "Simulator",
-        f"{count(run.commands)} {'DRAM commands' if result.dram else 'iterations'} in {si(run.wall_seconds, 's')}, {speed}/s, "
+        f"{count(run.commands)} {'DRAM ' if result.dram else ''}{what} in {si(run.wall_seconds, 's')}, {speed} {what}/s, "
         f"peak memory {si(run.peak_memory_bytes, 'B')}",
     )
     return table

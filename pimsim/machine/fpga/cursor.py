@@ -15,7 +15,7 @@ class Cursor:
         counters: passes completed of every loop and run.
     """
 
-    __slots__ = ("actions", "counters", "leaf", "limits", "_after", "_counter")
+    __slots__ = ("_after", "_counter", "actions", "counters", "leaf", "limits")
 
     def __init__(self, nest: Sequence[Nest]) -> None:
         self.actions: list[int] = []

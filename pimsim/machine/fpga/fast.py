@@ -76,7 +76,7 @@ class _Stage:
         """(iteration, ready, action) of what is in the pipeline and has results."""
         self.stalls: dict[str, int] = {}
 
-    def step(self, now: int, engine: FastEngine) -> None:  # noqa: C901, PLR0912  (the hot path; calls cost time)
+    def step(self, now: int, engine: FastEngine) -> None:  # noqa: C901  (the hot path; calls cost time)
         cursor = self.cursor
         if cursor.leaf < 0:
             return
