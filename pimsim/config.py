@@ -212,7 +212,47 @@ _AIM = (
 )
 _AIM_CHANNELS = 32
 
-ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch, "aim": check_aim}
+_STREAMS = ("query", "key", "value", "scores", "statistics", "output")
+"""Streams of the attention unit that need a port."""
+
+
+def check_fpga(loaded: Loaded[Any]) -> None:
+    """Check what must hold between fields of a streaming accelerator.
+
+    Raises:
+        ConfigError: a beat is not a whole number of words, a port is narrower than a word, a port is named twice, or a
+            stream has no port of the machine.
+    """
+    check_sources(loaded)
+    tree, fpga = loaded.tree, loaded.value.fpga
+    ports, placement = fpga.ports, fpga.attention.placement
+    if fpga.beat_bits % fpga.word_bits:
+        raise tree.error(
+            f"must be a multiple of word_bits, which is {fpga.word_bits}, not {fpga.beat_bits}", ("fpga", "beat_bits")
+        )
+    if ports.width_bits < fpga.word_bits:
+        raise tree.error(
+            f"must be at least word_bits, which is {fpga.word_bits}, so that a port is no narrower than a word, "
+            f"not {ports.width_bits}",
+            ("fpga", "ports", "width_bits"),
+        )
+    if len(set(ports.names)) != len(ports.names):
+        raise tree.error(f"must name each port once, not {', '.join(ports.names)}", ("fpga", "ports", "names"))
+    at: FieldPath = ("fpga", "attention", "placement")
+    if set(placement) != set(_STREAMS):
+        raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
+    for stream, port in placement.items():
+        if port not in ports.names:
+            raise tree.error(
+                f"must be one of {', '.join(ports.names)}, not {port!r}{did_you_mean(port, ports.names)}", (*at, stream)
+            )
+
+
+ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
+    "pim": check_arch,
+    "aim": check_aim,
+    "fpga": check_fpga,
+}
 """Kind of architecture -> what checks it across fields."""
 
 

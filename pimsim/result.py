@@ -117,6 +117,17 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Port:
+    """Traffic of one memory port, in whole beats of the fabric."""
+
+    bytes_read: int
+    bytes_written: int
+    read_share: float
+    """Part of the run in which the read channel moves data; likewise `write_share`."""
+    write_share: float
+
+
+@dataclass(frozen=True)
 class Simulation:
     """What the simulator itself needed."""
 
@@ -150,8 +161,9 @@ class Result:
     tokens: Tokens | None
     """None for a run that generates nothing, such as a trace of instructions."""
     energy: EnergyReport
-    dram: Dram
-    interface: Interface
+    dram: Dram | None
+    """None on a machine without a DRAM model, as is `interface`."""
+    interface: Interface | None
     units: dict[str, Unit]
     ops: dict[str, Op]
     """Kinds in order of falling time."""
@@ -160,6 +172,8 @@ class Result:
     simulation: Simulation
     manifest: Manifest
     functional: dict[str, Any] | None = field(default=None)
+    ports: dict[str, Port] | None = None
+    """Memory ports of a streaming machine."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -217,11 +231,11 @@ class Result:
             "joules": self.energy.joules,
             "joules_per_token": self.energy.joules / self.tokens.generated if self.tokens else None,
             "average_watts": self.energy.average_watts,
-            "row_hit_rate": self.dram.row_hit_rate,
-            "refreshes": self.dram.refreshes,
+            "row_hit_rate": self.dram.row_hit_rate if self.dram else None,
+            "refreshes": self.dram.refreshes if self.dram else None,
             "commands": self.simulation.commands,
-            "interface_bytes": self.interface.bytes,
-            "interface_reduction": self.interface.reduction,
+            "interface_bytes": self.interface.bytes if self.interface else None,
+            "interface_reduction": self.interface.reduction if self.interface else None,
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -238,6 +252,7 @@ _ORDER = (
     "units",
     "ops",
     "layers",
+    "ports",
     "baselines",
     "functional",
     "simulation",

@@ -46,7 +46,7 @@ def plot_breakdown(result: Result) -> Figure:
     left = Panel(times, "s", TIME, f"time, {si(result.time.seconds, 's')} in all")
     figure = _panels(left, Panel(joules, "J", ENERGY, _energy_title(result)))
     tokens = result.tokens
-    _title(figure, result, f"{si(tokens.seconds_per_token, 's')} per token" if tokens else "a trace of instructions")
+    _title(figure, result, f"{si(tokens.seconds_per_token, 's')} per token" if tokens else "whole run")
     return figure
 
 

@@ -59,6 +59,7 @@ class Runner(Protocol):
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("fpga", "attention"): "pimsim.runners.fpga",
 }
 """(kind of architecture, kind of workload) -> module."""
 
