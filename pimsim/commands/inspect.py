@@ -76,6 +76,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "attention": lambda: ATTENTION,
     "dram": _shipped("dram"),
     "baselines": _shipped("baseline"),
+    "sweeps": _shipped("sweep"),
     "commands": commands,
 }
 """What can be listed."""
