@@ -87,17 +87,17 @@ def run_on_cluster(
         InputError: distributed is not installed, or no scheduler answers.
     """
     try:
-        from distributed import Client
-        from distributed import wait as wait_for_futures
+        import distributed
     except ImportError as error:
         raise InputError("--scheduler must have the package distributed: pip install 'pimsim[cluster]'") from error
     try:
-        client = Client(address, timeout="5s", set_as_default=False)
+        cluster: Any = distributed
+        client = cluster.Client(address, timeout="5s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"--scheduler {address}: must be the address of a Dask scheduler that answers") from error
 
     def first(pending: set[Any]) -> set[Any]:
-        return set(wait_for_futures(pending, return_when="FIRST_COMPLETED").done)
+        return set(cluster.wait(pending, return_when="FIRST_COMPLETED").done)
 
     try:
         width = 2 * max(1, sum(client.nthreads().values()))

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -115,7 +115,7 @@ class Plan:
     def paths(self) -> dict[str, str]:
         """Every varied path and how it varies, in the order of the columns."""
         config = self.config
-        groups = [("grid", config.axes)] + [("zip", group) for group in config.zip]
+        groups: list[tuple[str, Iterable[str]]] = [("grid", config.axes)] + [("zip", group) for group in config.zip]
         groups += [("points", entry) for entry in config.points[:1]]
         groups += [("random", config.random.axes)] if config.random else []
         groups += [("derived", config.derived)]

@@ -202,13 +202,18 @@ def write_tables(folder: Path, plan: Plan, records: list[Row]) -> None:
 def _row(plan: Plan, record: Row) -> Row:
     setting = record["setting"]
     return {
-        **{"point": record["point"], "id": record.get("id"), "status": record["status"], "error": record["error"]},
-        **{"arch": setting["arch"], "workload": setting["workload"]},
+        "point": record["point"],
+        "id": record.get("id"),
+        "status": record["status"],
+        "error": record["error"],
+        "arch": setting["arch"],
+        "workload": setting["workload"],
         **{path: look_up(setting, path) for path in plan.paths if path not in ("arch", "workload")},
         **{name: record.get("objectives", {}).get(name) for name in plan.config.objectives},
         **({"pareto": None} if plan.config.objectives else {}),
         **record["figures"],
-        **{"arch_hash": record.get("arch_hash"), "workload_hash": record.get("workload_hash")},
+        "arch_hash": record.get("arch_hash"),
+        "workload_hash": record.get("workload_hash"),
     }
 
 
