@@ -34,7 +34,7 @@ def run_point(point: Point, engine: Engine, objectives: dict[str, str]) -> Recor
     try:
         arch, workload = resolve(point.setting)
         record |= {"arch_hash": arch.hash, "workload_hash": workload.hash}
-        text = "\n".join((pimsim.__version__, engine, arch.hash, workload.hash))
+        text = f"{pimsim.__version__}\n{engine}\n{arch.hash}\n{workload.hash}"
         record["id"] = hashlib.sha256(text.encode()).hexdigest()[:32]
         before = time.perf_counter()
         figures = dict(simulate_loaded(arch, workload, RunOptions(engine)).figures())

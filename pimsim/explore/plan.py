@@ -125,10 +125,11 @@ class Plan:
     def dimensions(self) -> list[Sequence[Setting]]:
         """What is combined: each dimension is a row of settings."""
         config = self.config
-        found: list[Sequence[Setting]] = [[{path: v} for v in values] for path, values in config.axes.items()]
+        found: list[Sequence[Setting]] = []
         found += [
             [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in config.zip
         ]
+        found += [[{path: v} for v in values] for path, values in config.axes.items()]
         if config.points:
             found.append(config.points)
         if config.random:
@@ -234,6 +235,13 @@ def _check_shape(plan: Plan) -> None:
                 "must have either choices, or low and high with low <= high (low > 0 with log)",
                 ("random", "axes", path),
             )
+    _check_paths(plan)
+    if plan.combinations() > MAX_COMBINATIONS:
+        raise tree.error(f"must have at most {MAX_COMBINATIONS:,} combinations, not {plan.combinations():,}")
+
+
+def _check_paths(plan: Plan) -> None:
+    config, tree = plan.config, plan.tree
     groups: list[Any] = [plan.fixed, config.axes, *config.zip, *config.points[:1], config.derived]
     seen: set[str] = set()
     for path in itertools.chain(*groups, config.random.axes if config.random else ()):
@@ -242,8 +250,6 @@ def _check_shape(plan: Plan) -> None:
         if path.partition(".")[0] not in ("arch", "workload"):
             raise tree.error(f"a path must start with arch. or workload., not {path!r}")
         seen.add(path)
-    if plan.combinations() > MAX_COMBINATIONS:
-        raise tree.error(f"must have at most {MAX_COMBINATIONS:,} combinations, not {plan.combinations():,}")
 
 
 def _check_values(plan: Plan) -> None:

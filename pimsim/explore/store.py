@@ -75,7 +75,7 @@ class Store:
         if not file.exists():
             others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
             if others:
-                raise InputError(f"{self.folder}: must be empty or hold a sweep; it holds {sorted(others)[0]}")
+                raise InputError(f"{self.folder}: must be empty or hold a sweep; it holds {min(others)}")
             _replace(self.folder / "sweep.yaml", (dump(_described(self._plan))).encode())
             _replace(file, (json.dumps(_manifest(self._plan), indent=2) + "\n").encode())
             return
