@@ -115,7 +115,7 @@ class Plan:
     def paths(self) -> dict[str, str]:
         """Every varied path and how it varies, in the order of the columns."""
         config = self.config
-        groups: list[tuple[str, Iterable[str]]] = [("grid", config.axes)] + [("zip", group) for group in config.zip]
+        groups: list[tuple[str, Iterable[str]]] = [("grid", config.axes), *(("zip", group) for group in config.zip)]
         groups += [("points", entry) for entry in config.points[:1]]
         groups += [("random", config.random.axes)] if config.random else []
         groups += [("derived", config.derived)]

@@ -36,6 +36,7 @@ def test_names_are_per_kind(shipped: Path) -> None:
         "arch": ["aim", "pim_gpt"],
         "baseline": ["t4"],
         "dram": ["gddr6"],
+        "sweep": [],
         "workload": ["gpt2"],
     }
 
