@@ -92,7 +92,7 @@ def run_on_cluster(
         raise InputError("--scheduler must have the package distributed: pip install 'pimsim[cluster]'") from error
     try:
         cluster: Any = distributed
-        client = cluster.Client(address, timeout="5s", set_as_default=False)
+        client = cluster.Client(address, timeout="5s")
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"--scheduler {address}: must be the address of a Dask scheduler that answers") from error
 
