@@ -281,6 +281,53 @@ def report(
 
 
 @app.command(
+    short_help="Run the points of a sweep file.",
+    help=_help(
+        "Run every point of a sweep file and store the figures as Parquet; --resume goes on where a run stopped.",
+        "pimsim sweep pim_gpt_sensitivity --out runs/sens --workers 2",
+    ),
+)
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="SWEEP", help="A shipped sweep or a YAML file.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the sweep.  [default: runs/NAME]")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this computer.")] = os.cpu_count() or 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://127.0.0.1:8786.  [default: none]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that has points.  [default: off]")
+    ] = False,
+    overrides: Overrides = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Run every N-th point, from the I-th on.")] = "1/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count only.  [default: off]")] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Stop after more failures than that.  [default: no limit]")
+    ] = None,
+    output: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Run every point of a sweep file and store the figures as Parquet."""
+    from pimsim.commands.sweep import sweep as run_sweep
+
+    clean = run_sweep(
+        file,
+        out=out,
+        workers=workers,
+        scheduler=scheduler,
+        resume=resume,
+        overrides=overrides or [],
+        shard=shard,
+        dry_run=dry_run,
+        max_failures=max_failures,
+        output=output,
+        quiet=quiet,
+    )
+    if not clean:
+        raise typer.Exit(FAILED)
+
+
+@app.command(
     short_help="Issue a command trace at its earliest legal cycles.",
     help=_help(
         "Issue the commands of a trace in order, each at its earliest legal cycle.",
@@ -357,7 +404,7 @@ def validate(
 )
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines or commands.")
+        str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines, sweeps or commands.")
     ],
     output: Format = "table",
 ) -> None:
@@ -375,7 +422,7 @@ def list_(
     ),
 )
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload or dram.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload, dram or sweep.")],
 ) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors that complete and check."""
     from pimsim.commands.inspect import schema as print_schema

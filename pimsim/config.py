@@ -104,7 +104,16 @@ def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = (
         ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
     """
     path = catalog.find("arch", name_or_path)
-    loaded = _of_its_kind(ARCH_KINDS, load_tree(path), path, overrides, prefix="arch")
+    return arch_of(load_tree(path), path, overrides)
+
+
+def arch_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
+    """`load_arch` for a file that has been read already; the tree stays as it is.
+
+    Raises:
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _of_its_kind(ARCH_KINDS, tree, path, overrides, prefix="arch")
     ARCH_CHECKS[loaded.value.kind](loaded)
     return loaded
 
@@ -118,9 +127,29 @@ def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]]
         WorkloadError: the model of a model file cannot be expressed.
     """
     path = catalog.find("workload", name_or_path)
-    loaded = _of_its_kind(WORKLOAD_KINDS, load_workload_tree(path), path, overrides, prefix="workload")
+    return workload_of(load_workload_tree(path), path, overrides)
+
+
+def workload_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
+    """`load_workload` for a file that has been read already; the tree stays as it is.
+
+    Raises:
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _of_its_kind(WORKLOAD_KINDS, tree, path, overrides, prefix="workload")
     check_sources(loaded)
     return loaded
+
+
+def base_tree(kind: str, name_or_path: str | Path) -> tuple[Tree, Path]:
+    """What `arch_of` or `workload_of` starts from: the file of an ``"arch"`` or a ``"workload"``, read.
+
+    Raises:
+        UnknownName: there is no such file.
+        ConfigError: it cannot be read.
+    """
+    path = catalog.find(kind, name_or_path)
+    return (load_tree(path) if kind == "arch" else load_workload_tree(path)), path
 
 
 def load_dram(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[DramConfig]:
@@ -596,6 +625,8 @@ __all__ = [
     "PREFIXES",
     "Loaded",
     "Source",
+    "arch_of",
+    "base_tree",
     "check_arch",
     "check_limits",
     "check_sources",
@@ -604,4 +635,5 @@ __all__ = [
     "load_workload",
     "split_overrides",
     "unsourced",
+    "workload_of",
 ]

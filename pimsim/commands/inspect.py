@@ -80,6 +80,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "attention": attention,
     "dram": _shipped("dram"),
     "baselines": _shipped("baseline"),
+    "sweeps": _shipped("sweep"),
     "commands": commands,
 }
 """What can be listed."""

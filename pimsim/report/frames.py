@@ -28,9 +28,10 @@ def ops_frame(result: Result) -> Any:
 
 def summary_html(result: Result) -> str:
     """Latency, energy and baselines of a run as an HTML table; names are escaped."""
+    tokens = result.tokens
     rows = [
         ("latency", si(result.time.seconds, "s", 4)),
-        ("per token", si(result.tokens.seconds_per_token, "s")),
+        *([("per token", si(tokens.seconds_per_token, "s"))] if tokens else []),
         ("energy", si(result.energy.joules, "J") + (" + uncosted" if result.energy.uncosted else "")),
         ("power", si(result.energy.average_watts, "W")),
     ]
