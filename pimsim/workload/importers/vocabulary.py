@@ -91,7 +91,9 @@ class Vocabulary:
         self._file = file
         self._texts: list[str] = file.values(f"{PREFIX}tokens") if file.count(f"{PREFIX}tokens") else []
         if not self._texts:
-            raise ConfigError("the file must have a vocabulary to read and write text", file=file.path, path=_key("tokens"))
+            raise ConfigError(
+                "the file must have a vocabulary to read and write text", file=file.path, path=_key("tokens")
+            )
         self.size = len(self._texts)
         self._ids = _numbered(file, self._texts)
         self._types = self._token_types()
@@ -103,9 +105,7 @@ class Vocabulary:
         self._tokenizer.add_tokens(self._added(USER_DEFINED, special=False))
         self._check_ids()
         self.begin = self._begin(default=model.begins)
-        self.stops = frozenset(
-            token for name in ("eos", "eot") if (token := self._id(f"{name}_token_id")) is not None
-        )
+        self.stops = frozenset(token for name in ("eos", "eot") if (token := self._id(f"{name}_token_id")) is not None)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, the token for the beginning in front where the model has one.
@@ -157,7 +157,9 @@ class Vocabulary:
             return [NORMAL] * self.size
         types = self._file.values(_key("token_type"))
         if len(types) != self.size:
-            raise ConfigError(f"must have {self.size} entries, not {len(types)}", file=self._file.path, path=_key("token_type"))
+            raise ConfigError(
+                f"must have {self.size} entries, not {len(types)}", file=self._file.path, path=_key("token_type")
+            )
         return types
 
     def _added(self, kind: int, *, special: bool) -> list[Any]:
@@ -180,7 +182,9 @@ class Vocabulary:
         if wanted is None:
             return token if default else None
         if not isinstance(wanted, bool):
-            raise ConfigError(f"must be true or false, not {wanted!r}", file=self._file.path, path=_key("add_bos_token"))
+            raise ConfigError(
+                f"must be true or false, not {wanted!r}", file=self._file.path, path=_key("add_bos_token")
+            )
         if wanted and token is None:
             raise ConfigError(f"must have the key {_key('bos_token_id')!r}", file=self._file.path)
         return token if wanted else None
@@ -305,7 +309,7 @@ def _printable_bytes() -> dict[str, bytes]:
     """Character -> byte of GPT-2's alphabet: printable bytes are themselves, the others follow from U+0100 on."""
     table, spare = {}, 256
     for byte in range(256):
-        if 0x21 <= byte <= 0x7E or (0xA1 <= byte and byte != 0xAD):
+        if 0x21 <= byte <= 0x7E or (byte >= 0xA1 and byte != 0xAD):
             table[chr(byte)] = bytes([byte])
         else:
             table[chr(spare)] = bytes([byte])
