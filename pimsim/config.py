@@ -271,7 +271,7 @@ def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
 def _check_pim(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
     weight_bytes = FORMAT_BYTES[pim.format]
-    if pim.multipliers * weight_bytes != dram.burst_bytes:
+    if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(
             f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "

@@ -202,7 +202,11 @@ OVERRIDES = [
         "arch.dram.commands.REFab.scope=bank",
         "arch.dram.commands.PREpb.needs=open",
     ),
-    deep(MACHINE + r"pim\.multipliers: must be dram\.burst_bytes / bytes of a float32 = ", "arch.pim.format=float32"),
+    deep(
+        r"--set arch\.pim\.multipliers=16: pim\.multipliers: must be dram\.burst_bytes / bytes of a float32 = ",
+        "arch.pim.format=float32",
+        "arch.pim.multipliers=16",
+    ),
     override(
         r"pim\.multipliers: must be dram\.burst_bytes / bytes of a bfloat16 = 32 / 2 = 16, ", "arch.pim.multipliers=8"
     ),
