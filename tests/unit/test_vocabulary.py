@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pimsim.errors import InputError, WorkloadError
 from pimsim.workload.importers.gguf import read_gguf
@@ -138,3 +140,30 @@ def test_text_that_cannot_be_encoded_and_tokens_that_do_not_exist(tmp_path: Path
         found.encode("\udcff")
     with pytest.raises(WorkloadError, match=r"^a token must be from 0 to 9, not 10$"):
         found.bytes_of(10)
+
+
+def file_bytes(keys: dict[str, Any]) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys))
+    return head + b"".join(text(f"tokenizer.ggml.{key}") + packed(value) for key, value in keys.items())
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    base=st.sampled_from([file_bytes(BPE), file_bytes(SPM)]),
+    changes=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 40),
+)
+def test_changed_bytes_give_a_vocabulary_or_a_clean_error(
+    base: bytes, changes: list[tuple[int, int]], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    broken = bytearray(base)
+    for place, byte in changes:
+        broken[place % len(broken)] = byte
+    path = tmp_path_factory.getbasetemp() / "fuzzed.gguf"
+    path.write_bytes(bytes(broken[: len(broken) - cut] if cut > 20 else broken))
+    try:
+        found = Vocabulary(read_gguf(path))
+        assert all(0 <= token < found.size for token in found.encode("ab ab<end>a \U0001f600"))
+        found.decode(range(found.size))
+    except InputError as error:
+        assert str(error)
