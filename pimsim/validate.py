@@ -195,8 +195,8 @@ def _measure(case: _Case) -> dict[str, float]:
     figures: dict[str, float] = {
         "seconds": result.time.seconds,
         "joules": result.energy.joules,
-        "row_hit_rate": result.dram.row_hit_rate or 0.0,
-        "interface_reduction": result.interface.reduction or 0.0,
+        "row_hit_rate": (result.dram and result.dram.row_hit_rate) or 0.0,
+        "interface_reduction": (result.interface and result.interface.reduction) or 0.0,
         "non_vmm_share": sum(result.ops[kind].share for kind in ARITHMETIC if kind in result.ops),
     }
     for name, baseline in result.baselines.items():

@@ -2,7 +2,8 @@
 
 Header ``cycle,command,channel,pseudochannel,rank,bankgroup,bank,row,column``, then one column for each other level or
 register file. Columns of levels that the DRAM does not have may be left out; ``-1`` or nothing means that the command
-does not address the level. ``clk`` and ``cmd`` are read as ``cycle`` and ``command``.
+does not address the level. ``clk``, ``cmd`` and ``col`` are read as ``cycle``, ``command`` and
+``column``; ``trace_line``, which says where a command comes from, is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import NamedTuple, Protocol, TextIO
 from pimsim.errors import TraceError, UnknownName
 
 COLUMNS = ("cycle", "command", "channel", "pseudochannel", "rank", "bankgroup", "bank", "row", "column")
-ALIASES = {"clk": "cycle", "cmd": "command"}
+ALIASES = {"clk": "cycle", "cmd": "command", "col": "column"}
+ANNOTATIONS = ("trace_line",)
+"""Columns that say where a command comes from; they are kept and mean nothing to the DRAM."""
 MAX_LINE = 10_000
 """Characters in one line."""
 
@@ -342,7 +345,7 @@ class _Binder:
         """An index in a column that the DRAM does not have can only be that of the one node there is: 0."""
         given = {name: row.where(name) for name in ("pseudochannel", "rank", "bankgroup", "bank")} | dict(row.extra)
         for name, value in given.items():
-            if name in self.fields or (name == "rank" and self._rank_is_pseudochannel(row)):
+            if name in self.fields or name in ANNOTATIONS or (name == "rank" and self._rank_is_pseudochannel(row)):
                 continue
             if name in COLUMNS and value > 0:
                 raise self._error(row, f"{name} must be -1, 0 or empty, not {value}; the DRAM has no such level")

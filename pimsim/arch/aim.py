@@ -1,0 +1,25 @@
+"""GDDR6-AiM as an architecture: a DRAM with AiM commands and a policy about the quirks of aim_simulator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pimsim.arch.dram import DramConfig
+from pimsim.arch.system import AnyArch
+
+
+class AimConfig(AnyArch):
+    """A GDDR6-AiM machine, which runs traces of AiM instructions."""
+
+    kind: Literal["aim"] = "aim"
+    dram: DramConfig
+    quirks: Literal["none", "aim_simulator", "aim_simulator_refreshed"] = Field(
+        "none",
+        description="what aim_simulator gets wrong: none; all of it (aim_simulator); or all but the refresh that it "
+        "never issues (aim_simulator_refreshed)",
+    )
+
+
+__all__ = ["AimConfig"]

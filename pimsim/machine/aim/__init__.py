@@ -1,0 +1,1 @@
+"""GDDR6-AiM: a host that decodes instructions, and channels that turn their requests into DRAM commands."""

@@ -1,0 +1,186 @@
+"""The host: takes one instruction in a clock, hands its requests to the channels, and waits for those that block.
+
+Channels that every instruction addresses alike are in the same state at all times; one of them is simulated for all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pimsim.arch.dram import DramSpec
+from pimsim.errors import Deadlock
+from pimsim.machine.aim.channel import NEVER, AimChannel, Issued, Request
+from pimsim.machine.aim.policy import LOOKUP_TABLES, Policy
+from pimsim.program.aim_isr import Instruction
+
+
+@dataclass(frozen=True)
+class AimRun:
+    """What a run was."""
+
+    cycles: int
+    """Memory clocks until EOC was answered."""
+    groups: tuple[tuple[int, ...], ...]
+    """Channels that behaved alike."""
+    counts: tuple[Counter[str], ...]
+    """Commands of one channel of each group."""
+    logs: tuple[list[Issued], ...]
+    """The commands of one channel of each group; empty lists if none was asked for."""
+
+    def channel_counts(self, channel: int) -> Counter[str]:
+        """Commands of one channel."""
+        return next(c for group, c in zip(self.groups, self.counts, strict=True) if channel in group)
+
+    def channel_log(self, channel: int) -> list[Issued]:
+        """Commands of one channel, in the order in which they were issued."""
+        return next(log for group, log in zip(self.groups, self.logs, strict=True) if channel in group)
+
+    @property
+    def total_counts(self) -> Counter[str]:
+        """Commands, summed over channels."""
+        total: Counter[str] = Counter()
+        for group, counts in zip(self.groups, self.counts, strict=True):
+            for name, count in counts.items():
+                total[name] += count * len(group)
+        return total
+
+
+def run_aim(
+    spec: DramSpec,
+    policy: Policy,
+    instructions: Sequence[Instruction],
+    *,
+    log: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> AimRun:
+    """Run a list of instructions that ends with EOC.
+
+    Raises:
+        Deadlock: the machine can never answer; the message says what each channel waits for.
+    """
+    host = _Host(spec, policy, instructions, log)
+    host.run(progress)
+    channels = host.channels
+    return AimRun(
+        cycles=host.end,
+        groups=host.groups,
+        counts=tuple(channel.counts for channel in channels),
+        logs=tuple(channel.log or [] for channel in channels),
+    )
+
+
+def alike(channels: int, instructions: Sequence[Instruction]) -> tuple[tuple[int, ...], ...]:
+    """The channels in groups that every instruction addresses as a whole or not at all."""
+    groups = [tuple(range(channels))]
+    for addressed in {frozenset(i.channels) for i in instructions if i.channels}:
+        parts = [(tuple(c for c in g if c in addressed), tuple(c for c in g if c not in addressed)) for g in groups]
+        groups = [part for pair in parts for part in pair if part]
+    return tuple(sorted(groups))
+
+
+class _Host:
+    def __init__(self, spec: DramSpec, policy: Policy, instructions: Sequence[Instruction], log: bool) -> None:
+        self._spec, self._policy, self._instructions = spec, policy, instructions
+        self.groups = alike(spec.channels, instructions)
+        self.channels = [AimChannel(spec, policy, log=log) for _ in self.groups]
+        self._number = {channel: n for n, group in enumerate(self.groups) for channel in group}
+        self._left_over: list[deque[Request]] = [deque() for _ in self.groups]
+        self._outstanding = 0
+        self._head = 0
+        self._inner = spec.counts[-1]
+        self._nowhere = (-1,) * len(spec.address_fields)
+        self.end = 0
+
+    def run(self, progress: Callable[[int, int], None] | None) -> None:
+        """Step from one clock that matters to the next, until the last instruction is retired."""
+        clock, total = 1, len(self._instructions)
+        while True:
+            retired = self._hand_over(clock)
+            answers = 0
+            for channel in self.channels:
+                if channel.wake <= clock:
+                    channel.tick(clock)
+                    answers += channel.answers
+            if answers:
+                self._outstanding -= answers
+                if not self._outstanding:
+                    self._head += 1
+                    retired = True
+            if self._head == total and not any(self._left_over):
+                self.end = clock
+                return
+            if progress and retired and not self._head % 1000:
+                progress(self._head, total)
+            clock = self._next_clock(clock)
+
+    def _next_clock(self, clock: int) -> int:
+        """The next clock at which the host or a channel may do something."""
+        if not self._outstanding and not any(self._left_over):
+            return clock + 1
+        wake = min(channel.wake for channel in self.channels)
+        if wake == NEVER:
+            raise Deadlock(self._complaint(clock))
+        return int(max(wake, clock + 1))
+
+    def _complaint(self, clock: int) -> str:
+        head = self._instructions[self._head]
+        held = [
+            f"channel {group[0]} holds {text}"
+            for group, channel in zip(self.groups, self.channels, strict=True)
+            if (text := channel.waits_for())
+        ]
+        return (
+            f"the machine must answer {head.name} (line {head.line}), but nothing can happen after cycle {clock}: "
+            f"{'; '.join(held) or 'no channel holds a request'}"
+        )
+
+    def _hand_over(self, clock: int) -> bool:
+        """Left-overs first, then at most one new instruction; whether an instruction was retired."""
+        had = any(self._left_over)
+        if had:
+            for channel, queue in zip(self.channels, self._left_over, strict=True):
+                while queue and channel.send(queue[0], clock):
+                    queue.popleft()
+        if self._outstanding:
+            return False
+        if had:
+            if any(self._left_over):
+                return False
+        elif self._head >= min(clock, len(self._instructions)) or not self._decode(clock):
+            return False
+        self._head += 1
+        return True
+
+    def _decode(self, clock: int) -> bool:
+        """Send the requests of the next instruction; whether it is done with."""
+        instruction = self._instructions[self._head]
+        form = instruction.form
+        if instruction.name in ("SYNC", "EOC"):
+            numbers = list(range(len(self.groups)))
+        else:
+            numbers = sorted({self._number[channel] for channel in instruction.channels})
+        if not numbers:
+            return True
+        for column in range(instruction.size):
+            request = self._request(instruction, column)
+            for number in numbers:
+                if self._left_over[number] or not self.channels[number].send(request, clock):
+                    self._left_over[number].append(request)
+                self._outstanding += form.blocks
+        return not self._outstanding and not any(self._left_over)
+
+    def _request(self, instruction: Instruction, column: int) -> Request:
+        form = instruction.form
+        where, row = self._nowhere, instruction.row
+        if instruction.bank >= 0:
+            where = (instruction.bank // self._inner, instruction.bank % self._inner, *self._nowhere[2:])
+        if instruction.name == "AF":
+            base = self._policy.lookup_row
+            row = instruction.mode + (self._spec.rows - LOOKUP_TABLES if base is None else base)
+        column = -1 if instruction.name in ("R MEM", "W MEM") else column
+        return Request(form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain)
+
+
+__all__ = ["AimRun", "alike", "run_aim"]
