@@ -109,7 +109,7 @@ def _timed(machine: Loaded[Any], work: Loaded[Any], generated: int) -> dict[str,
     run = replace(work, value=work.value.model_copy(update={"generate_tokens": generated}))
     result = simulate_loaded(machine, run)
     return {
-        "seconds_per_token": result.tokens.seconds_per_token,
+        "seconds_per_token": result.time.seconds / generated,
         "joules_per_token": result.energy.joules / generated,
         "uncosted": result.energy.uncosted,
         "token_seconds": list(result.pass_seconds[run.value.prompt_tokens - 1 :]),
