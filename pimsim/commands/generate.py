@@ -7,12 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pimsim.commands.configs import check_size, split
 from pimsim.commands.output import choose, write_json, write_out
 from pimsim.config import Loaded, load_arch, load_workload
 from pimsim.errors import InputError
+
+if TYPE_CHECKING:
+    from pimsim.workload.importers.gguf import GgufFile
+    from pimsim.workload.importers.vocabulary import Vocabulary
 
 FORMATS = ("text", "json")
 """Choices of ``--format``."""
@@ -41,15 +45,16 @@ def generate(
     from pimsim.generate import continue_prompt, encode_prompt
     from pimsim.runners import find_runner
     from pimsim.session import Session
-    from pimsim.workload.importers.gguf import load_weights
+    from pimsim.workload.importers.gguf import load_weights, read_gguf
 
     options = split(overrides, "arch", "workload")
     _check_overrides(options["workload"])
     machine = load_arch(arch, options["arch"])
     if machine.value.kind != "pim":
         raise InputError(f"--arch must be of kind pim to generate text, not {machine.value.kind} as {arch} is")
+    file = read_gguf(model)
     work = load_workload(model, options["workload"])
-    vocabulary = _vocabulary(model, work)
+    vocabulary = _vocabulary(file, work)
     ids = encode_prompt(vocabulary, prompt)
     reserved = {"prompt_tokens": len(ids), "generate_tokens": tokens}
     work = replace(work, value=work.value.model_copy(update=reserved))
@@ -74,14 +79,14 @@ def generate(
         print(_summary(len(ids), len(made.token_ids), made.stop, simulated, wall), file=sys.stderr)
 
 
-def _vocabulary(model: Path, work: Loaded[Any]) -> Any:
-    from pimsim.workload.importers.gguf import read_gguf
+def _vocabulary(file: GgufFile, work: Loaded[Any]) -> Vocabulary:
+    """The vocabulary of the file, which must be as long as the logits."""
     from pimsim.workload.importers.vocabulary import Vocabulary
 
-    vocabulary, wanted = Vocabulary(read_gguf(model)), work.value.model.vocabulary
+    vocabulary, wanted = Vocabulary(file), work.value.model.vocabulary
     if vocabulary.size != wanted:
         raise InputError(
-            f"{model}: the vocabulary must have {wanted:,} tokens, as many as logits, not {vocabulary.size:,}"
+            f"{file.path}: the vocabulary must have {wanted:,} tokens, as many as logits, not {vocabulary.size:,}"
         )
     return vocabulary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,66 @@ def test_reserved_fields_and_formats(model: Path) -> None:
     assert result.stderr.startswith("error: --set workload.prompt_tokens must be left out: it follows from --prompt")
     result = run(model, "--format", "jsn")
     assert result.stderr == "error: format must be one of json, text, not 'jsn'; did you mean 'json'?\n"
+
+
+def patched(model: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
+    """A copy of the model with other bytes."""
+    path = model.with_name(name)
+    path.write_bytes(change(model.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[: len(content) // 2], r": a GGUF file must go on to byte [\d,]+, where tensor '"),
+        (lambda content: content[:50], r": "),
+        (lambda content: b"GGML" + content[4:], r": a GGUF file must begin with b'GGUF', not b'GGML'"),
+        (
+            lambda content: content.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz"),
+            r": tokenizer\.ggml\.tokens: the file must have a vocabulary to read and write text",
+        ),
+        (
+            lambda content: content.replace(b"gpt2.block_count", b"gpt2.block_kount"),
+            r": must have the key 'gpt2\.block_count'",
+        ),
+    ],
+)
+def test_broken_models(change: Callable[[bytes], bytes], message: str, model: Path) -> None:
+    path = patched(model, "broken.gguf", change)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.match(rf"error: {re.escape(str(path))}{message}", result.stderr), result.stderr
+
+
+def test_an_unsupported_quantisation(model: Path) -> None:
+    name = b"blk.0.attn_qkv.weight"
+
+    def other(content: bytes) -> bytes:
+        at = content.index(name) + len(name) + 4 + 2 * 8
+        return content[:at] + (99).to_bytes(4, "little") + content[at + 4 :]
+
+    path = patched(model, "quantised.gguf", other)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    wanted = f"error: {path}: the encoding of tensor 'blk.0.attn_qkv.weight' must be one of F32, F16, "
+    assert result.stderr.startswith(wanted)
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("name: w\nmodel: {layers: 1, d_model: 8, heads: 2, d_ff: 8, vocabulary: 9, context: 4}\n")
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {path}: a GGUF file must begin with b'GGUF', not b'name'")
+
+
+def test_a_file_that_is_not_there() -> None:
+    assert run(Path("none.gguf")).stderr == "error: none.gguf: the file must exist\n"
+
+
+def test_machines_and_formats_that_cannot(model: Path) -> None:
+    given = ("--model", str(model), "--prompt", "a", "--tokens", "1")
+    result = pimsim("generate", "--arch", "edge_moe_zcu102", *given)
+    assert result.exit_code == 2
+    assert result.stderr == "error: --arch must be of kind pim to generate text, not fpga as edge_moe_zcu102 is\n"
