@@ -41,6 +41,8 @@ class Mapping:
         self._layers = graph.layers()
         self._place_tensors()
         self._map_sram(element)
+        self.places: dict[str, int] = {}
+        """SRAM address of the result of each operation, of the first layer for all layers, once its block is lowered."""
         self._shape_lowered: tuple[int, int] | None = None
         self._template: Block
         self._attention = lru_cache(maxsize=4)(self._attention_blocks)
@@ -162,7 +164,15 @@ class Mapping:
             name, self.shape.channels, serial=self.arch.dispatch == "serial", after=f"{after}.end" if after else ""
         )
         return LayerLowering(
-            builder, self.pim, self.sram, self.layouts, self.graph, context, self.heads_per_pass, self.score_pitch
+            builder,
+            self.pim,
+            self.sram,
+            self.layouts,
+            self.graph,
+            context,
+            self.heads_per_pass,
+            self.score_pitch,
+            places=self.places,
         )
 
     def _carried(self, lowering: LayerLowering, name: str, buffer: str, token: str, width: int) -> None:
