@@ -76,6 +76,17 @@ class Session:
         """Begin a new sequence."""
         self.length = 0
 
+    def clear(self) -> None:
+        """Begin a new sequence, with nothing of the old one left in the cache, the buffers and the SRAM."""
+        self.length = 0
+        mapping, executor = self.mapping, self.executor
+        for layer in range(self.workload.model.layers):
+            for layout in (mapping.layouts["keys"], mapping.layouts["values"]):
+                first = layer * mapping.layer_rows + layout.row0
+                executor.rows[:, :, first : first + layout.rows] = 0
+        for memory in (executor.buffers, executor.accumulators, executor.sram):
+            memory[...] = 0
+
     def step(self, token_id: int) -> Array:
         """One forward pass with the next token: logits ``[vocabulary]``, float32.
 

@@ -91,8 +91,8 @@ class Capture:
             return owner or name
         return f"{owner}.{name[len(owner) + 1 :].partition('.')[0]}"
 
-    def stored(self, at: Array | slice, values: Array) -> None:
-        """The step has written."""
+    def store(self, at: Array | slice, values: Array) -> None:
+        """The step writes."""
         memory = self.written.get(self._now)
         if memory is None:
             memory = self.written[self._now] = np.full(self._elements, np.nan, np.float32)
@@ -150,6 +150,8 @@ class Judge:
     spec: FloatSpec
     asic: AsicConfig
     places: Places
+    found: dict[str, Array] = field(default_factory=dict)
+    """Operation -> what the program computed in the last pass that was compared, float64."""
     _kv: dict[str, list[Array]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -180,8 +182,8 @@ class Judge:
             token: that the pass reads.
             position: of the token, from 0.
         """
-        found: dict[str, Array] = {}
-        differences = []
+        found = self.found = {}
+        differences: list[Difference] = []
         for op in self.graph:
             if isinstance(op, ops.CacheWrite):  # nothing in the SRAM: scores and values read what was written
                 qkv = found[op.inputs[0]][op.heads * op.d_head :].reshape(2, op.kv_heads, op.d_head)
@@ -387,6 +389,11 @@ class Judge:
     """Operation type -> its float64 result and the allowed error, from what the program had as inputs."""
 
 
+def relative_error(found: Array, exact: Array) -> float:
+    """2-norm of the error over that of the exact vector."""
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
 def _width(op: ops.OpNode) -> int:
     if isinstance(op, ops.Linear):
         return op.d_out
@@ -445,4 +452,4 @@ def summary(differences: Sequence[Difference]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["Capture", "Difference", "Judge", "Places", "first_unequal", "summary"]
+__all__ = ["Capture", "Difference", "Judge", "Places", "first_unequal", "relative_error", "summary"]

@@ -31,8 +31,8 @@ class Observer(Protocol):
     def begin(self, op: Op, layer: int) -> None:
         """A step of this operation begins."""
 
-    def stored(self, at: Array | slice, values: Array) -> None:
-        """The step has written ``values`` to the elements ``at``."""
+    def store(self, at: Array | slice, values: Array) -> None:
+        """The step is about to write ``values`` to the elements ``at``."""
 
 
 class Executor:
@@ -205,9 +205,9 @@ class Executor:
         self._store(slice(start, start + values.size), self.format.round_to(values))
 
     def _store(self, at: Array | slice, values: Array) -> None:
-        self.sram[at] = values
         if self.observer is not None:
-            self.observer.stored(at, values)
+            self.observer.store(at, values)
+        self.sram[at] = values
 
     def _vector(self, compute: Compute, source: int = 0) -> Array:
         start = compute.sources[source]
