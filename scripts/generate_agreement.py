@@ -40,13 +40,13 @@ def main(model: str, number_format: str) -> None:
             chosen, best = int(np.argmax(found)), int(np.argmax(wanted))
             agreed += chosen == best
             if chosen != best:
-                print(
+                sys.stdout.write(
                     f"{case['prompt']!r} token {position - len(case['prompt_ids']) + 1}: {chosen} instead of {best}; "
-                    f"margin {wanted[best] - wanted[chosen]:.4f}, largest error {np.abs(found - wanted).max():.4f}"
+                    f"margin {wanted[best] - wanted[chosen]:.4f}, largest error {np.abs(found - wanted).max():.4f}\n"
                 )
-    print(
+    sys.stdout.write(
         f"{number_format}: {agreed} of {len(errors)} tokens agree; error of the largest logit: "
-        f"mean {np.mean(errors):.2e}, largest {np.max(errors):.2e}"
+        f"mean {np.mean(errors):.2e}, largest {np.max(errors):.2e}\n"
     )
 
 
