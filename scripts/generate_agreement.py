@@ -22,7 +22,7 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "reference" / "smollm2_gre
 
 def main(model: str, number_format: str) -> None:
     """Print one line per disagreement and the sums."""
-    machine = load_arch("pim_gpt", [("pim.format", number_format), ("asic.sram_bytes", str(1 << 20))]).value
+    machine = load_arch("pim_gpt", [("pim.format", number_format)]).value
     work = load_workload(model, [("prompt_tokens", "8"), ("generate_tokens", "40")]).value
     weights = load_weights(model, work)
     session = Session(work, machine, weights)
