@@ -625,15 +625,17 @@ class Boundary(Decision):
 
 @dataclass(frozen=True)
 class Norm(Primitive):
-    """Layer normalisation over the last axis: gain and shift are the second and third input."""
+    """Layer normalisation over the last ``axes`` axes together: gain and shift are the second and third input."""
 
     KIND: ClassVar[str] = "norm"
     eps: float = 1e-5
+    axes: int = 1
 
     def meaning(self, *inputs: Any) -> Any:
         x, gain, shift = inputs
-        centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.eps) * gain + shift
+        over = tuple(range(-self.axes, 0))
+        centred = x - x.mean(over, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(over, keepdims=True) + self.eps) * gain + shift
 
 
 @dataclass(frozen=True)
@@ -675,6 +677,9 @@ class Elementwise(Primitive):
     def meaning(self, *inputs: Any) -> Any:
         return FUNCTIONS[self.function](*inputs, *self.constants)
 
+    def exps(self) -> int:
+        return self.live if self.function in EXPONENTIAL else 0
+
 
 def _gelu(x: Array) -> Array:
     found: Array = 0.5 * x * (1 + np.vectorize(erf, otypes=[float])(x / sqrt(2)))
@@ -694,10 +699,104 @@ class Outer(Primitive):
         return inputs[0] - inputs[1]
 
 
+def _sigmoid(x: Array) -> Array:
+    found: Array = 0.5 * (1 + np.tanh(0.5 * x))
+    return found
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
+    "child": lambda parent, choice, branching: parent * int(branching) + choice,
     "clip": lambda x, factor, shift: np.clip(factor * x + shift, 0.0, 1.0),
+    "divide": np.divide,
+    "elu_plus_one": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0.0))),
+    "exp": np.exp,
     "gelu_gate": lambda x, gate: x * _gelu(gate),
+    "inverse_root": lambda x, eps: 1 / np.sqrt(x + eps),
+    "multiply": np.multiply,
+    "quantise": lambda x, top: np.round(127 * x / np.where(top > 0, top, 1.0)),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "scale": lambda x, by: x * by,
     "shift": lambda x, by: x + by,
+    "sigmoid": _sigmoid,
+    "sigmoid_of_magnitude": lambda x: _sigmoid(2 * np.abs(x)),
+    "unless_at_least": lambda x, limit: np.where(np.abs(x) >= limit, 0.0, x),
+    "zero_if_masked": lambda x: np.where(np.isneginf(x), 0.0, x),
 }
 """Function -> its meaning."""
+
+EXPONENTIAL = {"elu_plus_one", "exp", "sigmoid", "sigmoid_of_magnitude"}
+"""Functions with one exponential per entry."""
+
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "abs_max": lambda x, **where: np.abs(x).max(**where),
+    "mean": np.mean,
+    "product": np.prod,
+    "sum": np.sum,
+}
+"""Function of an axis -> its meaning."""
+
+
+@dataclass(frozen=True)
+class Reduce(Primitive):
+    """A function over one axis, which stays with one entry; see `REDUCTIONS`."""
+
+    KIND: ClassVar[str] = "reduce"
+    function: str = "sum"
+    axis: int = -1
+
+    def rule(self) -> Shape:
+        shape = list(self.sources[0])
+        shape[self.axis] = 1
+        return tuple(shape)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return REDUCTIONS[self.function](inputs[0], axis=self.axis, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Select(Primitive):
+    """Entries along ``axis`` whose ``index`` is known before the run; on chip."""
+
+    KIND: ClassVar[str] = "select"
+    axis: int = -1
+    index: tuple[int, ...] = ()
+
+    def rule(self) -> Shape:
+        shape = list(self.sources[0])
+        _need(all(0 <= i < shape[self.axis] for i in self.index), self, f"entries {self.index}")
+        shape[self.axis] = len(self.index)
+        return tuple(shape)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.take(inputs[0], np.array(self.index, int), axis=self.axis)
+
+
+@dataclass(frozen=True)
+class Exclude(Primitive):
+    """Scores ``[heads, rows, n]`` with minus infinity at the entry ``index [1, rows, 1]`` of each row."""
+
+    KIND: ClassVar[str] = "exclude"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs < 0:
+            object.__setattr__(self, "pairs", self.size // self.shape[-1] * (self.shape[-1] - 1))
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.where(np.arange(self.shape[-1]) == inputs[1], -np.inf, inputs[0])
+
+
+@dataclass(frozen=True)
+class MaskBeyond(Primitive):
+    """Scores ``[heads, rows, n]`` of the n children of nodes ``[1, rows, 1]``, minus infinity from child ``limit`` on.
+
+    All of them are computed, and count.
+    """
+
+    KIND: ClassVar[str] = "mask_beyond"
+    limit: int = 0
+
+    def meaning(self, *inputs: Any) -> Any:
+        n = self.shape[-1]
+        return np.where(inputs[1] * n + np.arange(n) >= self.limit, -np.inf, inputs[0])
