@@ -29,7 +29,14 @@ CASES = {
     "aaren": [{}],
     "cmab": [{"latents": 3, "outputs": 2, "d_ff": 4, "blocks": 2}],
     "reordered": [{"lanes": p, "reorder": r} for p in (1, 2, 5) for r in (True, False)],
+    "lbanp": [{"latents": 3, "layers": 2, "d_ff": 4, "dim_y": 2}],
+    "cmanp": [
+        {"latents": 3, "outputs": 2, "d_ff": 4, "blocks": 2, "dim_x": 2, "embed_layers": 2, "refresh_interval": r}
+        for r in (1, 3, 20)
+    ],
+    "tca": [{"branching": b, "d_ff": 3} for b in (2, 3)],
 }
+NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "lbanp", "lean", "tca"}
 NOT_CAUSAL = {"reordered"}
 SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -51,7 +58,7 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     if name in {"aaren", "fma"}:
         queries = keys
     groups = data.draw(st.integers(1, 2))
-    share = 1 if name in {"aaren", "cmab", "fox", "lean"} else data.draw(st.integers(1, 2))
+    share = 1 if name in NOT_SHARED else data.draw(st.integers(1, 2))
     causal = name == "fox" or (name not in NOT_CAUSAL and data.draw(st.booleans()))
     d = data.draw(st.integers(1, 5))
     case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)

@@ -123,7 +123,7 @@ class Cmab(Algorithm):
         e = Expansion(self.inputs(case))
         if case.phase == "update":
             for k in range(self.blocks):
-                take_up(e, case, k, e["data"], e[f"{k}.state"], name=f"{k}.new_state")
+                e.keep(take_up(e, case, k, e["data"], e[f"{k}.state"]), name=f"{k}.new_state")
             return e.graph()
         x = e["inputs"]
         for k in range(self.blocks):
@@ -142,12 +142,12 @@ def rest_shapes(k: str, d: int, d_ff: int) -> dict[str, Shape]:
     return shapes
 
 
-def take_up(e: Expansion, case: Case, k: int, data: Primitive, state: Primitive, name: str = "") -> Primitive:
-    """The state of block k after these data, kept."""
+def take_up(e: Expansion, case: Case, k: int, data: Primitive, state: Primitive) -> Primitive:
+    """The state of block k after these data."""
     x = e.norm(data, e[f"{k}.gain"], e[f"{k}.shift"])
     keys, values = (e.split_heads(e.product(x, e[f"{k}.{w}"]), case.heads) for w in ("wk", "wv"))
     s = e.scores(e[f"{k}.queries"], keys, case.scale)
-    return e.keep(e.fold(s, values, state, layout="log"), name=name)
+    return e.fold(s, values, state, layout="log")
 
 
 def refresh(e: Expansion, case: Case, k: int, state: Primitive, x: Primitive, name: str = "") -> Primitive:

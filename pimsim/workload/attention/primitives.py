@@ -800,3 +800,32 @@ class MaskBeyond(Primitive):
     def meaning(self, *inputs: Any) -> Any:
         n = self.shape[-1]
         return np.where(inputs[1] * n + np.arange(n) >= self.limit, -np.inf, inputs[0])
+
+
+@dataclass(frozen=True)
+class Constant(Primitive):
+    """An array of zeros, as indices."""
+
+    KIND: ClassVar[str] = "constant"
+    to: Shape = ()
+
+    def rule(self) -> Shape:
+        return self.to
+
+    def meaning(self, *inputs: Any) -> Any:  # noqa: ARG002
+        return np.zeros(self.shape, int)
+
+
+@dataclass(frozen=True)
+class Children(Primitive):
+    """Indices of the children of nodes ``[1, rows, 1]``: ``[1, rows, branching]``, none beyond the last that exists."""
+
+    KIND: ClassVar[str] = "children"
+    branching: int = 2
+    limit: int = 1
+
+    def rule(self) -> Shape:
+        return (*self.sources[0][:-1], self.branching)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.minimum(inputs[0] * self.branching + np.arange(self.branching), self.limit - 1)
