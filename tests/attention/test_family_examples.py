@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from pimsim.workload.attention.base import Case, count
+from pimsim.workload.attention.bigbird import BigBird
 from pimsim.workload.attention.cmab import Cmab
 from pimsim.workload.attention.cmanp import Cmanp
+from pimsim.workload.attention.fox import Fox
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.lbanp import Lbanp
 from pimsim.workload.attention.reordered import Reordered
@@ -101,3 +103,98 @@ def test_the_search_follows_the_largest_weight() -> None:
     assert results["children.2"].tolist() == [[[2, 3]]]
     shares = results["exponentiate.1"].weights.ravel()
     np.testing.assert_allclose(shares / shares.sum(), [1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def _pruned_mass(kind: Fox, case: Case, tensors: dict[str, np.ndarray], delta: float) -> np.ndarray:
+    """Weight of each row, under its whole softmax, that lies in tiles which the boundary drops."""
+    start = kind.decide(case, {**tensors, "delta": np.full(case.heads, delta)})["start"]
+    i, j = np.arange(case.keys)[:, None], np.arange(case.keys)[None, :]
+    s = tensors["q"] @ tensors["k"].swapaxes(1, 2) * case.scale
+    s = s + tensors["lambda"][:, :, None] - tensors["lambda"][:, None, :]
+    w = np.exp(np.where(j <= i, s, -np.inf))
+    w /= w.sum(-1, keepdims=True)
+    dropped = np.arange(case.keys) < np.repeat(start, kind.block_rows, axis=1)[:, : case.keys, None]
+    assert dropped.any()
+    return np.where(dropped, w, 0.0).sum(-1)
+
+
+@pytest.mark.parametrize("log_eps", [-0.5, -2.0, -10.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_pruning_drops_of_a_row_weighs_at_most_eps(log_eps, seed) -> None:
+    case = Case(queries=96, keys=96, d_head=4, heads=3)
+    kind = Fox(block_rows=4, block_columns=2, log_eps=log_eps)
+    tensors = kind.sample(case, seed)
+    rng = np.random.default_rng(seed)
+    tensors["lambda"] = np.cumsum(-rng.exponential(1.0, (3, 96)), axis=1)
+    bound = np.abs(tensors["q"] @ tensors["k"].swapaxes(1, 2)).max() * case.scale
+    kind = kind.model_copy(update={"bound": bound})
+    assert _pruned_mass(kind, case, tensors, kind.delta(case)).max() <= np.exp(log_eps)
+
+
+def test_the_bound_on_pruned_mass_needs_both_ends_of_the_scores() -> None:
+    case = Case(queries=64, keys=64, d_head=1)
+    kind = Fox(block_rows=1, block_columns=1, log_eps=-1.0, bound=3.0)
+    k = np.full((1, 64, 1), 3.0)
+    k[:, -1] = -3.0  # the last row's own key is as small as it may be, all others as large
+    tensors = {"q": np.ones((1, 64, 1)), "k": k, "lambda": np.cumsum(np.full((1, 64), -0.05), axis=1)}
+    tensors["lambda"][:, -1] -= 10.2  # a gate that all but closes before the last token
+    assert 0.01 < _pruned_mass(kind, case, tensors, kind.delta(case))[0, -1] <= np.exp(-1.0)
+    assert _pruned_mass(kind, case, tensors, kind.delta(case) + 2 * kind.bound)[0, -1] > np.exp(-1.0)
+
+
+def test_weights_of_eight_tokens_with_two_landmarks() -> None:
+    case = Case(queries=8, keys=8, d_head=8)
+    tensors = {"q": np.zeros((1, 8, 8)), "k": np.zeros((1, 8, 8)), "v": np.eye(8)[None]}
+    expected = [1 / 8, 1 / 8, 0, 1 / 8, 1 / 8, 0, 1 / 4, 1 / 4]
+    found = evaluate(algorithm("landmark", {"block": 2}).expand(case), tensors)["output"][0, 7]
+    np.testing.assert_allclose(found, expected)
+    step = Case(phase="decode", queries=1, keys=8, d_head=8)
+    given = {"q": tensors["q"][:, :1], "k_new": tensors["k"][:, :1], "v_new": tensors["v"][:, 7:]}
+    given |= {x: tensors[x][:, :7] for x in "kv"}
+    one = evaluate(algorithm("landmark", {"block": 2, "retrieved": 2}).expand(step), given)["output"][0, 0]
+    np.testing.assert_allclose(one, expected)
+
+
+def test_decode_with_landmarks_gathers_whole_blocks() -> None:
+    case = Case(phase="decode", queries=1, keys=51 * 100 + 10, d_head=64)
+    found = algorithm("landmark").counts(case)
+    assert (found.scores, found.gathered) == (100 + 10 + 4 * 50, 4 * 50 * 2 * 64)
+
+
+def test_pairs_of_a_window_and_a_global_token() -> None:
+    kind = algorithm("longformer", {"side": 1, "global_tokens": 1})
+    case = Case(queries=5, keys=5, d_head=5, causal=False)
+    tensors = {"q": np.zeros((1, 5, 5)), "k": np.zeros((1, 5, 5)), "v": np.eye(5)[None]}
+    seen = evaluate(kind.expand(case), tensors)["output"][0] > 0
+    assert seen.astype(int).tolist() == [
+        [1, 1, 1, 1, 1],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 0, 1, 1, 1],
+        [1, 0, 0, 1, 1],
+    ]
+    sizes = {"d_head": 64, "causal": False}
+    scores = [kind.counts(Case(queries=n, keys=n, **sizes)).scores for n in (1000, 2000, 3000)]
+    assert scores[2] - scores[1] == scores[1] - scores[0]
+
+
+def test_blocks_of_bigbird() -> None:
+    case = Case(queries=64 * 20, keys=64 * 20, d_head=1, causal=False)
+    pattern = BigBird().pattern(case)
+    assert pattern[0] == pattern[1] == list(range(20))
+    assert {len(set(blocks)) for blocks in pattern[4:-1]} == {2 + 3 + 3}
+    assert all({0, 1, c - 1, c, c + 1} <= set(blocks) for c, blocks in enumerate(pattern[:-1]) if c > 1)
+    assert pattern == BigBird().pattern(case) != BigBird(seed=1).pattern(case)
+
+
+def test_linear_attention_of_two_tokens() -> None:
+    case = Case(queries=2, keys=2, d_head=1)
+    tensors = {"q": np.zeros((1, 2, 1)), "k": np.array([[[0.0], [2.0]]]), "v": np.array([[[4.0], [8.0]]])}
+    found = evaluate(algorithm("linear").expand(case), tensors)["output"].ravel()
+    np.testing.assert_allclose(found, [4, (1 * 4 + 3 * 8) / 4])  # phi(0) = 1, phi(2) = 3
+
+
+def test_a_step_of_linear_attention_costs_the_same_at_any_length() -> None:
+    found = [algorithm("linear").counts(Case(phase="decode", queries=1, keys=n, d_head=64)) for n in (10, 10**6)]
+    assert found[0] == found[1]
+    assert (found[0].macs, found[0].persistent) == (2 * 64 * 65, 64 * 65)

@@ -35,7 +35,16 @@ CASES = {
         for r in (1, 3, 20)
     ],
     "tca": [{"branching": b, "d_ff": 3} for b in (2, 3)],
+    "longformer": [{"side": w, "global_tokens": g, "block": 3} for w, g in ((0, 0), (2, 0), (1, 2), (3, 20))],
+    "bigbird": [
+        {"block": 2, "window": w, "global_blocks": g, "random_blocks": r}
+        for w, g, r in ((0, 0, 0), (1, 0, 1), (1, 1, 2), (0, 2, 1))
+    ],
+    "landmark": [{"block": c, "retrieved": r} for c, r in ((1, 1), (2, 2), (3, 99))],
+    "linear": [{"chunk": c} for c in (1, 3, 64)],
 }
+CAUSAL = {"fox", "landmark"}
+SQUARE = {"aaren", "bigbird", "fma", "linear"}
 NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "lbanp", "lean", "tca"}
 NOT_CAUSAL = {"reordered"}
 SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
@@ -53,13 +62,13 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     phase = data.draw(st.sampled_from(kind.phases))
     keys = data.draw(st.integers(1, 12))
     queries = 1 if phase == "decode" else data.draw(st.integers(1, keys))
-    if name == "fma":
+    if name in {"bigbird", "fma"}:
         keys = 2 * data.draw(st.sampled_from((2, 4, 8)))
-    if name in {"aaren", "fma"}:
+    if name in SQUARE and phase != "decode":
         queries = keys
     groups = data.draw(st.integers(1, 2))
     share = 1 if name in NOT_SHARED else data.draw(st.integers(1, 2))
-    causal = name == "fox" or (name not in NOT_CAUSAL and data.draw(st.booleans()))
+    causal = name in CAUSAL or (name not in NOT_CAUSAL and data.draw(st.booleans()))
     d = data.draw(st.integers(1, 5))
     case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)
     tensors = kind.sample(case, seed=data.draw(st.integers(0, 9)))
