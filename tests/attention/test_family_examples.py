@@ -198,3 +198,108 @@ def test_a_step_of_linear_attention_costs_the_same_at_any_length() -> None:
     found = [algorithm("linear").counts(Case(phase="decode", queries=1, keys=n, d_head=64)) for n in (10, 10**6)]
     assert found[0] == found[1]
     assert (found[0].macs, found[0].persistent) == (2 * 64 * 65, 64 * 65)
+
+
+def test_the_signs_of_two_elements_name_a_row() -> None:
+    case = Case(queries=1, keys=1, d_head=2)
+    tables = np.zeros((1, 4, 1))
+    tables[0, 2] = 1.0
+    given = {"x": np.array([[1.0, -0.5]]), "tables": tables, "bias": np.zeros(1)}
+    for scaled, weight in ((False, 0.643914), (True, 0.965871)):
+        kind = algorithm("memory_layer", {"bits": 2, "d_out": 1, "scaled": scaled})
+        results = evaluate(kind.expand(case), given)
+        assert results["sign_hash.1"].item() == 2
+        assert results["output"].item() == pytest.approx(weight, abs=5e-7)
+
+
+def test_figures_of_a_memory_layer() -> None:
+    found = algorithm("memory_layer").counts(Case(phase="decode", queries=1, keys=1, d_head=64, heads=8))
+    assert (found.macs, found.gathered, found.persistent) == (512 * 512 // 8, 32_768, 8_388_608)
+
+
+def test_eight_bit_integers_with_an_outlier_column() -> None:
+    kind, case = algorithm("llm_int8", {"d_out": 2}), Case(queries=2, keys=2, d_head=4)
+    given = {
+        "x": np.array([[1, -2, 0.5, 8], [0.5, 1, -4, 0.2]]),
+        "w": np.array([[1, 2], [0.5, -1], [2, 0.25], [-1, 4]]),
+    }
+    decided = kind.decide(case, given)
+    assert decided["outliers"].tolist() == [[0, 0, 0, 1]]
+    results = evaluate(kind.expand(case, decided), given)
+    assert results["elementwise.4"].tolist() == [
+        [64, -127, 32, 0],
+        [16, 32, -127, 0],
+    ]
+    assert results["product.1"].tolist() == [[4096, 8416], [-14081, -1016]]
+    np.testing.assert_allclose(results["output"], [[-7.047182, 36.174344], [-7.185765, -0.207874]], atol=5e-7)
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    kind, case = algorithm("llm_int8", {"d_out": 2}), Case(queries=1, keys=1, d_head=3)
+    given = {"x": np.zeros((1, 3)), "w": np.ones((3, 2))}
+    assert evaluate(kind.expand(case, kind.decide(case, given)), given)["output"].tolist() == [[0.0, 0.0]]
+
+
+def test_a_gate_of_zero_halves_the_head() -> None:
+    kind, case = algorithm("gated"), Case(queries=2, keys=2, d_head=3)
+    given = kind.sample(case)
+    given["gate"] = given["bias"] * np.zeros_like(given["gate"])
+    given["bias"] = np.zeros_like(given["bias"])
+    plain = evaluate(algorithm("vanilla").expand(case), {name: given[name] for name in "qkv"})["output"]
+    np.testing.assert_allclose(evaluate(kind.expand(case), given)["output"], plain / 2)
+
+
+def test_queries_of_a_cluster_share_a_row() -> None:
+    case = Case(queries=4, keys=3, d_head=1, causal=False)
+    given = {
+        "q": np.array([[[1.0], [-1.0], [1.2], [-1.2]]]),
+        "k": np.arange(3.0).reshape(1, 3, 1),
+        "v": np.eye(3)[None, :, :1],
+    }
+    results = evaluate(algorithm("clustered", {"clusters": 2, "iterations": 3}).expand(case), given)
+    assert results["clusters.1"].tolist() == [[0, 1, 0, 1]]
+    weights = np.exp(1.1 * np.arange(3))
+    np.testing.assert_allclose(results["output"][0, [0, 2], 0], weights[0] / weights.sum())
+
+
+def test_the_least_attended_key_is_dropped_and_recent_ones_stay() -> None:
+    case = Case(phase="decode", queries=1, keys=5, d_head=1)
+    kind = algorithm("kv_drop", {"budget": 4, "window": 1})
+    given = {name: np.zeros((1, 4, 1)) for name in "kv"} | {name: np.zeros((1, 1, 1)) for name in ("k_new", "v_new")}
+    given |= {"q": np.ones((1, 1, 1)), "recent": np.zeros((1, 1, 4))}
+    given["k"] = np.array([3.0, -5.0, 1.0, 2.0]).reshape(1, 4, 1)
+    results = evaluate(kind.expand(case), given)
+    assert results["top_k.1"].tolist() == [[[0, 3, 2]]]
+    assert results["new_k"].ravel().tolist() == [3, 2, 1, 0]
+    assert results["new_recent"].shape == (1, 1, 4)
+
+
+def test_a_cache_with_a_budget_does_not_grow() -> None:
+    kind = algorithm("kv_drop", {"budget": 4, "window": 2, "slack": 2})
+    given = kind.sample(Case(queries=9, keys=9, d_head=2))
+    results = evaluate(kind.expand(Case(queries=9, keys=9, d_head=2)), given)
+    lengths = []
+    for seed in range(6):
+        n = results["new_k"].shape[1] + 1
+        case = Case(phase="decode", queries=1, keys=n, d_head=2)
+        state = {name: results[f"new_{name}"] for name in ("k", "v", "recent")}
+        results = evaluate(kind.expand(case), {**kind.sample(case, seed), **state})
+        lengths.append(results["new_k"].shape[1])
+    assert lengths == [5, 4, 5, 4, 5, 4]
+
+
+def test_residual_memory_caching_is_linear_attention_in_any_segments() -> None:
+    case = Case(queries=7, keys=7, d_head=3, heads=2)
+    kinds = [algorithm("memory_caching", {"segment": c, "read": "residual"}) for c in (1, 3, 100)]
+    given = kinds[0].sample(case)
+    outputs = [evaluate(kind.expand(case), given)["output"] for kind in kinds]
+    plain = np.tril(given["q"] @ given["k"].swapaxes(1, 2)) @ given["v"]
+    for found in outputs:
+        np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-12)
+
+
+def test_cached_states_grow_with_the_segments() -> None:
+    case = Case(queries=4096, keys=4096, d_head=64)
+    found = algorithm("memory_caching", {"read": "residual"}).counts(case)
+    assert found.persistent == 16 * 64 * 64
+    assert found.macs == 64 * 64 * (2 * 4096 + 256 * 16 * 15 // 2)

@@ -42,12 +42,24 @@ CASES = {
     ],
     "landmark": [{"block": c, "retrieved": r} for c, r in ((1, 1), (2, 2), (3, 99))],
     "linear": [{"chunk": c} for c in (1, 3, 64)],
+    "gated": [{}],
+    "memory_layer": [{"bits": t, "d_out": 3, "scaled": s} for t, s in ((1, False), (2, True))],
+    "unified_norm": [{"d_out": 3, "folded": f} for f in (True, False)],
+    "llm_int8": [{"d_out": 3, "sampled_outliers": o, "threshold": t} for o, t in ((0, 6.0), (1, 6.0), (1, 0.5))],
+    "clustered": [{"clusters": c, "iterations": i} for c, i in ((1, 1), (3, 4), (99, 2))],
+    "kv_drop": [
+        {"budget": c, "window": w, "slack": x, "score": s}
+        for c, w, x, s in ((4, 2, 1, "recent"), (3, 5, 2, "recent"), (5, 1, 1, "recent"), (4, 2, 2, "draft"))
+    ],
+    "memory_caching": [
+        {"segment": c, "read": r, "k": k} for c, r, k in ((3, "residual", 1), (2, "gated", 1), (2, "top_k", 2))
+    ],
 }
-CAUSAL = {"fox", "landmark"}
-SQUARE = {"aaren", "bigbird", "fma", "linear"}
-NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "lbanp", "lean", "tca"}
-NOT_CAUSAL = {"reordered"}
-SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
+CAUSAL = {"fox", "landmark", "memory_caching"}
+SQUARE = {"aaren", "bigbird", "fma", "linear", "memory_caching"}
+NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "kv_drop", "lbanp", "lean", "memory_caching", "tca"}
+NOT_CAUSAL = {"clustered", "reordered"}
+SETTINGS = settings(deadline=None, max_examples=15, derandomize=True)
 
 
 def test_every_algorithm_has_cases() -> None:
@@ -69,7 +81,7 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     groups = data.draw(st.integers(1, 2))
     share = 1 if name in NOT_SHARED else data.draw(st.integers(1, 2))
     causal = name in CAUSAL or (name not in NOT_CAUSAL and data.draw(st.booleans()))
-    d = data.draw(st.integers(1, 5))
+    d = data.draw(st.integers(1, 5)) * values.get("bits", 1)
     case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)
     tensors = kind.sample(case, seed=data.draw(st.integers(0, 9)))
     decided = kind.decide(case, tensors)

@@ -713,6 +713,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
     "gelu_gate": lambda x, gate: x * _gelu(gate),
     "inverse_root": lambda x, eps: 1 / np.sqrt(x + eps),
+    "magnitude": np.abs,
     "multiply": np.multiply,
     "quantise": lambda x, top: np.round(127 * x / np.where(top > 0, top, 1.0)),
     "relu": lambda x: np.maximum(x, 0.0),
@@ -721,6 +722,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sigmoid": _sigmoid,
     "sigmoid_of_magnitude": lambda x: _sigmoid(2 * np.abs(x)),
     "unless_at_least": lambda x, limit: np.where(np.abs(x) >= limit, 0.0, x),
+    "zero_where": lambda x, where: np.where(where > 0, 0.0, x),
     "zero_if_masked": lambda x: np.where(np.isneginf(x), 0.0, x),
 }
 """Function -> its meaning."""
@@ -829,3 +831,79 @@ class Children(Primitive):
 
     def meaning(self, *inputs: Any) -> Any:
         return np.minimum(inputs[0] * self.branching + np.arange(self.branching), self.limit - 1)
+
+
+@dataclass(frozen=True)
+class SignHash(Decision):
+    """Signs of each row as a number, the first entry most significant: ``[.., bits]`` -> ``[.., 1]``."""
+
+    KIND: ClassVar[str] = "sign_hash"
+
+    def rule(self) -> Shape:
+        return (*self.sources[0][:-1], 1)
+
+    def meaning(self, *inputs: Any) -> Any:
+        powers = 1 << np.arange(self.sources[0][-1])[::-1]
+        return ((inputs[0] >= 0) * powers).sum(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class OutlierColumns(Decision):
+    """1 for each column with an entry of magnitude ``threshold`` or more, else 0: ``[rows, n]`` -> ``[1, n]``."""
+
+    KIND: ClassVar[str] = "outlier_columns"
+    threshold: float = 6.0
+
+    def rule(self) -> Shape:
+        return (1, self.sources[0][-1])
+
+    def meaning(self, *inputs: Any) -> Any:
+        return (np.abs(inputs[0]) >= self.threshold).any(axis=0, keepdims=True).astype(int)
+
+
+@dataclass(frozen=True)
+class Clusters(Decision):
+    """Group of each row by Lloyd's algorithm: ``[heads, rows, d]`` -> ``[heads, rows]``.
+
+    The first rows are the first centres; each of the ``iterations`` assigns all rows, between them centres move to the
+    means. Distances take one product per row, centre and element.
+    """
+
+    KIND: ClassVar[str] = "clusters"
+    clusters: int = 1
+    iterations: int = 1
+
+    def rule(self) -> Shape:
+        _need(self.clusters <= self.sources[0][1], self, f"at least {self.clusters} rows")
+        return self.sources[0][:2]
+
+    def meaning(self, *inputs: Any) -> Any:
+        rows = inputs[0]
+        centres = rows[:, : self.clusters].copy()
+        found = np.zeros(self.shape, int)
+        for turn in range(self.iterations):
+            if turn:
+                member = found[:, None] == np.arange(self.clusters)[:, None]
+                size = member.sum(-1, keepdims=True)
+                centres = np.where(size > 0, member @ rows / np.maximum(size, 1), centres)
+            found = ((rows[:, :, None] - centres[:, None]) ** 2).sum(-1).argmin(-1)
+        return found
+
+    def macs(self, context: int = 0) -> int:  # noqa: ARG002
+        return self.iterations * prod(self.sources[0]) * self.clusters
+
+
+@dataclass(frozen=True)
+class GroupMean(Primitive):
+    """Mean of the rows of each group, 0 if there are none: ``[heads, rows, d]``, ``[heads, rows]`` -> ``[heads, groups, d]``."""
+
+    KIND: ClassVar[str] = "group_mean"
+    groups: int = 1
+
+    def rule(self) -> Shape:
+        heads, _, d = self.sources[0]
+        return (heads, self.groups, d)
+
+    def meaning(self, *inputs: Any) -> Any:
+        member = inputs[1][:, None] == np.arange(self.groups)[:, None]
+        return member @ inputs[0] / np.maximum(member.sum(-1, keepdims=True), 1)
