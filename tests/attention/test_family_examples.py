@@ -303,3 +303,21 @@ def test_cached_states_grow_with_the_segments() -> None:
     found = algorithm("memory_caching", {"read": "residual"}).counts(case)
     assert found.persistent == 16 * 64 * 64
     assert found.macs == 64 * 64 * (2 * 4096 + 256 * 16 * 15 // 2)
+
+
+def test_figures_of_vision_attention() -> None:
+    window = Case(queries=49, keys=49, d_head=16, heads=4, causal=False)  # 64 channels, the first stage of M0
+    head = 49 * 16 * (32 + 16) + 16 * 49 * 25 + 49 * 49 * (16 + 16)
+    assert count(algorithm("cascaded_group").expand(window)).macs == 4 * head + 49 * 64 * 64
+    stage = Case(queries=49, keys=49, d_head=224, causal=False)
+    found = count(algorithm("single_head", {"attended": 48}).expand(stage))
+    assert (found.macs, found.exps) == (49 * 48 * 80 + 49 * 49 * 64 + 49 * 224 * 224, 49 * 49)
+
+
+def test_a_head_of_the_cascade_sees_the_one_before_it() -> None:
+    kind, case = algorithm("cascaded_group"), Case(queries=4, keys=4, d_head=2, heads=2, causal=False)
+    given = kind.sample(case)
+    given["proj"] = np.diag([0.0, 0, 1, 1])  # only what the second head says
+    changed = given | {"x": given["x"] + np.array([1.0, 1, 0, 0])}
+    outputs = [evaluate(kind.expand(case), each)["output"] for each in (given, changed)]
+    assert not np.allclose(*outputs)

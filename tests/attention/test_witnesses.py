@@ -54,11 +54,13 @@ CASES = {
     "memory_caching": [
         {"segment": c, "read": r, "k": k} for c, r, k in ((3, "residual", 1), (2, "gated", 1), (2, "top_k", 2))
     ],
+    "cascaded_group": [{"d_qk": 2, "kernels": k} for k in ((3,), (5, 1))],
+    "single_head": [{"attended": 1, "d_qk": 2}],
 }
 CAUSAL = {"fox", "landmark", "memory_caching"}
-SQUARE = {"aaren", "bigbird", "fma", "linear", "memory_caching"}
+SQUARE = {"aaren", "bigbird", "cascaded_group", "single_head", "fma", "linear", "memory_caching"}
 NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "kv_drop", "lbanp", "lean", "memory_caching", "tca"}
-NOT_CAUSAL = {"clustered", "reordered"}
+NOT_CAUSAL = {"cascaded_group", "clustered", "single_head", "reordered"}
 SETTINGS = settings(deadline=None, max_examples=15, derandomize=True)
 
 
@@ -76,6 +78,8 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     queries = 1 if phase == "decode" else data.draw(st.integers(1, keys))
     if name in {"bigbird", "fma"}:
         keys = 2 * data.draw(st.sampled_from((2, 4, 8)))
+    if name == "cascaded_group":
+        keys = data.draw(st.integers(1, 4)) ** 2
     if name in SQUARE and phase != "decode":
         queries = keys
     groups = data.draw(st.integers(1, 2))

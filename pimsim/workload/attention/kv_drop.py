@@ -1,8 +1,9 @@
 """Budgeted KV cache: keys that recent queries hardly attended to are dropped, head by head.
 
-Sources: CORM, Dai et al. 2024, arXiv 2404.15949 (attention of a window of recent queries); SpecKV, Galim et al. 2025 (attention
-of a draft model). With ``score: recent`` a key's score is the sum of its probabilities over the last ``window`` queries (CORM
-compares them with a threshold; here a budget decides), with ``draft`` it is given. The last ``window`` tokens always stay.
+Sources: CORM, Dai et al. 2024, arXiv 2404.15949 (attention of a window of recent queries); SpecKV, Galim et al. 2025, arXiv
+2506.08373 (attention of a draft model). With ``score: recent`` a key's score is the sum of its probabilities over the last
+``window`` queries (CORM compares them with a threshold; here a budget decides), with ``draft`` it is given. The last
+``window`` tokens always stay.
 
 A prefill attends in full, then compacts the cache to ``budget`` tokens if there are more. Decode attends to all that is
 there, and compacts once the cache has ``slack`` tokens more than the budget; kept rows are gathered and written in order
@@ -53,7 +54,7 @@ class KvDrop(Algorithm):
     description: ClassVar[str] = (
         "KV cache with a budget: keys that recent queries (or a draft model) ignored are dropped"
     )
-    source: ClassVar[str] = "Dai et al. 2024, arXiv 2404.15949; Galim et al. 2025"
+    source: ClassVar[str] = "Dai et al. 2024, arXiv 2404.15949; Galim et al. 2025, arXiv 2506.08373"
     exact: ClassVar[bool] = False
 
     budget: PositiveInt = Field(1024, description="tokens of a head that compaction leaves")

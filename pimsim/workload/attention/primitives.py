@@ -907,3 +907,29 @@ class GroupMean(Primitive):
     def meaning(self, *inputs: Any) -> Any:
         member = inputs[1][:, None] == np.arange(self.groups)[:, None]
         return member @ inputs[0] / np.maximum(member.sum(-1, keepdims=True), 1)
+
+
+@dataclass(frozen=True)
+class Depthwise(Primitive):
+    """A convolution of each channel by itself, padded with zeros, over ``side * side`` tokens ``[tokens, channels]``.
+
+    Filters ``[channels, kernel, kernel]`` and a bias ``[channels]`` are the second and third input.
+    """
+
+    KIND: ClassVar[str] = "depthwise"
+    side: int = 1
+
+    def rule(self) -> Shape:
+        x, filters = self.sources[:2]
+        _need(x[0] == self.side**2 and x[1] == filters[0], self, f"{self.side**2} tokens and a filter per channel")
+        return x
+
+    def meaning(self, *inputs: Any) -> Any:
+        x, filters, bias = inputs
+        kernel = filters.shape[-1]
+        image = np.pad(x.reshape(self.side, self.side, -1), ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (0, 1))
+        return np.einsum("yxcij,cij->yxc", windows, filters).reshape(self.shape) + bias
+
+    def macs(self, context: int = 0) -> int:  # noqa: ARG002
+        return self.size * self.sources[1][-1] ** 2
