@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pimsim.workload.attention.base import Case, algorithm, count
+from pimsim.errors import WorkloadError
+from pimsim.workload.attention.base import Case, algorithm, count, discover
 from pimsim.workload.attention.bigbird import BigBird
 from pimsim.workload.attention.cmab import Cmab
 from pimsim.workload.attention.cmanp import Cmanp
+from pimsim.workload.attention.decisions import draw, load
 from pimsim.workload.attention.fox import Fox
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.lbanp import Lbanp
@@ -321,3 +325,123 @@ def test_a_head_of_the_cascade_sees_the_one_before_it() -> None:
     changed = given | {"x": given["x"] + np.array([1.0, 1, 0, 0])}
     outputs = [evaluate(kind.expand(case), each)["output"] for each in (given, changed)]
     assert not np.allclose(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "phase", "operation"),
+    [
+        ("llm_int8", {"d_out": 2}, "prefill", "outliers"),
+        ("memory_layer", {"bits": 2, "d_out": 2}, "prefill", "sign_hash.1"),
+        ("clustered", {"clusters": 2}, "prefill", "clusters.1"),
+        ("kv_drop", {"budget": 3, "window": 1}, "prefill", "top_k.1"),
+        ("landmark", {"block": 2, "retrieved": 1}, "decode", "top_k.1"),
+        ("tca", {"d_ff": 2}, "query", "top_k.2"),
+        ("memory_caching", {"segment": 2, "read": "top_k", "k": 1}, "prefill", "top_k.3"),
+        ("cascaded_group", {"kernels": [3, 1]}, "prefill", None),
+    ],
+)
+def test_what_data_decide_is_recorded_and_replayed(tmp_path, name, values, phase, operation) -> None:
+    causal = name not in {"clustered", "cascaded_group"}
+    case = Case(phase=phase, queries=1 if phase == "decode" else 9, keys=9, d_head=2, causal=causal)
+    kind = algorithm(name, values)
+    drawn = draw(kind, case, seed=1)
+    drawn.save(tmp_path / "decisions.json")
+    back = load(tmp_path / "decisions.json")
+    assert (back.algorithm, back.case) == (kind, case)
+    assert operation is None or operation in back.decisions
+    replayed: dict[str, np.ndarray] = {}
+    evaluate(kind.expand(case, back.decisions), kind.sample(case, seed=2), replay=back.decisions, record=replayed)
+    assert set(replayed) >= set(drawn.decisions)
+    assert all((replayed[key] == found).all() for key, found in drawn.decisions.items())
+
+
+def test_the_table_of_the_documentation_names_all_algorithms_and_their_phases() -> None:
+    page = Path(__file__).parents[2] / "docs" / "attention.md"
+    rows = [line.split("|")[1:3] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    table = {name.strip(" `"): tuple(phases.strip().split(", ")) for name, phases in rows}
+    assert table == {name: kind.phases for name, kind in discover().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "case", "message"),
+    [
+        (
+            "reordered",
+            {},
+            {"queries": 2, "keys": 2},
+            r"^attention reordered must have causal = false or one query, not 2",
+        ),
+        (
+            "lbanp",
+            {},
+            {"phase": "query", "queries": 1, "keys": 1, "heads": 2, "kv_heads": 1},
+            r"^attention lbanp must have as",
+        ),
+        (
+            "cmanp",
+            {},
+            {"phase": "update", "queries": 3, "keys": 2, "causal": False},
+            r"^attention cmanp must have queries at",
+        ),
+        (
+            "tca",
+            {},
+            {"phase": "query", "queries": 1, "keys": 1, "heads": 2, "kv_heads": 1},
+            r"^attention tca must have as many",
+        ),
+        (
+            "bigbird",
+            {},
+            {"queries": 65, "keys": 65},
+            r"^attention bigbird must have queries equal to keys, a multiple of block",
+        ),
+        ("landmark", {}, {"queries": 2, "keys": 2, "causal": False}, r"^attention landmark must be causal$"),
+        (
+            "linear",
+            {},
+            {"queries": 1, "keys": 2},
+            r"^attention linear must have queries equal to keys in a causal prefill, not",
+        ),
+        ("clustered", {}, {"queries": 2, "keys": 2}, r"^attention clustered must have causal = false"),
+        (
+            "kv_drop",
+            {},
+            {"queries": 2, "keys": 2, "heads": 2, "kv_heads": 1},
+            r"^attention kv_drop must have as many kv_heads",
+        ),
+        (
+            "memory_layer",
+            {"bits": 7},
+            {"queries": 1, "keys": 1},
+            r"^attention memory_layer must have heads \* d_head a mult",
+        ),
+        (
+            "memory_caching",
+            {},
+            {"queries": 1, "keys": 2},
+            r"^attention memory_caching must be causal with queries equal to",
+        ),
+        (
+            "single_head",
+            {"attended": 65},
+            {"queries": 4, "keys": 4, "causal": False},
+            r"^parameter attended of attention single_h",
+        ),
+        (
+            "cascaded_group",
+            {},
+            {"queries": 5, "keys": 5, "causal": False},
+            r"^attention cascaded_group must have causal = false",
+        ),
+        (
+            "cascaded_group",
+            {"kernels": [4]},
+            {"queries": 4, "keys": 4, "causal": False},
+            r"^parameter kernels of attention casc",
+        ),
+        ("llm_int8", {}, {"queries": 1, "keys": 1}, r"^attention llm_int8 must be given decisions"),
+    ],
+)
+def test_cases_that_an_algorithm_does_not_have_are_refused(name, values, case, message) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        algorithm(name, values).expand(Case(**case))

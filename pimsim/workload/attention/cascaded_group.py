@@ -43,7 +43,7 @@ class CascadedGroup(Algorithm):
 
     d_qk: PositiveInt = Field(16, description="elements of a query and a key")
     kernels: tuple[PositiveInt, ...] = Field(
-        (5,), description="side of each head's depthwise kernel, odd; last repeats"
+        (5,), strict=False, description="side of each head's depthwise kernel, odd; last repeats"
     )
 
     def check(self, case: Case) -> None:
