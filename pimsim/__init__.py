@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pimsim.config import load_arch, load_workload
     from pimsim.errors import PimsimError
+    from pimsim.explore.api import sweep
     from pimsim.result import Result
     from pimsim.run import simulate
 
@@ -26,9 +27,10 @@ _HOMES = {
     "load_arch": "pimsim.config",
     "load_workload": "pimsim.config",
     "simulate": "pimsim.run",
+    "sweep": "pimsim.explore.api",
 }
 
-__all__ = ["PimsimError", "Result", "__version__", "load_arch", "load_workload", "simulate"]
+__all__ = ["PimsimError", "Result", "__version__", "load_arch", "load_workload", "simulate", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

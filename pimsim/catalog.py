@@ -7,7 +7,7 @@ from pathlib import Path
 from pimsim.errors import ConfigError, UnknownName
 from pimsim.yamlio import load_tree, shipped_folders
 
-KINDS = ("arch", "baseline", "dram", "workload")
+KINDS = ("arch", "baseline", "dram", "sweep", "workload")
 """Kinds of configuration file; each has a folder of its own."""
 
 _SUFFIXES = (".yaml", ".yml")
@@ -21,6 +21,7 @@ def folder(kind: str) -> Path:
     """
     archs, workloads = shipped_folders()
     folders = {"arch": archs, "baseline": archs / "baselines", "dram": archs / "dram", "workload": workloads}
+    folders["sweep"] = archs.parent / "sweeps"
     if kind not in folders:
         raise UnknownName("kind", kind, folders)
     return folders[kind]
@@ -76,4 +77,4 @@ def _shipped_name(kind: str, given: str) -> str:
     """The name without suffix and without the folder that files of this kind lie in."""
     for suffix in _SUFFIXES:
         given = given.removesuffix(suffix)
-    return given.removeprefix(f"{folder(kind).name}/") if kind in ("baseline", "dram") else given
+    return given.removeprefix(f"{folder(kind).name}/") if kind in ("baseline", "dram", "sweep") else given

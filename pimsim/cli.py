@@ -145,6 +145,27 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress on standard error.  [default: off]")]
 Format = Annotated[str, typer.Option("--format", metavar="table|json", help="Form of the output.")]
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw what every unit did when: .pftrace (ui.perfetto.dev), .json (Chrome) or .vcd (waveforms).  "
+        "[default: none]",
+    ),
+]
+TimelineDetail = Annotated[
+    str,
+    typer.Option(
+        metavar="op|step|command", help="What --timeline shows; command adds DRAM commands, banks and open rows."
+    ),
+]
+TimelineWindow = Annotated[
+    str,
+    typer.Option(
+        metavar="FIRST:LAST",
+        help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
+    ),
+]
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
@@ -215,6 +236,9 @@ def run(
     trace_limit: Annotated[
         int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
     ] = 20_000_000,
+    timeline: TimelineFile = None,
+    timeline_detail: TimelineDetail = "op",
+    timeline_window: TimelineWindow = "",
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -229,10 +253,78 @@ def run(
         output=output,
         trace=trace,
         trace_limit=trace_limit,
+        timeline=timeline,
+        timeline_detail=timeline_detail,
+        timeline_window=timeline_window,
         baselines=baseline or [],
         quiet=quiet,
         command_line=context.obj or [],
     )
+
+
+@app.command(
+    short_help="Write an HTML page about runs and sweeps.",
+    help=_help(
+        "Write one self-contained HTML page about folders of runs and sweeps; it works offline.",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --out runs/one",
+        "pimsim report runs/one --html one.html",
+    ),
+)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of run --out or sweep --out.")],
+    html: Annotated[Path, typer.Option(metavar="FILE", help="The page.")],
+) -> None:
+    """Write one self-contained HTML page about folders of runs and sweeps; it works offline."""
+    from pimsim.commands.report import report as write_page
+
+    write_page(folders, html)
+
+
+@app.command(
+    short_help="Run the points of a sweep file.",
+    help=_help(
+        "Run every point of a sweep file and store the figures as Parquet; --resume goes on where a run stopped.",
+        "pimsim sweep pim_gpt_sensitivity --out runs/sens --workers 2",
+    ),
+)
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="SWEEP", help="A shipped sweep or a YAML file.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the sweep.  [default: runs/NAME]")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this computer.")] = os.cpu_count() or 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://127.0.0.1:8786.  [default: none]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that has points.  [default: off]")
+    ] = False,
+    overrides: Overrides = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Run every N-th point, from the I-th on.")] = "1/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count only.  [default: off]")] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Stop after more failures than that.  [default: no limit]")
+    ] = None,
+    output: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Run every point of a sweep file and store the figures as Parquet."""
+    from pimsim.commands.sweep import sweep as run_sweep
+
+    clean = run_sweep(
+        file,
+        out=out,
+        workers=workers,
+        scheduler=scheduler,
+        resume=resume,
+        overrides=overrides or [],
+        shard=shard,
+        dry_run=dry_run,
+        max_failures=max_failures,
+        output=output,
+        quiet=quiet,
+    )
+    if not clean:
+        raise typer.Exit(FAILED)
 
 
 @app.command(
@@ -312,7 +404,7 @@ def validate(
 )
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines or commands.")
+        str, typer.Argument(metavar="KIND", help="archs, workloads, attention, dram, baselines, sweeps or commands.")
     ],
     output: Format = "table",
 ) -> None:
@@ -330,7 +422,7 @@ def list_(
     ),
 )
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload or dram.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="arch, workload, dram or sweep.")],
 ) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors that complete and check."""
     from pimsim.commands.inspect import schema as print_schema

@@ -104,7 +104,16 @@ def load_arch(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = (
         ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
     """
     path = catalog.find("arch", name_or_path)
-    loaded = _of_its_kind(ARCH_KINDS, load_tree(path), path, overrides, prefix="arch")
+    return arch_of(load_tree(path), path, overrides)
+
+
+def arch_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
+    """`load_arch` for a file that has been read already; the tree stays as it is.
+
+    Raises:
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _of_its_kind(ARCH_KINDS, tree, path, overrides, prefix="arch")
     ARCH_CHECKS[loaded.value.kind](loaded)
     return loaded
 
@@ -118,9 +127,29 @@ def load_workload(name_or_path: str | Path, overrides: Iterable[tuple[str, str]]
         WorkloadError: the model of a model file cannot be expressed.
     """
     path = catalog.find("workload", name_or_path)
-    loaded = _of_its_kind(WORKLOAD_KINDS, load_workload_tree(path), path, overrides, prefix="workload")
+    return workload_of(load_workload_tree(path), path, overrides)
+
+
+def workload_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[Any]:
+    """`load_workload` for a file that has been read already; the tree stays as it is.
+
+    Raises:
+        ConfigError: a value or an override is wrong; the error names the file, the line and the field path.
+    """
+    loaded = _of_its_kind(WORKLOAD_KINDS, tree, path, overrides, prefix="workload")
     check_sources(loaded)
     return loaded
+
+
+def base_tree(kind: str, name_or_path: str | Path) -> tuple[Tree, Path]:
+    """What `arch_of` or `workload_of` starts from: the file of an ``"arch"`` or a ``"workload"``, read.
+
+    Raises:
+        UnknownName: there is no such file.
+        ConfigError: it cannot be read.
+    """
+    path = catalog.find(kind, name_or_path)
+    return (load_tree(path) if kind == "arch" else load_workload_tree(path)), path
 
 
 def load_dram(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Loaded[DramConfig]:
@@ -212,7 +241,47 @@ _AIM = (
 )
 _AIM_CHANNELS = 32
 
-ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"pim": check_arch, "aim": check_aim}
+_STREAMS = ("query", "key", "value", "scores", "statistics", "output")
+"""Streams of the attention unit that need a port."""
+
+
+def check_fpga(loaded: Loaded[Any]) -> None:
+    """Check what must hold between fields of a streaming accelerator.
+
+    Raises:
+        ConfigError: a beat is not a whole number of words, a port is narrower than a word, a port is named twice, or a
+            stream has no port of the machine.
+    """
+    check_sources(loaded)
+    tree, fpga = loaded.tree, loaded.value.fpga
+    ports, placement = fpga.ports, fpga.attention.placement
+    if fpga.beat_bits % fpga.word_bits:
+        raise tree.error(
+            f"must be a multiple of word_bits, which is {fpga.word_bits}, not {fpga.beat_bits}", ("fpga", "beat_bits")
+        )
+    if ports.width_bits < fpga.word_bits:
+        raise tree.error(
+            f"must be at least word_bits, which is {fpga.word_bits}, so that a port is no narrower than a word, "
+            f"not {ports.width_bits}",
+            ("fpga", "ports", "width_bits"),
+        )
+    if len(set(ports.names)) != len(ports.names):
+        raise tree.error(f"must name each port once, not {', '.join(ports.names)}", ("fpga", "ports", "names"))
+    at: FieldPath = ("fpga", "attention", "placement")
+    if set(placement) != set(_STREAMS):
+        raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
+    for stream, port in placement.items():
+        if port not in ports.names:
+            raise tree.error(
+                f"must be one of {', '.join(ports.names)}, not {port!r}{did_you_mean(port, ports.names)}", (*at, stream)
+            )
+
+
+ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
+    "pim": check_arch,
+    "aim": check_aim,
+    "fpga": check_fpga,
+}
 """Kind of architecture -> what checks it across fields."""
 
 
@@ -305,7 +374,7 @@ def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
 def _check_pim(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
     weight_bytes = FORMAT_BYTES[pim.format]
-    if pim.multipliers * weight_bytes != dram.burst_bytes:
+    if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(
             f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "
@@ -556,6 +625,8 @@ __all__ = [
     "PREFIXES",
     "Loaded",
     "Source",
+    "arch_of",
+    "base_tree",
     "check_arch",
     "check_limits",
     "check_sources",
@@ -564,4 +635,5 @@ __all__ = [
     "load_workload",
     "split_overrides",
     "unsourced",
+    "workload_of",
 ]

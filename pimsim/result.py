@@ -117,6 +117,17 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Port:
+    """Traffic of one memory port, in whole beats of the fabric."""
+
+    bytes_read: int
+    bytes_written: int
+    read_share: float
+    """Part of the run in which the read channel moves data; likewise `write_share`."""
+    write_share: float
+
+
+@dataclass(frozen=True)
 class Simulation:
     """What the simulator itself needed."""
 
@@ -150,8 +161,9 @@ class Result:
     tokens: Tokens | None
     """None for a run that generates nothing, such as a trace of instructions."""
     energy: EnergyReport
-    dram: Dram
-    interface: Interface
+    dram: Dram | None
+    """None on a machine without a DRAM model, as is `interface`."""
+    interface: Interface | None
     units: dict[str, Unit]
     ops: dict[str, Op]
     """Kinds in order of falling time."""
@@ -160,6 +172,8 @@ class Result:
     simulation: Simulation
     manifest: Manifest
     functional: dict[str, Any] | None = field(default=None)
+    ports: dict[str, Port] | None = None
+    """Memory ports of a streaming machine."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -173,6 +187,40 @@ class Result:
         finite: dict[str, Any] = _finite({"schema": SCHEMA, **ordered, "energy": energy_figures})
         return finite
 
+    def to_frame(self) -> Any:
+        """Operations as a pandas table: count, seconds, share, joules, one row for each kind.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from pimsim.report.frames import ops_frame
+
+        return ops_frame(self)
+
+    def plot_breakdown(self) -> Any:
+        """Time by operation and energy by component, as a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_breakdown
+
+        return plot_breakdown(self)
+
+    def plot_energy(self) -> Any:
+        """Energy by component and by operation, as a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_energy
+
+        return plot_energy(self)
+
+    def plot_timeline(self) -> Any:
+        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        from pimsim.report.plots import plot_timeline
+
+        return plot_timeline(self)
+
+    def _repr_html_(self) -> str:
+        """The headline figures for a notebook."""
+        from pimsim.report.frames import summary_html
+
+        return summary_html(self)
+
     def figures(self) -> dict[str, int | float | None]:
         """The headline figures as flat columns, as a sweep stores them."""
         return {
@@ -183,11 +231,11 @@ class Result:
             "joules": self.energy.joules,
             "joules_per_token": self.energy.joules / self.tokens.generated if self.tokens else None,
             "average_watts": self.energy.average_watts,
-            "row_hit_rate": self.dram.row_hit_rate,
-            "refreshes": self.dram.refreshes,
+            "row_hit_rate": self.dram.row_hit_rate if self.dram else None,
+            "refreshes": self.dram.refreshes if self.dram else None,
             "commands": self.simulation.commands,
-            "interface_bytes": self.interface.bytes,
-            "interface_reduction": self.interface.reduction,
+            "interface_bytes": self.interface.bytes if self.interface else None,
+            "interface_reduction": self.interface.reduction if self.interface else None,
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -204,6 +252,7 @@ _ORDER = (
     "units",
     "ops",
     "layers",
+    "ports",
     "baselines",
     "functional",
     "simulation",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pimsim.config import Loaded, load_arch, load_workload, split_overrides
@@ -14,33 +15,51 @@ def simulate(
     arch: str,
     workload: str,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     engine: Engine = "fast",
     baselines: Sequence[str] = (),
     trace: list[TraceRow] | None = None,
     progress: Progress | None = None,
     command_line: Sequence[str] = (),
+    **fields: Any,
 ) -> Result:
     """Simulate a workload on an architecture.
 
     Args:
         arch: name of a shipped architecture, or path of a YAML file.
         workload: likewise.
-        overrides: ``"arch.dram.channels=16"`` and the like.
+        overrides: ``["arch.dram.channels=16"]`` and the like, or ``{"arch.dram.channels": 16}``.
         engine: ``"fast"`` or ``"reference"``; both give the same cycles.
         baselines: names of baselines to compare with.
         trace: filled with every DRAM command, sorted by tick and channel (only for short runs).
         progress: called after every step of the run, such as a forward pass.
+        command_line: what the user typed, for the manifest.
+        fields: more overrides, with two underscores for a dot: ``arch__dram__channels=16``.
 
     Raises:
         InputError: something in the input is wrong; the message says what and where. Baselines are looked up before the run.
     """
-    options = split_overrides(overrides)
+    options = split_overrides(override_texts(overrides, fields))
     return simulate_loaded(
         load_arch(arch, options["arch"]),
         load_workload(workload, options["workload"]),
         RunOptions(engine, baselines, trace, progress, command_line),
     )
+
+
+def override_texts(overrides: Sequence[str] | Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
+    """Overrides as ``--set`` takes them.
+
+    >>> override_texts({"arch.dram.channels": 16}, {"workload__attention": "vanilla"})
+    ['arch.dram.channels=16', 'workload.attention=vanilla']
+    """
+    given = dict(overrides) if isinstance(overrides, Mapping) else {}
+    given |= {name.replace("__", "."): value for name, value in fields.items()}
+    texts = [] if isinstance(overrides, Mapping) else list(overrides)
+    return [
+        *texts,
+        *(f"{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in given.items()),
+    ]
 
 
 def simulate_loaded(arch: Loaded[Any], workload: Loaded[Any], options: RunOptions | None = None) -> Result:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from pimsim.arch.dram import DramConfig
 from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.errors import UnknownName
+from pimsim.explore.config import SweepConfig
 from pimsim.model import Model
 from pimsim.workload.kinds import WORKLOAD_KINDS
 
@@ -17,6 +18,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _MODELS: dict[str, tuple[type[Model], ...]] = {
     "arch": tuple(ARCH_KINDS.values()),
     "dram": (DramConfig,),
+    "sweep": (SweepConfig,),
     "workload": tuple(WORKLOAD_KINDS.values()),
 }
 _BASE = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pimsim import catalog
+from pimsim.arch.system import FORMAT_BYTES
 from pimsim.bounds import pim
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import UnknownName
@@ -194,17 +195,16 @@ def _measure(case: _Case) -> dict[str, float]:
     figures: dict[str, float] = {
         "seconds": result.time.seconds,
         "joules": result.energy.joules,
-        "row_hit_rate": result.dram.row_hit_rate or 0.0,
-        "interface_reduction": result.interface.reduction or 0.0,
+        "row_hit_rate": (result.dram and result.dram.row_hit_rate) or 0.0,
+        "interface_reduction": (result.interface and result.interface.reduction) or 0.0,
         "non_vmm_share": sum(result.ops[kind].share for kind in ARITHMETIC if kind in result.ops),
     }
     for name, baseline in result.baselines.items():
         figures[f"speedup_{name}"] = baseline.speedup or 0.0
         figures[f"energy_{name}"] = baseline.energy_ratio or 0.0
     arch, workload = load_arch(case.arch), load_workload(case.workload)
-    bound = pim.pass_seconds(
-        build_graph(workload.value), arch.value.dram.resolve(), arch.value.pim.multipliers, BOUND_CONTEXT
-    )
+    multipliers = arch.value.dram.burst_bytes // FORMAT_BYTES[arch.value.pim.format]  # one column feeds all of them
+    bound = pim.pass_seconds(build_graph(workload.value), arch.value.dram.resolve(), multipliers, BOUND_CONTEXT)
     own = result.pass_seconds[BOUND_CONTEXT - 1] - result.pass_seconds[BOUND_CONTEXT - 2]
     return figures | {"first_order_ratio": own / bound}
 

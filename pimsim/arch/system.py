@@ -17,7 +17,11 @@ class PimConfig(Documented):
     """In-bank MAC units: one per bank, fed from one global buffer per channel."""
 
     format: Format = Field("bfloat16", description="number format of weights, vectors and results")
-    multipliers: PositiveInt = Field(description="multipliers per bank; one MAC_AB consumes this many weights per bank")
+    multipliers: PositiveInt | None = Field(
+        None,
+        description="multipliers per bank; one MAC_AB consumes this many weights per bank. Default: as many as one column "
+        "access feeds, burst_bytes / bytes of the format",
+    )
     accumulators: PositiveInt = Field(description="accumulator registers per MAC unit")
     global_buffer_bytes: PositiveInt = Field(description="vector buffer per channel")
 

@@ -8,9 +8,6 @@ from pimsim import catalog
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, write_json, write_out
 from pimsim.errors import InputError
 
-ATTENTION = {"vanilla": "every token attends to all tokens before it, with one softmax over the whole row of scores"}
-"""Attention algorithms with a sentence each."""
-
 PROGRAM_DRAM = "pim_gpt_gddr6"
 """The shipped DRAM whose commands programs are made of."""
 
@@ -70,12 +67,20 @@ def commands() -> dict[str, str]:
     return {name: DRAM_COMMANDS[name] for name in names} | {name: FUNCTIONS[name] for name in FUNCTION_NAMES}
 
 
+def attention() -> dict[str, str]:
+    """Every registered attention algorithm with its description."""
+    from pimsim.workload.attention.base import discover
+
+    return {name: kind.description for name, kind in discover().items()}
+
+
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "archs": _shipped("arch"),
     "workloads": _shipped("workload"),
-    "attention": lambda: ATTENTION,
+    "attention": attention,
     "dram": _shipped("dram"),
     "baselines": _shipped("baseline"),
+    "sweeps": _shipped("sweep"),
     "commands": commands,
 }
 """What can be listed."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from pimsim.errors import InputError, UnknownName
 
@@ -69,7 +70,27 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that takes its place when the block ends without an error, and leaves no trace otherwise.
+    """A text file that appears whole or not at all; see `whole_bytes`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with whole_bytes(path) as raw:
+        text = io.TextIOWrapper(raw, "utf-8", newline="")
+        try:
+            yield text
+            text.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        finally:
+            text.detach()
+
+
+@contextlib.contextmanager
+def whole_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file of bytes that takes its place when the block ends without an error, and leaves no trace otherwise.
 
     It is made beside ``path`` at once, so that a place that cannot be written is found before the work is done. A
     device or a pipe is written as it is.
@@ -82,11 +103,11 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         if path.is_dir():
             raise InputError(f"{path}: must be a file, not a folder")
         if _is_special(path):
-            with path.open("w", encoding="utf-8", newline="") as stream:
+            with path.open("wb") as stream:
                 yield stream
             return
         draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-        stream = draft.open("x", encoding="utf-8", newline="")
+        stream = draft.open("xb")
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
@@ -155,4 +176,14 @@ def _write_all(path: Path, texts: Mapping[str, str]) -> None:
             stack.enter_context(whole_file(path / name)).write(text)
 
 
-__all__ = ["TABLE_FORMATS", "choose", "columns", "json_text", "whole_file", "whole_folder", "write_json", "write_out"]
+__all__ = [
+    "TABLE_FORMATS",
+    "choose",
+    "columns",
+    "json_text",
+    "whole_bytes",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_out",
+]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.arch.dram import DramSpec
 from pimsim.commands.configs import load_both
-from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_file, whole_folder, write_out
+from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes, whole_file, whole_folder, write_out
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import InputError
@@ -19,6 +20,9 @@ from pimsim.run import simulate_loaded
 from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
 from pimsim.show import show
 from pimsim.trace.csvio import COLUMNS, TraceCommand, make_command
+
+if TYPE_CHECKING:
+    from pimsim.commands.timeline import TimelineRequest
 
 ENGINES = ("fast", "reference")
 BASELINES = ("t4", "xeon_6154")
@@ -35,6 +39,9 @@ def run(
     output: str,
     trace: Path | None,
     trace_limit: int,
+    timeline: Path | None,
+    timeline_detail: str,
+    timeline_window: str,
     baselines: Sequence[str],
     quiet: bool,
     command_line: Sequence[str],
@@ -53,12 +60,25 @@ def run(
     machine, work = load_both(arch, workload, overrides)
     if trace is not None:
         check_trace_length(machine, work, trace_limit)
+    drawing = timeline_request(timeline, machine, work, timeline_detail, timeline_window)
     rows: list[TraceRow] | None = None if trace is None else []
+    if drawing is not None and drawing.rows is not None:
+        if rows is not None:
+            raise InputError("--trace must be left out where --timeline-detail is command; run twice for both")
+        rows = drawing.rows
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(whole_folder(out)) if out is not None else {}
         trace_file = stack.enter_context(whole_file(trace)) if trace is not None else None
+        recorder = None
+        if timeline is not None and drawing is not None:
+            recorder = drawing.open(stack.enter_context(whole_bytes(timeline)))
+        options = RunOptions(cast(Engine, engine), names, rows, None, command_line)
+        if drawing is not None:
+            options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:
-            result = simulate_loaded(machine, work, RunOptions(cast(Engine, engine), names, rows, report, command_line))
+            result = simulate_loaded(machine, work, replace(options, progress=report))
+        if recorder is not None and drawing is not None:
+            drawing.finish(recorder, result)
         text = json_text(result.to_json())
         files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work)}
         if trace_file is not None and rows is not None:
@@ -68,6 +88,23 @@ def run(
 
         text = render(result)
     write_out(text)
+
+
+def timeline_request(
+    path: Path | None, arch: Loaded[Any], workload: Loaded[Any], detail: str, window: str
+) -> TimelineRequest | None:
+    """The timeline that the options ask for, or None.
+
+    Raises:
+        InputError: an option is wrong, or says how to draw what nobody asked for.
+    """
+    if path is None:
+        if window or detail != "op":
+            raise InputError("--timeline must name a file where --timeline-window or --timeline-detail is given")
+        return None
+    from pimsim.commands.timeline import TimelineRequest
+
+    return TimelineRequest(path, arch, workload, detail, window)
 
 
 def check_trace_length(arch: Loaded[Any], workload: Loaded[Any], limit: int) -> None:

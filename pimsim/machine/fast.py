@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
@@ -27,7 +27,19 @@ from pimsim.machine.asic import AsicClock, AsicCosts
 from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.recall import Outcome, Recall, ticks
 from pimsim.machine.segment import Node
-from pimsim.program.isa import Block, Placed, Repeat, Run, Step, Where, command_column, command_where, expand
+from pimsim.program.isa import (
+    Block,
+    Placed,
+    Repeat,
+    Run,
+    Step,
+    Where,
+    command_column,
+    command_where,
+    count_commands,
+    expand,
+)
+from pimsim.trace.spans import BlockSpans, Counts, Recorder, Span
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, Where, int, int]
@@ -59,6 +71,11 @@ class _Group:
         """Tick at which a refresh must not yet have been due for everything to go as it went."""
         self.refreshes = 0
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the channels."""
+        return tuple(f"channel{channel}" for channel in self.members)
+
 
 @dataclass(slots=True)
 class _Machine:
@@ -75,6 +92,10 @@ class _Machine:
     """Tick at which everything so far is complete."""
     tokens: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> _Machine:
+        """The same state, to come back to."""
+        return replace(self, due=self.due.copy(), tokens=self.tokens.copy())
+
 
 class Effect:
     """What a block does to the machine, relative to the tick at which it starts.
@@ -84,7 +105,7 @@ class Effect:
 
     __slots__ = (
         "advance", "asic_free", "asic_waits", "channels", "frontier", "gains", "layers", "need", "open_ticks", "outcomes",
-        "refreshes", "tokens", "waits",
+        "refreshes", "spans", "tokens", "waits",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -102,6 +123,8 @@ class Effect:
         self.refreshes: tuple[int, ...] | None = None
         """Refresh intervals that each channel used up; None if there was none."""
         self.tokens: tuple[tuple[str, int], ...] = ()
+        self.spans: list[Span] = []
+        """Steps relative to the start, if somebody records them."""
 
 
 _StepPlan = tuple[int, int, Node | None, tuple[str, ...], tuple[str, ...], int, int, Step]
@@ -162,10 +185,31 @@ class _Compiled:
 
 
 class FastEngine:
-    """Evaluates a program; `run` may be called once."""
+    """Evaluates a program; `run` may be called once.
 
-    def __init__(self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False) -> None:
+    Args:
+        arch: the machine.
+        spec: ``arch.dram`` resolved.
+        trace: keep every command in `trace`.
+        window: with ``trace``, keep only commands from the first of these ticks to before the second; what lies outside
+            is not visited one by one.
+        recorder: told every step of every unit.
+    """
+
+    def __init__(
+        self,
+        arch: ArchConfig,
+        spec: DramSpec,
+        *,
+        trace: bool = False,
+        window: tuple[int, int] | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.arch, self.spec = arch, spec
+        self.recorder = recorder
+        self.window = window if trace else None
+        self._whole = trace and window is None
+        """Whether every command is traced, so that every block is visited."""
         self.recall = Recall(spec, keep_log=trace)
         self.clock = AsicClock(arch)
         self.costs = AsicCosts(arch.asic)
@@ -185,6 +229,9 @@ class FastEngine:
         self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """Bit mask of channels -> where their ticks went."""
         self._asic_waits: Counter[str] = Counter()
+        self._logging = self._whole
+        """Whether commands are being written down."""
+        self._counts: dict[Node, Counts] = {}
 
     def run(self, passes: Iterable[Iterable[Placed]]) -> RunTotals:
         """Run all forward passes and return the totals."""
@@ -197,6 +244,8 @@ class FastEngine:
                     compiled.passes += 1
                 self._block(compiled, placed)
             self.books.totals.token_ticks.append(self._machine.frontier)
+            if self.recorder is not None:
+                self.recorder.end_pass(self._machine.frontier)
             if len(self._compiled) > COMPILED_LIMIT:
                 self._compiled.clear()
                 self._alive.clear()
@@ -214,7 +263,7 @@ class FastEngine:
 
     def _course(self, block: Block) -> _Compiled:
         """The compiled form; a block that takes the same course as another one shares its effects."""
-        if self.trace is not None:  # addresses matter, so every block is one of its own
+        if self._whole:  # addresses matter, so every block is one of its own
             fresh = _Compiled(block, self.recall, self.costs)
             self._alike[(id(fresh),)] = fresh
             return fresh
@@ -243,9 +292,44 @@ class FastEngine:
 
     def _block(self, compiled: _Compiled, placed: Placed) -> None:
         compiled.runs[placed.layer] += 1
-        if self.trace is not None:
-            self._once(compiled, placed, self._evaluate(compiled, placed))
+        if self.recorder is None and self.window is None:
+            self._advance(compiled, placed)
             return
+        before = self._machine.copy()
+        effect = self._advance(compiled, placed)
+        if self.recorder is not None:
+            block = placed.block
+            self.recorder.block(
+                BlockSpans(
+                    placed.layer, block.name, block.ops, before.origin, before.frontier, effect.gains, effect.spans
+                )
+            )
+        if self.window is not None:
+            self._trace_window(before, placed)
+
+    def _trace_window(self, before: _Machine, placed: Placed) -> None:
+        """Go through a block that touches the window once more, this time command by command."""
+        assert self.window is not None
+        assert self.trace is not None
+        first, last = self.window
+        after = self._machine
+        starts = min(ahead for _, ahead in before.channels) + before.origin
+        ends = max(ahead for _, ahead in after.channels) + after.origin
+        if ends < first or starts >= last:
+            return
+        self._machine, have = before, len(self.trace)
+        self._logging = True
+        self._evaluate(_Compiled(placed.block, self.recall, self.costs), placed)
+        self._logging = False
+        self._machine = after
+        self.trace[have:] = [row for row in self.trace[have:] if first <= row[0] < last]
+
+    def _advance(self, compiled: _Compiled, placed: Placed) -> Effect:
+        """Let a block happen, and give what it did."""
+        if self._whole:
+            visited = self._evaluate(compiled, placed)
+            self._once(compiled, placed, visited)
+            return visited
         machine = self._machine
         origin = machine.origin
         key = (
@@ -268,11 +352,12 @@ class FastEngine:
                     self._effects += 1
                 else:
                     self._once(compiled, placed, effect)
-                    return
+                    return effect
                 effect.layers[placed.layer] += 1
-                return
+                return effect
         effect.layers[placed.layer] += 1
         self._apply(compiled, effect)
+        return effect
 
     def _once(self, compiled: _Compiled, placed: Placed, effect: Effect) -> None:
         """An effect that is not worth remembering goes to the books at once."""
@@ -294,7 +379,7 @@ class FastEngine:
             machine.due = [due + n * interval for due, n in zip(machine.due, effect.refreshes, strict=True)]
         machine.origin = origin + effect.advance
 
-    def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:
+    def _evaluate(self, compiled: _Compiled, placed: Placed) -> Effect:  # noqa: C901 (the hot loop stays in one piece)
         """Work a block out step by step, and note its effect."""
         effect = Effect()
         tokens = self._machine.tokens
@@ -303,6 +388,7 @@ class FastEngine:
         groups = [self._groups(channels) for channels in compiled.channels_of]
         ends = [0] * len(placed.block.ops)
         recall_run, outcomes = self.recall.run, effect.outcomes
+        recording = self.recorder is not None
         for variant, op, node, waits, signals, busy, latency, step in compiled.steps:
             ready, token = 0, ""
             for name in waits:
@@ -310,20 +396,27 @@ class FastEngine:
                 if tick > ready:
                     ready, token = tick, name
             if node is None:
+                free = self._machine.asic_free
                 end = self._compute(effect, ready, token, busy, latency)
+                if recording:
+                    self._record_compute(effect, op, free, ready, token, busy)
             else:
                 end = ready
                 for group in groups[variant]:
+                    idle, seen = group.base, len(outcomes)
                     if ready - 1 > group.base:
                         self._wait(effect, group, ready, token)
                     outcome = recall_run(node, group.state, group.due - group.base)
                     outcomes.append((group.mask, outcome))
-                    if self.trace is not None:
+                    if self._logging:
                         self._log(group, outcome, step, placed)
                     if group.base + outcome.guard >= group.need:  # max() takes twice the time, here and below
                         group.need = group.base + outcome.guard + 1
+                    begin = group.base
                     group.base += outcome.last
                     group.state = outcome.next
+                    if recording:
+                        self._record(effect, group, op, (idle, ready, begin), token, node, step, outcomes[seen:])
                     if outcome.refreshes:
                         group.due += outcome.refreshes * self.recall.interval
                         group.refreshes += outcome.refreshes
@@ -354,7 +447,7 @@ class FastEngine:
             self._idle(effect, group, group.due - recall.horizon)
             outcome = recall.refresh(group.state, group.due - group.base)
             effect.outcomes.append((group.mask, outcome))
-            if self.trace is not None:
+            if self._logging:
                 self._log_extras(group, outcome)
             group.base += outcome.last
             group.state = outcome.next
@@ -403,6 +496,59 @@ class FastEngine:
         if any(refreshes.values()):
             effect.refreshes = tuple(refreshes[c] for c in order)
 
+    # -- timeline -------------------------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        effect: Effect,
+        group: _Group,
+        op: int,
+        at: tuple[int, int, int],
+        token: str,
+        node: Node,
+        step: Step,
+        outcomes: list[tuple[int, Outcome]],
+    ) -> None:
+        """Note a step of a group of channels; ``at`` are the last ticks used up before waiting and before the step."""
+        origin, (idle, ready, begin) = self._machine.origin, at
+        commands = self._counts.get(node)
+        if commands is None:
+            commands = self._counts[node] = tuple(sorted(count_commands(step.items).items()))  # type: ignore[arg-type]
+        added: Counter[str] = Counter()
+        for _, outcome in outcomes:
+            for command, n in outcome.refresh_commands.items():
+                added[command] += n
+        effect.spans.append(
+            Span(
+                group.units,
+                op,
+                idle + 1 - origin,
+                ready - origin if token else None,
+                begin + 1 - origin,
+                group.base + 1 - origin,
+                f"wait {self._kinds[token]}" if token else "",
+                commands,
+                tuple(sorted((command, n) for command, n in added.items() if n)),
+            )
+        )
+
+    def _record_compute(self, effect: Effect, op: int, free: int, ready: int, token: str, busy: int) -> None:
+        """Note a step of the ASIC that was free from edge ``free`` on."""
+        origin, tick = self._machine.origin, self.clock.tick
+        effect.spans.append(
+            Span(
+                ("asic",),
+                op,
+                tick(free) - origin,
+                ready - origin if token else None,
+                tick(self._machine.asic_free - busy) - origin,
+                tick(self._machine.asic_free) - origin,
+                f"wait {self._kinds[token]}" if token else "",
+                (),
+                (),
+            )
+        )
+
     # -- trace ----------------------------------------------------------------------------------------------------
 
     def _log(self, group: _Group, outcome: Outcome, step: Step, placed: Placed) -> None:
@@ -429,7 +575,7 @@ class FastEngine:
             if not command:
                 return tick
             opens = self.spec.commands[command].effect == "open"
-            row = self._opened_rows[channel][where] if opens else -1
+            row = self._opened_rows[channel].get(where, -1) if opens else -1
             self.trace.append((tick, channel, command, where, row, -1))
         raise AssertionError("an outcome must log every command of its step")
 

@@ -82,3 +82,42 @@ class Kernel:
         self.env.run()
         if self._waiting:
             raise Deadlock("; ".join(f"{name} waits {state()}" for name, state in sorted(self._waiting.items())))
+
+
+class Gate:
+    """Lets through everybody who waits at the moment when it is opened, and is closed again at once."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._env = kernel.env
+        self._event = simpy.Event(kernel.env)
+
+    def wait(self) -> simpy.Event:
+        """The event of the next opening."""
+        return self._event
+
+    def open(self) -> None:
+        """Let through who waits."""
+        event, self._event = self._event, simpy.Event(self._env)
+        event.succeed()
+
+
+class Turn:
+    """What happens at an instant after everything else, in the order of an explicit key."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._env = kernel.env
+        self._entries: list[tuple[int, Callable[[], None]]] = []
+
+    def enter(self, key: int, action: Callable[[], None]) -> None:
+        """Carry out an action at the end of this instant, after those with smaller keys."""
+        if not self._entries:
+            event = simpy.Event(self._env)
+            event._ok, event._value = True, None  # noqa: SLF001
+            self._env.schedule(event, priority=2)  # type: ignore[arg-type]
+            _when(event, self._play)
+        self._entries.append((key, action))
+
+    def _play(self) -> None:
+        entries, self._entries = sorted(self._entries, key=lambda entry: entry[0]), []
+        for _, action in entries:
+            action()

@@ -11,7 +11,8 @@ from pimsim.machine.asic import AsicClock, AsicCosts
 from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.channel import ChannelCore
 from pimsim.machine.kernel import Kernel, Process, Token
-from pimsim.program.isa import Placed, Step, command_column, command_where, expand
+from pimsim.program.isa import Placed, Step, command_column, command_where, count_commands, expand
+from pimsim.trace.spans import BlockSpans, Recorder, Span
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, tuple[int, ...], int, int]
@@ -23,6 +24,7 @@ class _Live:
     def __init__(self, placed: Placed, units: int, tokens: dict[str, Token], ends_pass: bool) -> None:
         self.placed, self.tokens, self.ends_pass = placed, tokens, ends_pass
         self.left = units
+        self.spans: list[Span] = []
         self.ends = [0] * len(placed.block.ops)
 
 
@@ -30,9 +32,17 @@ class ReferenceEngine:
     """Runs a program; `run` may be called once."""
 
     def __init__(
-        self, arch: ArchConfig, spec: DramSpec, *, trace: bool = False, start_order: Iterable[int] | None = None
+        self,
+        arch: ArchConfig,
+        spec: DramSpec,
+        *,
+        trace: bool = False,
+        window: tuple[int, int] | None = None,
+        recorder: Recorder | None = None,
+        start_order: Iterable[int] | None = None,
     ) -> None:
         self.arch, self.spec = arch, spec
+        self.recorder, self.window = recorder, window
         self.kernel = Kernel()
         self.clock = AsicClock(arch)
         self.costs = AsicCosts(arch.asic)
@@ -69,12 +79,17 @@ class ReferenceEngine:
             for step in live.placed.block.channels[channel]:
                 yield from self._await(channel, live, step)
                 ready, reason = self._ready(live, step)
+                idle, seen = core.base, core.refresh_commands.copy()
                 core.wait(ready, reason)
-                last = ""
+                begin, last = core.base, ""
                 for run, k, row, _ in expand(step.items, live.placed.row_base):  # type: ignore[arg-type]
                     core.issue(core.target(run.command, command_where(run, k, counts)), row, command_column(run, k))
                     last = run.command
                 self._signal(live, step, max(ready, core.base + commands[last].latency))
+                if self.recorder is not None:
+                    ticks = (idle + 1, ready if reason else None, begin + 1, core.base + 1)
+                    refresh = {name: n - seen[name] for name, n in core.refresh_commands.items() if n != seen[name]}
+                    self._record(live, f"channel{channel}", step, ticks, reason, refresh)
                 if core.base > self.kernel.now:
                     yield self.kernel.until(core.base)
             added = {
@@ -94,11 +109,28 @@ class ReferenceEngine:
                 if start > free:
                     self._asic_waits[reason] += start - free
                 busy, latency = self.costs.step(step.items)  # type: ignore[arg-type]
+                if self.recorder is not None:
+                    edges = (self.clock.tick(edge) for edge in (free, start, start + busy))
+                    idle, begin, end = edges
+                    self._record(live, "asic", step, (idle, ready if reason else None, begin, end), reason, {})
                 free = start + busy
                 self._signal(live, step, self.clock.tick(start + latency))
                 if self.clock.tick(free) > self.kernel.now:
                     yield self.kernel.until(self.clock.tick(free))
             self._leave(live)
+
+    def _record(
+        self,
+        live: _Live,
+        unit: str,
+        step: Step,
+        ticks: tuple[int, int | None, int, int],
+        reason: str,
+        refresh: dict[str, int],
+    ) -> None:
+        commands = {} if unit == "asic" else count_commands(step.items)  # type: ignore[arg-type]
+        counts = tuple(sorted(commands.items())), tuple(sorted(refresh.items()))
+        live.spans.append(Span((unit,), step.op, *ticks, reason, *counts))
 
     # -- tokens ---------------------------------------------------------------------------------------------------
 
@@ -167,11 +199,16 @@ class ReferenceEngine:
             done = self._live.popleft()
             self._first += 1
             block, once = done.placed.block, Counter({done.placed.layer: 1})
+            before = self._frontier
             gains, self._frontier = frontier_gains(done.ends, self._frontier)
+            if self.recorder is not None:
+                self.recorder.block(BlockSpans(done.placed.layer, block.name, block.ops, 0, before, gains, done.spans))
             self.books.ran(block, gains, once)
             self.books.executed(block, once)
             if done.ends_pass:
                 self.books.totals.token_ticks.append(self._frontier)
+                if self.recorder is not None:
+                    self.recorder.end_pass(self._frontier)
 
     def _close(self) -> RunTotals:
         totals = self.books.totals
@@ -181,7 +218,9 @@ class ReferenceEngine:
             totals.row_open_ticks += core.open_ticks
             if self.trace is not None and core.log is not None:
                 self.trace += [
-                    (tick, channel, command, where, row, column) for tick, command, where, row, column in core.log
+                    (tick, channel, command, where, row, column)
+                    for tick, command, where, row, column in core.log
+                    if self.window is None or self.window[0] <= tick < self.window[1]
                 ]
         self.books.asic(self.clock, self._asic_waits)
         return totals

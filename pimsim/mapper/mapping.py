@@ -135,11 +135,14 @@ class Mapping:
         for context in range(1, self.passes + 1):
             yield self.forward_pass(context)
 
-    def forward_pass(self, context: int) -> list[Placed]:
-        """The blocks of the pass in which attention sees ``context`` tokens."""
+    def forward_pass(self, context: int, token: int = 0, *, head: bool = False) -> list[Placed]:
+        """The blocks of the pass in which attention sees ``context`` tokens, the last of which is ``token``.
+
+        With ``head``, logits are computed for a token of the prompt, too.
+        """
         placed: list[Placed] = []
         if self.workload.embeddings:
-            placed.append(Placed(self._embedding_block(context), 0, -1))
+            placed.append(Placed(self._embedding_block(context, token), 0, -1))
         projection, attention, rest = self._projection_block, self._attention(context), self._feed_forward_block
         for layer in range(self.workload.model.layers):
             base = layer * self.layer_rows
@@ -148,7 +151,7 @@ class Mapping:
                 *[Placed(block, base, layer) for block in attention],
                 Placed(rest, base, layer),
             ]
-        if self.workload.lm_head and context >= self.workload.prompt_tokens:
+        if self.workload.lm_head and (head or context >= self.workload.prompt_tokens):
             placed.append(Placed(self._head_block, 0, -1))
         return placed
 
@@ -272,9 +275,10 @@ class Mapping:
             b.lower(op)
         return b.builder.build()
 
-    def _embedding_block(self, context: int) -> Block:
+    def _embedding_block(self, context: int, token: int) -> Block:
         op = next(op for op in self.graph if isinstance(op, Embedding))
         b = self._lowering("embedding", "head" if self.workload.lm_head else "feed_forward", context)
+        b.token = token
         b.results["previous"] = self._stream(embedded=False)  # this token is known, and the buffer is free
         b.lower(op)
         return b.builder.build()

@@ -61,6 +61,12 @@ class Compute:
     """SRAM element at which the result starts."""
     parameters: str = ""
     """Name of the constants that it reads (bias, scale), relative to the layer."""
+    offset: int = 0
+    """First element of the constants that meets the first element of the vector."""
+    total: int = -1
+    """SRAM element at which a second, scalar result goes (the sum of a softmax)."""
+    group: int = 0
+    """Elements that share a factor (scale); a softmax fills its last group up with zeros."""
 
 
 Item = Run | Repeat

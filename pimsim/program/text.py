@@ -38,6 +38,8 @@ _WORD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"#])+|#.*|\S+')
 _PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')
 _RUN_NUMBERS = tuple(f.name for f in fields(Run) if f.name not in {"command", "where", "sweep"})
 _RUN_DEFAULTS = {f.name: f.default for f in fields(Run)}
+_COMPUTE_NUMBERS = ("offset", "total", "group")
+_COMPUTE_DEFAULTS = {f.name: f.default for f in fields(Compute)}
 _KEYWORDS = {"block", "op", "channels", "asic", "step", "repeat", "end", "compute"}
 _INDENT = "  "
 
@@ -107,6 +109,9 @@ def _compute(compute: Compute) -> str:
         words.append(f"target={compute.target}")
     if compute.parameters:
         words.append(f"parameters={_name(compute.parameters)}")
+    words += [
+        f"{key}={getattr(compute, key)}" for key in _COMPUTE_NUMBERS if getattr(compute, key) != _COMPUTE_DEFAULTS[key]
+    ]
     return " ".join(words)
 
 
@@ -233,7 +238,7 @@ class _Reader:
     def _compute(self, words: list[str]) -> Compute:
         if len(words) < 2:
             self._fail("must be 'compute FUNCTION length=NUMBER'")
-        given = self._fields(words[2:], ("length", "sources", "target", "parameters"))
+        given = self._fields(words[2:], ("length", "sources", "target", "parameters", *_COMPUTE_NUMBERS))
         if "length" not in given:
             self._fail("compute must have length=NUMBER")
         sources = given["sources"].split(",") if "sources" in given else []
@@ -243,6 +248,7 @@ class _Reader:
             tuple(self._integer("sources", part) for part in sources),
             self._integer("target", given.get("target", "-1")),
             self._unquoted(given["parameters"]) if "parameters" in given else "",
+            **{key: self._integer(key, given[key]) for key in _COMPUTE_NUMBERS if key in given},
         )
 
     # -- words ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ TIME, ENERGY, MUTED = "#2f6f9f", "#c8702a", "#666666"
 SMALLEST = 0.005
 """Bars below this share are summed up as one."""
 
+MAX_REASONS = 7
+"""Waits that are named in a figure; the rest is summed up."""
+
 WIDTH = 9.0
 """Width of a figure in inches."""
 
@@ -43,7 +46,7 @@ def plot_breakdown(result: Result) -> Figure:
     left = Panel(times, "s", TIME, f"time, {si(result.time.seconds, 's')} in all")
     figure = _panels(left, Panel(joules, "J", ENERGY, _energy_title(result)))
     tokens = result.tokens
-    _title(figure, result, f"{si(tokens.seconds_per_token, 's')} per token" if tokens else "a trace of instructions")
+    _title(figure, result, f"{si(tokens.seconds_per_token, 's')} per token" if tokens else "whole run")
     return figure
 
 
@@ -54,6 +57,41 @@ def plot_energy(result: Result) -> Figure:
     left = Panel(components, "J", ENERGY, _energy_title(result))
     figure = _panels(left, Panel(ops, "J", ENERGY, "by operation"))
     _title(figure, result, f"{si(result.energy.average_watts, 'W')} on average")
+    return figure
+
+
+def plot_timeline(result: Result) -> Figure:
+    """Where the time of the run went on each unit, as one bar a unit: busy first, then the longest waits."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    units = list(result.units.items())
+    sums: dict[str, float] = {}
+    for _, unit in units:
+        for reason, seconds in unit.stalls.items():
+            sums[reason] = sums.get(reason, 0.0) + seconds
+    named = [reason for reason, _ in sorted(sums.items(), key=lambda item: -item[1])[:MAX_REASONS]]
+    total = result.time.seconds or 1.0
+    figure = Figure(figsize=(WIDTH, 1.6 + 0.3 * len(units)), layout="constrained")
+    axes = figure.subplots()
+    labels = [name for name, _ in units]
+    left = [0.0] * len(units)
+    rows: list[tuple[str, list[float]]] = [("busy", [unit.busy_seconds for _, unit in units])]
+    rows += [(reason, [unit.stalls.get(reason, 0.0) for _, unit in units]) for reason in named]
+    rest = [sum(s for reason, s in unit.stalls.items() if reason not in named) for _, unit in units]
+    rows += [("other", rest)] if any(rest) else []
+    colors = [TIME, *(colormaps["tab20"](2 * i + 1) for i in range(1, len(rows)))]
+    for (label, spent), color in zip(rows, colors, strict=True):
+        shares = [100 * value / total for value in spent]
+        axes.barh(labels, shares, left=left, label=label.replace("_", " "), color=color, height=0.7)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the run (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    _title(figure, result, si(result.time.seconds, "s"))
     return figure
 
 
@@ -102,4 +140,4 @@ def _draw(axes: Axes, panel: Panel, rows: int) -> None:
     axes.set_xticks([])
 
 
-__all__ = ["plot_breakdown", "plot_energy"]
+__all__ = ["plot_breakdown", "plot_energy", "plot_timeline"]

@@ -69,7 +69,10 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield from (ops, "", joules)
     if result.units:
         yield from ("", _units(result))
-    yield from ("", _memory(result))
+    if result.dram is not None:
+        yield from ("", _memory(result))
+    if result.ports is not None:
+        yield from ("", _ports(result))
     if result.baselines:
         yield from ("", _baselines(result))
     yield from ("", _footer(result))
@@ -78,6 +81,7 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
 def _headline(result: Result) -> RenderableType:
     title = Text.assemble((f"{result.workload.name} on {result.arch.name}", "bold"), f"  ({result.engine} engine)")
     time, tokens, energy = result.time, result.tokens, result.energy
+    per_token = f"{si(energy.joules / tokens.generated, 'J')}/token, " if tokens else ""
     incomplete = " + uncosted" if energy.uncosted else ""
     facts = Table.grid(padding=(0, 3, 0, 0))
     facts.add_row(
@@ -89,7 +93,6 @@ def _headline(result: Result) -> RenderableType:
             Text(si(tokens.seconds_per_token, "s"), "bold"),
             f"{_rate(tokens.per_second)} tokens/s; {tokens.prompt} prompt, {count(tokens.generated)} generated",
         )
-    per_token = f"{si(energy.joules / tokens.generated, 'J')}/token, " if tokens else ""
     facts.add_row(
         "energy",
         Text(si(energy.joules, "J"), "bold"),
@@ -184,6 +187,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _memory(result: Result) -> Table:
     dram, interface = result.dram, result.interface
+    assert dram is not None and interface is not None  # noqa: PT018
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -195,6 +199,19 @@ def _memory(result: Result) -> Table:
         f"{si(interface.bytes, 'B')} (read {si(dram.bytes_read, 'B')}, written {si(dram.bytes_written, 'B')}); "
         f"without PIM {si(interface.bytes_without_pim, 'B')}, {ratio(interface.reduction)} less traffic",
     )
+    return table
+
+
+def _ports(result: Result) -> Table:
+    table = _table("Port", "read", "of the run", "written", "of the run")
+    for name, port in (result.ports or {}).items():
+        table.add_row(
+            name,
+            si(port.bytes_read, "B"),
+            percent(port.read_share),
+            si(port.bytes_written, "B"),
+            percent(port.write_share),
+        )
     return table
 
 
@@ -223,10 +240,11 @@ def _footer(result: Result) -> RenderableType:
         passed = result.functional.get("passed")
         table.add_row("Numbers", Text("pass", "green") if passed else Text("FAIL", "bold red"))
     run = result.simulation
+    what = "commands" if result.dram else "iterations"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)
     table.add_row(
         "Simulator",
-        f"{count(run.commands)} DRAM commands in {si(run.wall_seconds, 's')}, {speed} commands/s, "
+        f"{count(run.commands)} {'DRAM ' if result.dram else ''}{what} in {si(run.wall_seconds, 's')}, {speed} {what}/s, "
         f"peak memory {si(run.peak_memory_bytes, 'B')}",
     )
     return table

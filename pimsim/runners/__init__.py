@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pimsim.errors import MappingError
+from pimsim.trace.spans import Recorder
 
 if TYPE_CHECKING:
     from pimsim.config import Loaded
@@ -39,6 +40,10 @@ class RunOptions:
     progress: Progress | None = None
     command_line: Sequence[str] = ()
     """What the user typed, for the manifest."""
+    trace_window: tuple[int, int] | None = None
+    """Ticks from which and before which commands are traced; None traces all of the run."""
+    recorder: Recorder | None = None
+    """Told every step of every unit."""
 
 
 class Runner(Protocol):
@@ -54,6 +59,7 @@ class Runner(Protocol):
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("fpga", "attention"): "pimsim.runners.fpga",
 }
 """(kind of architecture, kind of workload) -> module."""
 

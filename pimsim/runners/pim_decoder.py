@@ -34,7 +34,13 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
-    runner = _engine(options.engine)(arch.value, spec, trace=options.trace is not None)
+    runner = _engine(options.engine)(
+        arch.value,
+        spec,
+        trace=options.trace is not None,
+        window=options.trace_window,
+        recorder=options.recorder,
+    )
     program = mapping.program()
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)

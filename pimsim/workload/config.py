@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pimsim.errors import did_you_mean
 from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Family = Literal["gpt2", "gpt_neo", "gptj", "opt", "llama", "mistral", "qwen2", "gemma"]
@@ -114,9 +115,22 @@ class WorkloadConfig(AnyWorkload):
     model: DecoderConfig
     prompt_tokens: PositiveInt = Field(1, description="tokens that are processed before the first one is generated")
     generate_tokens: PositiveInt = Field(1024, description="tokens to generate")
-    attention: Literal["vanilla"] = "vanilla"
+    attention: str = Field(
+        "vanilla", description="a name that `pimsim list attention` lists; machines run vanilla only"
+    )
     lm_head: bool = Field(False, description="include the projection onto the vocabulary")
     embeddings: bool = Field(False, description="include the look-up of token and position embeddings")
+
+    @field_validator("attention")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        if name != "vanilla":  # the usual one needs no import of all algorithms
+            from pimsim.workload.attention.base import discover
+
+            names = discover().names()
+            if name not in names:
+                raise ValueError(f"must be one of {', '.join(names)}, not {name!r}{did_you_mean(name, names)}")
+        return name
 
     @field_validator("model")
     @classmethod

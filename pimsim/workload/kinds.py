@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 from pimsim.workload.trace import TraceWorkload
 
-WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {"decoder": WorkloadConfig, "trace": TraceWorkload}
+WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
+    "decoder": WorkloadConfig,
+    "attention": AttentionConfig,
+    "trace": TraceWorkload,
+}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

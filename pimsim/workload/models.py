@@ -13,7 +13,7 @@ parallel residual   no ``ln_2``; the feed-forward part reads ``ln_1``
 
 from __future__ import annotations
 
-from pimsim.errors import WorkloadError
+from pimsim.errors import UnsupportedOp, WorkloadError
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.ops import (
@@ -39,6 +39,7 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
     """The operations of one decode step.
 
     Raises:
+        UnsupportedOp: the attention is not vanilla.
         WorkloadError: the heads do not divide the model width, the key and value heads do not divide the heads, a
             head has an odd number of rotated elements or other factors, or the run is longer than the sliding window.
     """
@@ -68,6 +69,11 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
 
 def _check(workload: WorkloadConfig) -> None:
     model = workload.model
+    if workload.attention != "vanilla":
+        raise UnsupportedOp(
+            f"attention must be vanilla in a decoder that is mapped or executed, not {workload.attention!r}, because its "
+            "primitives are lowered to no machine yet"
+        )
     if model.d_head is None and model.d_model % model.heads:
         raise WorkloadError(f"model.d_model must be a multiple of model.heads, not {model.d_model} and {model.heads}")
     if model.heads % model.key_value_heads:

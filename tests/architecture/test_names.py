@@ -17,7 +17,7 @@ ROOT = Path(pimsim.__file__).parent
 LONGEST = 70
 """Lines of a function, docstring included."""
 
-EXPORTS = {"PimsimError", "Result", "__version__", "load_arch", "load_workload", "simulate"}
+EXPORTS = {"PimsimError", "Result", "__version__", "load_arch", "load_workload", "simulate", "sweep"}
 HEAVY = {"numpy", "pydantic", "networkx", "simpy", "yaml", "typer", "rich", "matplotlib", "pandas"}
 
 

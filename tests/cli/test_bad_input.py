@@ -81,7 +81,7 @@ def bomb() -> str:
 
 COMMAND_LINES = [
     given(r"command must be one of list, replay, .*, not 'rnu'; did you mean 'run'\?$", "rnu"),
-    given(r"command must be one of .*, not 'sweep'", "sweep"),
+    given(r"command must be one of .*, not 'sweepp'", "sweepp"),
     given(r"No such option: --xyzzy \(see pimsim run --help\)$", *RUN, "--xyzzy"),
     given(r"No such option: --arhc; did you mean .*--arch.*\? \(see pimsim run --help\)$", "run", "--arhc", "pim_gpt"),
     given(r"No such option: --verbose", "--verbose"),
@@ -103,7 +103,7 @@ COMMAND_LINES = [
     given(r"format must be one of json, yaml, not 'table'$", "show", "--arch", "pim_gpt", "--format", "table"),
     given(r"format must be one of json, table, not 'csv'$", "validate", "--format", "csv"),
     given(r"kind must be one of archs, .*, not 'arch'; did you mean 'archs'\?$", "list", "arch"),
-    given(r"schema must be one of arch, dram, workload, not 'sweep'", "schema", "sweep"),
+    given(r"schema must be one of arch, dram, sweep, workload, not 'sweeps'.*", "schema", "sweeps"),
     given(r"exactly one of --arch and --workload must be given, not neither$", "show"),
     given(r"exactly one of --arch and --workload must be given, not both$", "show", *RUN[1:]),
     given(r"exactly one of --dram and --arch must be given, not neither$", "verify-trace", "--trace", "t.csv"),
@@ -202,7 +202,11 @@ OVERRIDES = [
         "arch.dram.commands.REFab.scope=bank",
         "arch.dram.commands.PREpb.needs=open",
     ),
-    deep(MACHINE + r"pim\.multipliers: must be dram\.burst_bytes / bytes of a float32 = ", "arch.pim.format=float32"),
+    deep(
+        r"--set arch\.pim\.multipliers=16: pim\.multipliers: must be dram\.burst_bytes / bytes of a float32 = ",
+        "arch.pim.format=float32",
+        "arch.pim.multipliers=16",
+    ),
     override(
         r"pim\.multipliers: must be dram\.burst_bytes / bytes of a bfloat16 = 32 / 2 = 16, ", "arch.pim.multipliers=8"
     ),
@@ -240,7 +244,7 @@ OVERRIDES = [
     override(r"prompt_tokens: must be at most 10,000,000, not ", "workload.prompt_tokens=1000000000000"),
     override(r"model\.layers: must be at most 10,000, not 1,000,000,000$", "workload.model.layers=1000000000"),
     override(r"model\.d_model: must be at most 1,000,000, not ", "workload.model.d_model=1000000000000"),
-    override(r"attention: must be .*vanilla.*, not 'flash'", "workload.attention=flash"),
+    override(r"attention: must be one of .*vanilla, not 'flesh'; did you mean 'flash'\?$", "workload.attention=flesh"),
     override(r"lm_head: must be true or false, not 'on'", "workload.lm_head=on"),
     given(
         r"--set workload\.name=x: the path must start with arch\., not 'workload'$",

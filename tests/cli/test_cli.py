@@ -46,6 +46,7 @@ CONTRACT = {
     "units": None,
     "ops": None,
     "layers": None,
+    "ports": None,
     "baselines": None,
     "functional": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},
@@ -144,7 +145,7 @@ def test_run_is_simulate() -> None:
 def test_both_engines_agree() -> None:
     fast, reference = figures("--engine", "fast"), figures("--engine", "reference")
     assert (fast["engine"], reference["engine"]) == ("fast", "reference")
-    for key in ("time", "tokens", "dram", "energy", "units", "ops", "layers", "interface"):
+    for key in ("time", "tokens", "dram", "energy", "units", "ops", "layers", "ports", "interface"):
         assert fast[key] == reference[key], key
 
 
@@ -355,8 +356,9 @@ def test_show_an_architecture(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", catalog.names("workload"))
 def test_show_a_workload(name: str) -> None:
-    result = pimsim("show", "--workload", name, "--set", "workload.generate_tokens=7")
-    assert "generate_tokens: 7  # assumed: --set on the command line\n" in result.stdout
+    field = "generate_tokens" if load_workload(name).value.kind == "decoder" else "tokens"
+    result = pimsim("show", "--workload", name, "--set", f"workload.{field}=7")
+    assert f"{field}: 7  # assumed: --set on the command line\n" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["arch", "workload", "dram"])

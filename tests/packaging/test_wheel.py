@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("arch_configs", "workloads")
+SHIPPED = ("arch_configs", "sweeps", "workloads")
 UNREACHABLE = ("No matching distribution found for hatchling", "Temporary failure in name resolution")
 """What pip says when it cannot fetch the build back end; any other failure is a failure of the test."""
 

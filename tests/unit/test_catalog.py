@@ -36,6 +36,7 @@ def test_names_are_per_kind(shipped: Path) -> None:
         "arch": ["aim", "pim_gpt"],
         "baseline": ["t4"],
         "dram": ["gddr6"],
+        "sweep": [],
         "workload": ["gpt2"],
     }
 
@@ -85,7 +86,7 @@ def test_an_unknown_name_lists_the_choices(shipped: Path, name: str, message: st
 
 
 def test_an_unknown_kind(shipped: Path) -> None:
-    with pytest.raises(UnknownName, match=r"^kind must be one of arch, baseline, dram, workload, not 'drum'"):
+    with pytest.raises(UnknownName, match=r"^kind must be one of arch, baseline, dram, sweep, workload, not 'drum'"):
         catalog.names("drum")
 
 

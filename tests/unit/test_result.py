@@ -35,6 +35,7 @@ SHAPE: dict[str, Any] = {
     "units": {"*": {"busy_seconds": NUMBER, "busy_fraction": NUMBER, "stalls": {"*": NUMBER}}},
     "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
+    "ports": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,

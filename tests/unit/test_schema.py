@@ -52,5 +52,5 @@ def test_mistakes_are_seen(data: dict[str, Any]) -> None:
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(UnknownName, match=r"^schema must be one of arch, dram, workload, not 'sweep'$"):
-        schema("sweep")
+    with pytest.raises(UnknownName, match=r"^schema must be one of arch, dram, sweep, workload, not 'sweeps'"):
+        schema("sweeps")

@@ -43,6 +43,8 @@ class LayerLowering:
     """Blocks that are finished."""
     scores_only: bool = False
     """Leave out what follows the scores: the caller has it already."""
+    token: int = 0
+    """Token whose embedding is read."""
 
     @property
     def channels(self) -> int:
@@ -107,7 +109,7 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
             first, stop = group * pitch, min(op.d_out, (group + step) * pitch)
             summed = f"{name}.part{j}" if last else f"{name}.sum{chunk}"
             operands = (target + first,) if chunk == 0 else (target + first, into + first)
-            add = Compute("add", stop - first, operands, target + first, f"{name}.bias" if chunk == 0 else "")
+            add = Compute("add", stop - first, operands, target + first, f"{name}.bias" if chunk == 0 else "", first)
             b.builder.asic(adding, (add,), (f"{name}.out{chunk}.{j}",), (summed,))
             if last:
                 parts.append(Part(first, stop, summed))
@@ -227,7 +229,7 @@ def _softmax_pass(
         wait = next(token for token in scored if token.endswith(f".{chunk}"))
         token = f"softmax.h{h}"
         # exp(s - max) in place, their sum to `sums`; the division follows the weighted sum
-        compute = Compute("softmax", b.context, (row,), row, "sums")
+        compute = Compute("softmax", b.context, (row,), row, total=b.sram["sums"] + h, group=b.pim.shape.lanes)
         b.builder.asic(index, (compute,), (wait,), (token,))
         ready[h] = (token,)
     sums = b.sram["sums"] + heads.start
@@ -266,7 +268,13 @@ def _value_pass(
         else:
             finished = {token: None}
     done = f"attended{number}"
-    divide = Compute("scale", width, (b.sram["values"] + first, b.sram["sums"] + heads.start), b.sram["values"] + first)
+    divide = Compute(
+        "scale",
+        width,
+        (b.sram["values"] + first, b.sram["sums"] + heads.start),
+        b.sram["values"] + first,
+        group=op.d_head,
+    )
     b.builder.asic(scale, (divide,), (*finished, f"reciprocals{number}"), (done,))
     return (done,)
 
@@ -338,14 +346,14 @@ def lower_gelu(b: LayerLowering, op: ops.Gelu) -> Result:
 def lower_embedding(b: LayerLowering, op: ops.Embedding) -> Result:
     """Read the embeddings of the token and of its position, and add them.
 
-    Which token it is depends on the numbers; the timing uses the table's first row (every row costs the same).
+    Which token it is depends on the numbers: the controller fills in its row (every row costs the same).
     """
     tokens, positions = b.layouts["token_table"], b.layouts["position_table"]
     assert isinstance(tokens, TableLayout)
     index = b.builder.op(op.kind, op.name)
     target, second, free = b.sram["x"], b.sram["norm"], b.results["previous"].tokens()
     for table, entry, into, token in (
-        (tokens, 0, target, "embed.token"),
+        (tokens, b.token, target, "embed.token"),
         (positions, (b.context - 1) % positions.entries, second, "embed.position"),
     ):
         channel, items = b.pim.table_read(table, entry, into)

@@ -1,0 +1,256 @@
+"""What value: a command program carried out on numbers, one handler for each command and each function of the ASIC.
+
+Bank rows, global buffers, accumulators and the ASIC's SRAM are arrays that are addressed as the commands address them;
+a handler knows no tensor. Runs are carried out whole, on all banks and on all channels that share a stream at once.
+``RD_MAC`` moves the accumulators out and clears them. Floating-point formats only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import AsicConfig
+from pimsim.errors import ProgramError
+from pimsim.functional.functions import Arithmetic, AsicMath
+from pimsim.functional.numerics import float_spec, mac_arithmetic
+from pimsim.program.isa import Block, Compute, Placed, Repeat, Run, Step
+
+Array = npt.NDArray[Any]
+Constants = Mapping[tuple[int, str], Mapping[str, Any]]
+"""(layer, name within the layer) -> the constants of the ASIC: arrays, and numbers such as ``eps``."""
+
+
+class Executor:
+    """State of a machine's memories, and the only way to change it.
+
+    Attributes:
+        rows: ``[channels, banks, rows, columns, lanes]``, storage of the format.
+        buffers: ``[channels, buffer columns, lanes]``, values of the format.
+        accumulators: ``[channels, accumulators, banks]``.
+        sram: ``[elements]``, values of the format; an index that `argmax` writes stands in it as a whole number.
+    """
+
+    def __init__(
+        self,
+        spec: DramSpec,
+        asic: AsicConfig,
+        number_format: str,
+        rows: int,
+        buffer_columns: int,
+        constants: Constants,
+    ) -> None:
+        """Raises: UnknownName, if the format is not a floating-point one."""
+        self.spec, self.format, self.mac = spec, float_spec(number_format), mac_arithmetic(number_format)
+        self.math, self.constants = AsicMath(asic.functions, Arithmetic.of(asic)), constants
+        element = self.format.bits // 8
+        self.lanes = spec.burst_bytes // element
+        banks, channels = spec.banks_per_channel, spec.channels
+        self.rows = np.zeros((channels, banks, rows, spec.columns, self.lanes), self.format.dtype)
+        self.buffers = np.zeros((channels, buffer_columns, self.lanes), np.float32)
+        registers = spec.register_files.get("accumulator", 1)
+        self.accumulators = np.zeros((channels, registers, banks), np.float32)
+        self.sram = np.zeros(asic.sram_bytes // element, np.float32)
+        self._open = np.full((channels, banks), -1)
+        self._field = spec.address_fields.index("accumulator") if "accumulator" in spec.address_fields else None
+
+    # -- order ----------------------------------------------------------------------------------------------------
+
+    def run(self, program: Iterable[Placed]) -> None:
+        """Carry out blocks in program order; channels that share a stream go together."""
+        for placed in program:
+            sharing = _sharing(placed.block)
+            for stream, position in placed.block.order:
+                if stream == len(sharing) or sharing[stream][0] == stream:
+                    step = placed.block.streams[stream][position]
+                    self.step(step, placed, sharing[stream] if stream < len(sharing) else ())
+
+    def step(self, step: Step, placed: Placed, channels: Sequence[int]) -> None:
+        """Carry out one step, of the ASIC if there are no ``channels``."""
+        if channels:
+            self._items(step.items, np.asarray(channels), placed.row_base, 0)
+            return
+        for compute in step.items:
+            assert isinstance(compute, Compute)
+            self.compute(compute, placed.layer)
+
+    def _items(self, items: Sequence[Any], channels: Array, rows: int, sram: int) -> None:
+        for item in items:
+            if isinstance(item, Repeat):
+                for i in range(item.count):
+                    self._items(item.body, channels, rows + i * item.row_step, sram + i * item.sram_step)
+            else:
+                handler = self.commands.get(item.command)
+                if handler is None:
+                    raise ProgramError(f"command must be one of {', '.join(self.commands)}, not {item.command!r}")
+                handler(self, item, channels, item.row + rows, item.sram + sram)
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def _bank(self, run: Run) -> int:
+        bank = 0
+        for index, count in zip(run.where, self.spec.counts, strict=False):
+            bank = bank * count + index
+        return bank
+
+    def _activate(self, run: Run, channels: Array, row: int, _sram: int) -> None:
+        self._open[channels, self._bank(run)] = row
+
+    def _activate_all(self, _run: Run, channels: Array, row: int, _sram: int) -> None:
+        self._open[channels] = row
+
+    def _precharge(self, run: Run, channels: Array, _row: int, _sram: int) -> None:
+        self._open[channels, self._bank(run)] = -1
+
+    def _precharge_all(self, _run: Run, channels: Array, _row: int, _sram: int) -> None:
+        self._open[channels] = -1
+
+    def _refresh(self, _run: Run, _channels: Array, _row: int, _sram: int) -> None:
+        """Keeps what is there."""
+
+    def _row(self, channel: int, bank: int) -> int:
+        row = int(self._open[channel, bank])
+        if row < 0:
+            raise ProgramError(f"channel {channel}, bank {bank} must have an open row")
+        return row
+
+    def _read(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        bank = self._bank(run)
+        for channel in channels:
+            columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
+            for k, column in enumerate(self.format.decode(columns)):
+                start = sram + k * run.sram_step + channel * run.sram_channel
+                self.sram[start : start + self.lanes] = column
+
+    def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        for channel in channels:
+            for k in range(run.count):
+                bank = k if run.sweep else self._bank(run)
+                column = run.column if run.sweep else run.column + k
+                target = self.rows[channel, bank, self._row(channel, bank), column]
+                start = sram + k * run.sram_step + channel * run.sram_channel
+                if run.lane >= 0:
+                    target[run.lane] = self.format.encode(self.sram[start])
+                else:
+                    target[:] = self.format.encode(self.sram[start : start + self.lanes])
+
+    def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        at = np.arange(run.count)[:, None] * run.sram_step + np.arange(self.lanes)
+        for channel in channels:
+            self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
+                at + sram + channel * run.sram_channel
+            ]
+
+    def _register(self, run: Run) -> int:
+        return 0 if self._field is None else run.where[self._field]
+
+    def _multiply(self, run: Run, channels: Array, _row: int, _sram: int) -> None:
+        row = self._row(channels[0], 0)
+        if not np.all(self._open[channels] == row):
+            raise ProgramError(f"{run.command} must find the same row open in all banks")
+        weights = self.rows[channels, :, row, run.column : run.column + run.count]
+        vector = self.buffers[channels, None, run.buffer : run.buffer + run.count]
+        register = self._register(run)
+        self.accumulators[channels, register] = self.mac.mac(self.accumulators[channels, register], weights, vector)
+
+    def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        register = self._register(run)
+        banks = np.arange(self.spec.banks_per_channel)
+        at = sram + channels[:, None] * run.sram_channel + banks
+        self.sram[at] = self.mac.read(self.accumulators[channels, register])
+        self.accumulators[channels, register] = 0
+
+    commands: ClassVar[dict[str, Callable[[Executor, Run, Array, int, int], None]]] = {
+        "ACT": _activate,
+        "ACT_AB": _activate_all,
+        "PREpb": _precharge,
+        "PREab": _precharge_all,
+        "REFab": _refresh,
+        "RD": _read,
+        "WR": _write,
+        "WR_GB": _write_buffer,
+        "MAC_AB": _multiply,
+        "RD_MAC": _read_accumulators,
+    }
+    """Command -> what it does."""
+
+    # -- the ASIC -------------------------------------------------------------------------------------------------
+
+    def compute(self, compute: Compute, layer: int) -> None:
+        """One function of the ASIC; results are rounded to the format of the SRAM."""
+        handler = self.functions.get(compute.function)
+        if handler is None:
+            raise ProgramError(f"function must be one of {', '.join(self.functions)}, not {compute.function!r}")
+        handler(self, compute, self.constants.get((layer, compute.parameters), {}))
+
+    def _put(self, start: int, values: Array) -> None:
+        self.sram[start : start + values.size] = self.format.round_to(values)
+
+    def _vector(self, compute: Compute, source: int = 0) -> Array:
+        start = compute.sources[source]
+        return self.sram[start : start + compute.length].copy()
+
+    def _add(self, compute: Compute, constants: Mapping[str, Any]) -> None:
+        operands = [self._vector(compute, i) for i in range(len(compute.sources))]
+        if "bias" in constants:
+            operands.append(constants["bias"][compute.offset : compute.offset + compute.length])
+        self._put(compute.target, self.math.add(*operands))
+
+    def _norm(self, compute: Compute, constants: Mapping[str, Any]) -> None:
+        function = getattr(self.math, compute.function)
+        self._put(compute.target, function(self._vector(compute), **constants))
+
+    def _elementwise(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
+        self._put(compute.target, getattr(self.math, compute.function)(self._vector(compute)))
+
+    def _product(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
+        self._put(compute.target, self.math.multiply(self._vector(compute), self._vector(compute, 1)))
+
+    def _scale(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
+        group = compute.group or compute.length
+        factors = self.sram[compute.sources[1] : compute.sources[1] + compute.length // group]
+        vector = self._vector(compute).reshape(-1, group)
+        self._put(compute.target, self.math.scale(vector, factors[:, None]).ravel())
+
+    def _softmax(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
+        exponentials, total = self.math.softmax(self._vector(compute))
+        filled = -compute.length % (compute.group or 1)  # products read whole columns
+        self._put(compute.target, np.concatenate([exponentials, np.zeros(filled, np.float32)]))
+        self._put(compute.total, total)
+
+    def _rope(self, compute: Compute, constants: Mapping[str, Any]) -> None:
+        heads = self._vector(compute).reshape(-1, compute.group or compute.length)
+        self._put(compute.target, self.math.rope(heads, **constants).ravel())
+
+    def _argmax(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
+        self.sram[compute.target] = self.math.argmax(self._vector(compute))
+
+    functions: ClassVar[dict[str, Callable[[Executor, Compute, Mapping[str, Any]], None]]] = {
+        "add": _add,
+        "argmax": _argmax,
+        "gelu": _elementwise,
+        "layernorm": _norm,
+        "multiply": _product,
+        "reciprocal": _elementwise,
+        "rmsnorm": _norm,
+        "rope": _rope,
+        "scale": _scale,
+        "silu": _elementwise,
+        "softmax": _softmax,
+    }
+    """Function of the ASIC -> what it does."""
+
+
+def _sharing(block: Block) -> list[list[int]]:
+    """For each channel, all channels that have the same stream."""
+    found: dict[int, list[int]] = {}
+    for channel, stream in enumerate(block.channels):
+        found.setdefault(id(stream), []).append(channel)
+    return [found[id(stream)] for stream in block.channels]
+
+
+__all__ = ["Constants", "Executor"]

@@ -1,0 +1,1 @@
+"""The streaming machine: when stages, FIFOs and ports move their tokens; a reference engine and a fast one."""

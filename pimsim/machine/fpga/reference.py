@@ -1,0 +1,223 @@
+"""The reference engine: a SimPy process for each end of a stage and for each stream, one beat at a time.
+
+Shares the arithmetic of port channels with the fast engine and nothing else: nests are expanded, nothing repeats.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from pimsim.machine.fpga.books import OUTPUT, RegionTimes
+from pimsim.machine.fpga.ports import PortChannel, PortTiming, request_nest
+from pimsim.machine.kernel import Gate, Kernel, Process, Turn
+from pimsim.program.dataflow import Fifo, Read, Region, Stage, Write, expand
+
+
+class _Channel:
+    """A FIFO with (time, value)-style ends: a token is there at its time, a place is free at its time."""
+
+    def __init__(self, kernel: Kernel, fifo: Fifo) -> None:
+        self.kernel, self.fifo = kernel, fifo
+        self.tokens: deque[int] = deque()
+        self.places: deque[int] = deque([0] * fifo.depth)
+        self.filled, self.emptied = Gate(kernel), Gate(kernel)
+        self.taken: Callable[[int], None] | None = None
+        """Called with the number of tokens taken, where a read stream fills this FIFO."""
+
+    def wait_tokens(self, count: int) -> Process:
+        while len(self.tokens) < count:
+            yield self.filled.wait()
+        if self.tokens[count - 1] > self.kernel.now:
+            yield self.kernel.until(self.tokens[count - 1])
+
+    def wait_places(self, count: int) -> Process:
+        while len(self.places) < count:
+            yield self.emptied.wait()
+        if self.places[count - 1] > self.kernel.now:
+            yield self.kernel.until(self.places[count - 1])
+
+    def take(self, count: int) -> int:
+        """Take tokens now; the time at which the last of them became visible."""
+        visible = max(self.tokens.popleft() for _ in range(count))
+        if self.taken is not None:
+            self.taken(count)
+        else:
+            self.places.extend([self.kernel.now + 1] * count)
+            self.emptied.open()
+        return visible
+
+    def put(self, count: int) -> None:
+        for _ in range(count):
+            self.places.popleft()
+        self.arrive([self.kernel.now + self.fifo.latency] * count)
+
+    def arrive(self, times: list[int]) -> None:
+        self.tokens.extend(times)
+        self.filled.open()
+
+
+class ReferenceEngine:
+    """Runs one region on an idle machine; `run` may be called once."""
+
+    def __init__(self, region: Region, ports: Mapping[str, PortTiming]) -> None:
+        self.region = region
+        self.kernel = Kernel()
+        self.end = 0
+        self._turn = Turn(self.kernel)
+        self._fifos = {fifo.name: _Channel(self.kernel, fifo) for fifo in region.fifos}
+        self._ports = ports
+        self._channels: dict[tuple[str, str], PortChannel] = {}
+        self._stalls: dict[str, dict[str, int]] = {stage.name: {} for stage in region.stages}
+
+    def run(self) -> RegionTimes:
+        """Run the region to its end.
+
+        Raises:
+            Deadlock: stages wait for each other for ever.
+        """
+        for stage in self.region.stages:
+            self._start_stage(stage)
+        for number, read in enumerate(self.region.reads):
+            self._start(read.name, self._read(number, read))
+        for number, write in enumerate(self.region.writes):
+            self._start(write.name, self._write(len(self.region.reads) + number, write))
+        self.kernel.run()
+        stalls = {name: dict(sorted(reasons.items())) for name, reasons in self._stalls.items()}
+        return RegionTimes(self.end + self.region.overhead, stalls)
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _start(self, name: str, process: Process) -> None:
+        self.kernel.start(name, process, lambda: "for data or for room")
+
+    def _start_stage(self, stage: Stage) -> None:
+        flight: deque[tuple[int, int, int]] = deque()
+        entered, left = Gate(self.kernel), Gate(self.kernel)
+        freed: list[int] = []
+        self._start(stage.name, self._issue(stage, flight, entered, left, freed))
+        self._start(f"{stage.name} (results)", self._retire(stage, flight, entered, left, freed))
+
+    def _issue(
+        self, stage: Stage, flight: deque[tuple[int, int, int]], entered: Gate, left: Gate, freed: list[int]
+    ) -> Process:
+        kernel, earliest = self.kernel, 0
+        room = -(-stage.depth // stage.interval)
+        for number, action in enumerate(expand(stage.nest)):
+            if earliest > kernel.now:
+                yield kernel.until(earliest)
+            reads = stage.actions[action].reads
+            for fifo, tokens in reads:
+                yield from self._fifos[fifo].wait_tokens(tokens)
+            while flight and number - flight[0][0] >= room:
+                yield left.wait()
+            if freed and number - freed[0] >= room and freed[1] > kernel.now:
+                yield kernel.until(freed[1])
+            now = kernel.now
+            seen = [(fifo, self._fifos[fifo].take(tokens)) for fifo, tokens in reads]
+            if now > earliest:
+                reason = next((fifo for fifo, visible in seen if visible == now), OUTPUT)
+                self._stalls[stage.name][reason] = self._stalls[stage.name].get(reason, 0) + now - earliest
+            if stage.actions[action].writes:
+                flight.append((number, now + stage.depth - 1, action))
+                entered.open()
+            self.end = max(self.end, now + stage.depth)
+            earliest = now + stage.interval
+
+    def _retire(
+        self, stage: Stage, flight: deque[tuple[int, int, int]], entered: Gate, left: Gate, freed: list[int]
+    ) -> Process:
+        kernel = self.kernel
+        left_over = sum(1 for action in expand(stage.nest) if stage.actions[action].writes)
+        latest = -1
+        for _ in range(left_over):
+            while not flight:
+                yield entered.wait()
+            number, ready, action = flight[0]
+            if max(ready, latest + 1) > kernel.now:
+                yield kernel.until(max(ready, latest + 1))
+            for fifo, tokens in stage.actions[action].writes:
+                yield from self._fifos[fifo].wait_places(tokens)
+            for fifo, tokens in stage.actions[action].writes:
+                self._fifos[fifo].put(tokens)
+            latest = kernel.now
+            self.end = max(self.end, latest + 1)
+            flight.popleft()
+            freed[:] = [number, latest + 1]
+            left.open()
+
+    def _read(self, number: int, read: Read) -> Process:
+        kernel, fifo = self.kernel, self._fifos[read.fifo]
+        port = self._channel(read.port, "read")
+        open_requests: deque[int] = deque()
+        credit, answered = Gate(kernel), Gate(kernel)
+        credit_time = [0]
+
+        def taken(tokens: int) -> None:
+            while tokens:
+                part = min(tokens, open_requests[0])
+                open_requests[0] -= part
+                tokens -= part
+                if not open_requests[0]:
+                    open_requests.popleft()
+                    if len(open_requests) == port.timing.outstanding - 1:
+                        credit_time[0] = kernel.now + 1
+                    credit.open()
+
+        fifo.taken = taken
+        for beats in expand(request_nest(read.bursts, port.timing.max_burst)):
+            while len(open_requests) >= port.timing.outstanding:
+                yield credit.wait()
+            if credit_time[0] > kernel.now:
+                yield kernel.until(credit_time[0])
+            arrivals: list[int] = []
+
+            def ask(beats: int = beats, arrivals: list[int] = arrivals) -> None:
+                arrivals.extend(port.read(kernel.now, beats))
+                open_requests.append(beats)
+                answered.open()
+
+            self._turn.enter(number, ask)
+            yield answered.wait()
+            address = port.address
+            fifo.arrive(arrivals)
+            yield kernel.until(address + 1)
+
+    def _write(self, number: int, write: Write) -> Process:
+        kernel, fifo = self.kernel, self._fifos[write.fifo]
+        port = self._channel(write.port, "write")
+        responses: deque[int] = deque()
+        answered = Gate(kernel)
+        for beats in expand(request_nest(write.bursts, port.timing.max_burst)):
+            if len(responses) >= port.timing.outstanding:
+                oldest = responses.popleft()
+                if oldest > kernel.now:
+                    yield kernel.until(oldest)
+            for beat in range(beats):
+                yield from fifo.wait_tokens(1)
+                fifo.take(1)
+                if beat == beats - 1:
+
+                    def send(beats: int = beats) -> None:
+                        responses.append(port.write(kernel.now, beats))
+                        self.end = max(self.end, responses[-1])
+                        answered.open()
+
+                    self._turn.enter(number, send)
+                    yield answered.wait()
+                yield kernel.until(kernel.now + 1)
+
+    def _channel(self, port: str, way: str) -> PortChannel:
+        return self._channels.setdefault((port, way), PortChannel(self._ports[port]))
+
+
+def run_region(region: Region, ports: Mapping[str, PortTiming]) -> RegionTimes:
+    """A region on an idle machine.
+
+    Raises:
+        Deadlock: stages wait for each other for ever.
+    """
+    return ReferenceEngine(region, ports).run()
+
+
+__all__ = ["ReferenceEngine", "run_region"]

@@ -1,0 +1,68 @@
+"""A result as a pandas table and as a few lines of HTML for a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pimsim.errors import InputError
+from pimsim.report.si import ratio, si
+from pimsim.result import Result
+
+
+def ops_frame(result: Result) -> Any:
+    """Operations as a ``pandas.DataFrame``, indexed by kind.
+
+    Raises:
+        InputError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise InputError("a table needs the package pandas; pip install 'pimsim[report]'") from None
+    columns = ("count", "seconds", "share", "joules")
+    rows = [[op.count, op.seconds, op.share, op.joules] for op in result.ops.values()]
+    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(list(result.ops), name="op"))
+
+
+def summary_html(result: Result) -> str:
+    """Latency, energy and baselines of a run as an HTML table; names are escaped."""
+    tokens = result.tokens
+    rows = [
+        ("latency", si(result.time.seconds, "s", 4)),
+        *([("per token", si(tokens.seconds_per_token, "s"))] if tokens else []),
+        ("energy", si(result.energy.joules, "J") + (" + uncosted" if result.energy.uncosted else "")),
+        ("power", si(result.energy.average_watts, "W")),
+    ]
+    rows += [
+        (
+            f"against {name} ({baseline.kind})",
+            f"{ratio(baseline.speedup)} faster, {ratio(baseline.energy_ratio)} energy",
+        )
+        for name, baseline in result.baselines.items()
+    ]
+    body = "".join(f"<tr><th>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in rows)
+    title = escape(f"{result.workload.name} on {result.arch.name}")
+    return f"<table><caption>{title}</caption>{body}</table>"
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a Parquet file as plain values; what is missing is None.
+
+    Raises:
+        InputError: pandas or pyarrow is not installed, or the file is damaged.
+    """
+    try:
+        import pandas as pd
+
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise InputError("the report of a sweep needs pandas and pyarrow; pip install 'pimsim[report]'") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: must be a Parquet file ({error})") from error
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [str(name) for name in frame.columns], plain.to_numpy().tolist()
+
+
+__all__ = ["ops_frame", "read_table", "summary_html"]

@@ -1,0 +1,146 @@
+"""A model that runs on numbers through its mapped program: placed by the mapper, carried out by the executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Named
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pimsim.arch.system import ArchConfig
+from pimsim.errors import CapacityExceeded, WorkloadError
+from pimsim.functional.executor import Executor
+from pimsim.mapper.mapping import Mapping
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import layer_of
+from pimsim.workload.models import build_graph
+from pimsim.workload.ops import LayerNorm, Linear, Scores
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """One sequence of tokens; the KV cache is kept between steps.
+
+    `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
+    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. GPT-2 shaped decoders whose heads fill whole
+    columns and groups of banks, in floating-point formats.
+    """
+
+    def __init__(self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array]) -> None:
+        """Place ``weights`` (names and shapes of ``WorkloadGraph.tensors``; a tied matrix may be left out).
+
+        Raises:
+            MappingError: the machine cannot run the workload, or its memories are too small.
+            WorkloadError: the workload has no embeddings or no head, a tensor is missing or has another shape, or heads
+                do not fill whole columns.
+            UnknownName: the format is not a floating-point one.
+        """
+        if not (workload.embeddings and workload.lm_head):
+            raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
+        self.graph = build_graph(workload)
+        self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
+        self.workload, self._weights = workload, weights
+        shape, d_head = mapping.shape, workload.model.head_width
+        if d_head % shape.lanes or d_head % shape.banks:
+            raise WorkloadError(
+                f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
+            )
+        self.executor = Executor(
+            mapping.spec, arch.asic, arch.pim.format, mapping.rows_used, shape.buffer // shape.lanes, self._constants()
+        )
+        for op in self.graph:
+            if isinstance(op, Linear):
+                self._place_matrix(op)
+        self._place_table("token_table", "embed.tokens")
+        self._place_table("position_table", "embed.positions")
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the KV cache has space for."""
+        return self.mapping.passes
+
+    @property
+    def argmax(self) -> int:
+        """Token that the ASIC's arg-max found in the last step."""
+        return int(self.executor.sram[self.mapping.sram["token"]])
+
+    def reset(self) -> None:
+        """Begin a new sequence."""
+        self.length = 0
+
+    def step(self, token_id: int) -> Array:
+        """One forward pass with the next token: logits ``[vocabulary]``, float32.
+
+        Raises:
+            CapacityExceeded: the reserved KV space is full.
+            WorkloadError: the token is outside the vocabulary.
+        """
+        vocabulary = self.workload.model.vocabulary
+        if not 0 <= token_id < vocabulary:
+            raise WorkloadError(f"a token must be from 0 to {vocabulary - 1}, not {token_id}")
+        if self.length == self.capacity:
+            raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
+        self.length += 1
+        self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
+        start = self.mapping.sram["lm_head"]
+        return self.executor.sram[start : start + vocabulary].copy()
+
+    # -- placement ------------------------------------------------------------------------------------------------
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        if name not in self._weights:
+            raise WorkloadError(f"weights must have {name!r}, of shape {list(shape)}")
+        tensor = self._weights[name]
+        if tensor.shape != shape:
+            raise WorkloadError(f"tensor {name!r} must have the shape {list(shape)}, not {list(tensor.shape)}")
+        return np.asarray(tensor, np.float32)
+
+    def _factors(self, op: Linear) -> Array:
+        """The score factor for queries, 1 for all other outputs."""
+        factors = np.ones(op.d_out, np.float32)
+        if op.kind == "qkv_projection":
+            scores = next(s for s in self.graph if isinstance(s, Scores))
+            factors[: scores.heads * scores.d_head] = scores.scale
+        return factors
+
+    def _constants(self) -> dict[tuple[int, str], dict[str, Any]]:
+        found: dict[tuple[int, str], dict[str, Any]] = {}
+        for op in self.graph:
+            layer, short = max(layer_of(op.name), -1), op.name.partition(".")[2]
+            if isinstance(op, Linear) and op.bias_name:
+                bias = self._tensor(op.bias_name, (op.d_out,)) * self._factors(op)
+                found[layer, f"{short}.bias"] = {"bias": bias}
+            elif isinstance(op, LayerNorm):
+                gamma, beta = (self._tensor(name, shape) for name, shape in op.tensors().items())
+                found[layer, short] = {"gamma": gamma + np.float32(op.offset), "beta": beta, "eps": op.eps}
+        return found
+
+    def _place_matrix(self, op: Linear) -> None:
+        layout = self.mapping.layouts[op.name.partition(".")[2]]
+        base = max(layer_of(op.name), 0) * self.mapping.layer_rows
+        if op.tied and op.tied in self._weights:
+            matrix = self._tensor(op.tied, (op.d_out, op.d_in)).T
+        else:
+            matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
+        encoded = self.executor.format.encode(matrix * self._factors(op))
+        outputs = np.arange(op.d_out)
+        columns = np.ascontiguousarray(encoded.T)
+        for i in range(0, op.d_in, layout.shape.lanes):  # whole columns, whose elements follow each other
+            part = columns[:, i : i + layout.shape.lanes]
+            channel, bank, row, column, _ = layout.place(i, outputs)
+            self.executor.rows[channel, bank, base + row, column, : part.shape[1]] = part
+
+    def _place_table(self, layout_name: str, tensor: str) -> None:
+        layout = self.mapping.layouts[layout_name]
+        table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)))
+        entries = np.arange(layout.entries)
+        for j in range(0, layout.width, layout.shape.lanes):
+            part = table[:, j : j + layout.shape.lanes]
+            channel, bank, row, column, _ = layout.place(entries, j)
+            self.executor.rows[channel, bank, row, column, : part.shape[1]] = part
+
+
+__all__ = ["Session"]

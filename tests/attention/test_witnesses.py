@@ -1,0 +1,100 @@
+"""Three witnesses of every algorithm: its expansion computes the reference, and counts as the closed forms say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pimsim.config import load_workload
+from pimsim.errors import UnknownName, UnsupportedOp, WorkloadError
+from pimsim.workload.attention.base import ALGORITHMS, Case, algorithm, count, discover
+from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.models import build_graph
+
+CASES = {
+    "vanilla": [{}, {"materialise": False}],
+    "single_pass": [{"block": 1}, {"block": 3}],
+    "clipped_softmax": [{}, {"gamma": -0.2, "zeta": 1.1}],
+    "flash": [
+        {"version": v, "block_rows": r, "block_columns": c}
+        for v in (1, 2)
+        for r, c in ((1, 1), (3, 2), (2, 5), (64, 64))
+    ],
+    "topk": [{"k": 1, "chunk": 2}, {"k": 3, "chunk": 4}, {"k": 99}],
+    "fma": [{"cell": 2, "summaries": p, "weighted": w} for p in (1, 2) for w in (False, True)],
+    "fox": [{"gate": g, "block_rows": 2, "block_columns": c, "bound": 0.5} for g in (0.1, 5.0) for c in (1, 2)],
+    "lean": [{"workers": w, "block": c} for w in (1, 3, 7) for c in (1, 4)],
+    "aaren": [{}],
+    "cmab": [{"latents": 3, "outputs": 2, "d_ff": 4, "blocks": 2}],
+}
+SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
+
+
+def test_every_algorithm_has_cases() -> None:
+    assert set(CASES) == set(discover().names())
+
+
+@pytest.mark.parametrize(("name", "values"), [(n, v) for n, all_values in CASES.items() for v in all_values])
+@SETTINGS
+@given(data=st.data())
+def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, values, data) -> None:
+    kind = algorithm(name, values)
+    phase = data.draw(st.sampled_from(kind.phases))
+    keys = data.draw(st.integers(1, 12))
+    queries = 1 if phase == "decode" else data.draw(st.integers(1, keys))
+    if name == "fma":
+        keys = 2 * data.draw(st.sampled_from((2, 4, 8)))
+    if name in {"aaren", "fma"}:
+        queries = keys
+    groups = data.draw(st.integers(1, 2))
+    share = 1 if name in {"aaren", "cmab", "fox", "lean"} else data.draw(st.integers(1, 2))
+    causal = name == "fox" or data.draw(st.booleans())
+    d = data.draw(st.integers(1, 5))
+    case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=groups * share, kv_heads=groups, causal=causal)
+    tensors = kind.sample(case, seed=data.draw(st.integers(0, 9)))
+    decided = kind.decide(case, tensors)
+    graph = kind.expand(case, decided)
+    results = evaluate(graph, tensors)
+    for result, expected in kind.reference(case, tensors).items():
+        np.testing.assert_allclose(results[result], expected, rtol=1e-9, atol=1e-12)
+    for result, decision in decided.items():  # what the expansion was built on is what its data say
+        np.testing.assert_array_equal(results[result], decision)
+    assert count(graph) == kind.counts(case, decided)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_algorithm_says_what_it_is(name) -> None:
+    kind = ALGORITHMS.get(name)
+    assert kind.description
+    assert kind.source
+    assert set(kind.phases) <= {"prefill", "decode", "update", "query"}
+
+
+def test_an_unknown_name_asks_what_was_meant() -> None:
+    with pytest.raises(UnknownName, match=r"^attention must be one of .*, not 'flesh'; did you mean 'flash'\?$"):
+        algorithm("flesh")
+
+
+def test_an_unknown_parameter_asks_what_was_meant() -> None:
+    with pytest.raises(WorkloadError, match=r"^parameters of attention topk must be among chunk, k, not 'chunks'; did"):
+        algorithm("topk", {"chunks": 2})
+
+
+def test_a_parameter_out_of_range_is_named() -> None:
+    with pytest.raises(WorkloadError, match=r"^parameter k of attention topk: .*greater than 0, not 0$"):
+        algorithm("topk", {"k": 0})
+
+
+def test_a_phase_that_an_algorithm_does_not_have_is_refused() -> None:
+    with pytest.raises(WorkloadError, match=r"^phase of attention lean must be one of decode, not 'prefill'$"):
+        algorithm("lean").expand(Case(queries=2, keys=2))
+
+
+def test_a_decoder_refuses_what_no_machine_runs() -> None:
+    workload = load_workload("gpt2_decode", [("attention", "flash")]).value
+    with pytest.raises(
+        UnsupportedOp, match=r"^attention must be vanilla in a decoder .*, not 'flash', because its prim"
+    ):
+        build_graph(workload)
