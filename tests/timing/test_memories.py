@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 
+from pimsim.analysis.legality import check_trace
 from pimsim.config import load_dram
 from pimsim.machine.replay import replay
 from pimsim.trace.csvio import make_command
@@ -129,3 +130,21 @@ def test_bursts_without_a_gap_fill_the_pins(standard: str, gigabytes_per_second:
     assert config.pin_gbps is not None
     assert config.pins * config.pin_gbps / 8 == pytest.approx(gigabytes_per_second)
     assert peak == pytest.approx(gigabytes_per_second, rel=2e-3)
+
+
+def test_27_an_activate_in_two_steps_is_not_forced_to_have_both() -> None:
+    spec = load_dram("lpddr5_6400").value.resolve()
+    late = [("ACT1", 5, 1), ("ACT2", 5, 2 + spec.timing["nAAD"] + 1)]
+    rows = [make_command(spec, tick, command, 0, (0, 0, 0), row) for command, row, tick in late]
+    assert check_trace(spec, rows) == check_trace(spec, rows[1:]) == []
+
+
+def test_28_gddr7_has_no_refresh_management_and_no_read_clock() -> None:
+    commands = load_dram("gddr7_28000").value.commands
+    assert not [name for name in commands if name.startswith(("RFM", "RCK"))]
+
+
+@pytest.mark.parametrize("standard", ["hbm3_6400_pim", "lpddr5_6400_pim"])
+def test_29_the_window_of_activates_does_not_know_all_bank_ones(standard: str) -> None:
+    rules = load_dram(standard).value.rules
+    assert not [rule for rule in rules if rule.window > 1 and "ACT_AB" in rule.prev + rule.next]
