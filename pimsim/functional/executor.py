@@ -57,6 +57,8 @@ class Executor:
         self.sram = np.zeros(asic.sram_bytes // element, np.float32)
         self._open = np.full((channels, banks), -1)
         self._field = spec.address_fields.index("accumulator") if "accumulator" in spec.address_fields else None
+        self.observer: Callable[[Compute], None] | None = None
+        """Called before each function of the ASIC."""
 
     # -- order ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +187,8 @@ class Executor:
         handler = self.functions.get(compute.function)
         if handler is None:
             raise ProgramError(f"function must be one of {', '.join(self.functions)}, not {compute.function!r}")
+        if self.observer is not None:
+            self.observer(compute)
         handler(self, compute, self.constants.get((layer, compute.parameters), {}))
 
     def _put(self, start: int, values: Array) -> None:
@@ -227,7 +231,14 @@ class Executor:
         self._put(compute.target, self.math.rope(heads, **constants).ravel())
 
     def _argmax(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
-        self.sram[compute.target] = self.math.argmax(self._vector(compute))
+        """With ``total``, the largest so far: of equals the first; a piece at ``offset`` 0 begins anew."""
+        vector = self._vector(compute)
+        index = int(self.math.argmax(vector))
+        if compute.total >= 0:
+            if compute.offset and not vector[index] > self.sram[compute.total]:
+                return
+            self.sram[compute.total] = vector[index]
+        self.sram[compute.target] = compute.offset + index
 
     functions: ClassVar[dict[str, Callable[[Executor, Compute, Mapping[str, Any]], None]]] = {
         "add": _add,
