@@ -239,6 +239,14 @@ def run(
     timeline: TimelineFile = None,
     timeline_detail: TimelineDetail = "op",
     timeline_window: TimelineWindow = "",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Also carry the program out on random weights and compare every result with float64.  [default: off]",
+        ),
+    ] = False,
+    check_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")] = 4,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -258,6 +266,7 @@ def run(
         timeline_window=timeline_window,
         baselines=baseline or [],
         quiet=quiet,
+        check_tokens=check_tokens if check else 0,
         command_line=context.obj or [],
     )
 

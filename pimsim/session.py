@@ -30,8 +30,12 @@ class Session:
     of banks, in floating-point formats.
     """
 
-    def __init__(self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array]) -> None:
+    def __init__(
+        self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array], *, whole: bool = True
+    ) -> None:
         """Place ``weights`` (names and shapes of ``WorkloadGraph.tensors``; a tied matrix may be left out).
+
+        Without ``whole``, the workload need not have embeddings and a head, and `step` is not to be called.
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
@@ -39,7 +43,7 @@ class Session:
                 do not fill whole columns.
             UnknownName: the format is not a floating-point one.
         """
-        if not (workload.embeddings and workload.lm_head):
+        if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         self.graph = build_graph(workload)
         self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
@@ -55,12 +59,13 @@ class Session:
             mapping.spec, arch.asic, arch.pim.format, mapping.rows_used, shape.buffer // shape.lanes, self._constants()
         )
         for op in self.graph:
-            if isinstance(op, Linear):
+            if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
-        self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
+        if "token_table" in mapping.layouts:
+            self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
         if "position_table" in mapping.layouts:
             self._place_table("position_table", "embed.positions")
-        self.executor.observer = self._listen
+        self.executor.listener = self._listen
         self.length = 0
 
     @property
@@ -76,6 +81,17 @@ class Session:
     def reset(self) -> None:
         """Begin a new sequence."""
         self.length = 0
+
+    def clear(self) -> None:
+        """Begin a new sequence, with nothing of the old one left in the cache, the buffers and the SRAM."""
+        self.length = 0
+        mapping, executor = self.mapping, self.executor
+        for layer in range(self.workload.model.layers):
+            for layout in (mapping.layouts["keys"], mapping.layouts["values"]):
+                first = layer * mapping.layer_rows + layout.row0
+                executor.rows[:, :, first : first + layout.rows] = 0
+        for memory in (executor.buffers, executor.accumulators, executor.sram):
+            memory[...] = 0
 
     def step(self, token_id: int) -> Array:
         """One forward pass with the next token: logits ``[vocabulary]``, float32.
@@ -151,12 +167,18 @@ class Session:
         else:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
         encoded = self.executor.format.encode(matrix * self._factors(op))
-        outputs = np.arange(op.d_out)
-        columns = np.ascontiguousarray(encoded.T)
-        for i in range(0, op.d_in, layout.shape.lanes):  # whole columns, whose elements follow each other
-            part = columns[:, i : i + layout.shape.lanes]
-            channel, bank, row, column, _ = layout.place(i, outputs)
-            self.executor.rows[channel, bank, base + row, column, : part.shape[1]] = part
+        outputs, lanes = np.arange(op.d_out), layout.shape.lanes
+        flat = self.executor.rows.reshape(*self.executor.rows.shape[:2], -1, lanes)  # columns of all rows
+        for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
+            part = encoded[start : start + layout.shape.buffer].T
+            columns = -(-part.shape[1] // lanes)
+            padded = np.zeros((op.d_out, columns * lanes), encoded.dtype)
+            padded[:, : part.shape[1]] = part
+            channel, bank, row, column, _ = layout.place(start, outputs)
+            first = (base + row) * layout.shape.columns + column
+            flat[channel[:, None], bank[:, None], first[:, None] + np.arange(columns)] = padded.reshape(
+                op.d_out, columns, lanes
+            )
 
     def _place_table(self, layout_name: str, tensor: str, scale: float = 1.0) -> None:
         layout = self.mapping.layouts[layout_name]

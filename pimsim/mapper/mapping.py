@@ -41,6 +41,8 @@ class Mapping:
         self._layers = graph.layers()
         self._place_tensors()
         self._map_sram(element)
+        self.places: dict[str, int] = {}
+        """SRAM address of the result of each operation, of the first layer for all layers, once its block is lowered."""
         self._shape_lowered: tuple[int, int] | None = None
         self._template: Block
         self._attention = lru_cache(maxsize=4)(self._attention_blocks)
@@ -188,6 +190,7 @@ class Mapping:
             self.heads_per_pass,
             self.score_pitch,
             head_piece=self.head_piece,
+            places=self.places,
         )
 
     def _carried(self, lowering: LayerLowering, name: str, buffer: str, token: str, width: int) -> None:

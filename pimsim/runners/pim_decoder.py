@@ -31,6 +31,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # a wrong name must not cost the run
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.pim_check import check  # numpy is only needed here
+
+        functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
@@ -64,6 +69,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         peak_memory_bytes=peak_memory_bytes(),
         baselines=list(options.baselines),
         command_line=list(options.command_line),
+        functional=functional,
     )
 
 

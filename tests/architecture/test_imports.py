@@ -40,7 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": FACTS | {"explore"},
     "show": FACTS,
     "result": FACTS | {"analysis", "trace", "report"},  # the plot methods, at call time
-    "runners": FACTS | {"mapper", "machine", "functional", "program", "bounds", "trace", "analysis", "result"},
+    "runners": FACTS
+    | {"mapper", "machine", "functional", "session", "program", "bounds", "trace", "analysis", "result"},
     "session": FACTS | {"mapper", "functional", "program"},
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,

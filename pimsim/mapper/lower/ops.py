@@ -49,6 +49,8 @@ class LayerLowering:
     """SRAM buffer -> token after which it may be written again."""
     head_piece: int = 0
     """Groups of outputs (per channel) in a piece of the logits; 0 where the SRAM holds all logits at once."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Filled with the SRAM address of every operation's result."""
 
     @property
     def channels(self) -> int:
@@ -67,7 +69,8 @@ class LayerLowering:
                 f"operation {op.name!r} must be one that channels or the ASIC can run, not {type(op).__name__}; "
                 f"choices: {', '.join(sorted(kind.__name__ for kind in LOWERINGS))}"
             )
-        self.results[op.name] = lowering(self, op)
+        self.results[op.name] = result = lowering(self, op)
+        self.places[op.name] = result.sram
 
     def cut(self, name: str) -> None:
         """End the block under construction and begin the next one; a border costs no time, tokens cross it."""
