@@ -80,7 +80,7 @@ def bomb() -> str:
 
 
 COMMAND_LINES = [
-    given(r"command must be one of list, replay, .*, not 'rnu'; did you mean 'run'\?$", "rnu"),
+    given(r"command must be one of generate, list, .*, not 'rnu'; did you mean 'run'\?$", "rnu"),
     given(r"command must be one of .*, not 'sweepp'", "sweepp"),
     given(r"No such option: --xyzzy \(see pimsim run --help\)$", *RUN, "--xyzzy"),
     given(r"No such option: --arhc; did you mean .*--arch.*\? \(see pimsim run --help\)$", "run", "--arhc", "pim_gpt"),
