@@ -11,6 +11,8 @@ import numpy.typing as npt
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
+from pimsim.functional.int8 import Int8Executor
+from pimsim.functional.numerics import INT8
 from pimsim.mapper.mapping import Mapping
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import layer_of
@@ -29,17 +31,23 @@ class Session:
     """
 
     def __init__(
-        self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array], *, whole: bool = True
+        self,
+        workload: WorkloadConfig,
+        arch: ArchConfig,
+        weights: Named[str, Array],
+        *,
+        whole: bool = True,
+        cache_scales: Named[int, tuple[float, float]] | None = None,
     ) -> None:
         """Place ``weights`` (names and shapes of ``WorkloadGraph.tensors``; a tied matrix may be left out).
 
         Without ``whole``, the workload need not have embeddings and a head, and `step` is not to be called.
+        In int8, ``cache_scales`` are the values of one unit of the keys and of the values of each layer.
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
             WorkloadError: the workload has no embeddings or no head, a tensor is missing or has another shape, or heads
                 do not fill whole columns.
-            UnknownName: the format is not a floating-point one.
         """
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
@@ -51,9 +59,13 @@ class Session:
             raise WorkloadError(
                 f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
             )
-        self.executor = Executor(
-            mapping.spec, arch.asic, arch.pim.format, mapping.rows_used, shape.buffer // shape.lanes, self._constants()
-        )
+        rows, columns = mapping.rows_used, shape.buffer // shape.lanes
+        if arch.pim.format == "int8":
+            self._require_whole_columns()
+            self.executor: Executor = Int8Executor(mapping.spec, arch.asic, rows, columns, self._constants())
+            self._set_cache_scales(cache_scales)
+        else:
+            self.executor = Executor(mapping.spec, arch.asic, arch.pim.format, rows, columns, self._constants())
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
@@ -104,6 +116,37 @@ class Session:
         start = self.mapping.sram["lm_head"]
         return self.executor.sram[start : start + vocabulary].copy()
 
+    # -- int8 -----------------------------------------------------------------------------------------------------
+
+    def _require_whole_columns(self) -> None:
+        """What lies behind a vector in a column that is not full would take part in its scale."""
+        model, lanes = self.workload.model, self.mapping.shape.lanes
+        for name, width in (("d_model", model.d_model), ("d_ff", model.d_ff)):
+            if width % lanes:
+                raise WorkloadError(f"model.{name} must be a multiple of {lanes} to run on int8 numbers, not {width}")
+
+    def _set_cache_scales(self, scales: Named[int, tuple[float, float]] | None) -> None:
+        if scales is None:
+            raise WorkloadError("cache_scales must be given to run on int8 numbers")
+        executor, mapping = self.executor, self.mapping
+        assert isinstance(executor, Int8Executor)
+        for layer, pair in scales.items():
+            for name, scale in zip(("keys", "values"), pair, strict=True):
+                first = layer * mapping.layer_rows + mapping.layouts[name].row0
+                executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
+
+    def _encode(self, tensor: Array, axis: int) -> tuple[Array, Array | None]:
+        """(storage, scales along the other axis, or None in floating point)."""
+        if not isinstance(self.executor, Int8Executor):
+            return self.executor.format.encode(tensor), None
+        storage, scale = INT8.quantize(tensor, axis)
+        return storage, scale.ravel()
+
+    def _set_scales(self, place: tuple[Array, ...], scales: Array | None) -> None:
+        """Scales of columns; ``place`` is (channel, bank, column counted over all rows)."""
+        if isinstance(self.executor, Int8Executor) and scales is not None:
+            self.executor.scales.reshape(*self.executor.scales.shape[:2], -1)[place] = scales
+
     # -- placement ------------------------------------------------------------------------------------------------
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -141,7 +184,7 @@ class Session:
             matrix = self._tensor(op.tied, (op.d_out, op.d_in)).T
         else:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
-        encoded = self.executor.format.encode(matrix * self._factors(op))
+        encoded, scales = self._encode(matrix * self._factors(op), 0)
         outputs, lanes = np.arange(op.d_out), layout.shape.lanes
         flat = self.executor.rows.reshape(*self.executor.rows.shape[:2], -1, lanes)  # columns of all rows
         for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
@@ -151,18 +194,19 @@ class Session:
             padded[:, : part.shape[1]] = part
             channel, bank, row, column, _ = layout.place(start, outputs)
             first = (base + row) * layout.shape.columns + column
-            flat[channel[:, None], bank[:, None], first[:, None] + np.arange(columns)] = padded.reshape(
-                op.d_out, columns, lanes
-            )
+            place = channel[:, None], bank[:, None], first[:, None] + np.arange(columns)
+            flat[place] = padded.reshape(op.d_out, columns, lanes)
+            self._set_scales(place, None if scales is None else scales[:, None])
 
     def _place_table(self, layout_name: str, tensor: str) -> None:
         layout = self.mapping.layouts[layout_name]
-        table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)))
+        table, scales = self._encode(self._tensor(tensor, (layout.entries, layout.width)), 1)
         entries = np.arange(layout.entries)
         for j in range(0, layout.width, layout.shape.lanes):
             part = table[:, j : j + layout.shape.lanes]
             channel, bank, row, column, _ = layout.place(entries, j)
             self.executor.rows[channel, bank, row, column, : part.shape[1]] = part
+            self._set_scales((channel, bank, row * layout.shape.columns + column), scales)
 
 
 __all__ = ["Session"]

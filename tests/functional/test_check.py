@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, InputError, WorkloadError
+from pimsim.functional.int8 import Int8Executor
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Compute, Step
 from pimsim.run import simulate_loaded
@@ -63,6 +64,35 @@ def test_a_right_program_passes(number_format: str, machine: tuple[tuple[str, st
     assert result["max_rel_error"] < result["tolerance"]
     assert all(0 <= row["used"] <= 1 for row in result["by_op"].values())
     assert result["compared"] == 3 * (2 * PER_LAYER + 4)
+
+
+@pytest.mark.parametrize("machine", [(), (("pim.global_buffer_bytes", "64"),), (("dram.channels", "3"),)])
+def test_a_right_program_passes_in_int8(machine: tuple[tuple[str, str], ...]) -> None:
+    result = checked(*machine, number_format="int8", d_ff=128, passes=18).run()
+    assert result["message"] is None
+    assert 0.05 < result["by_op"]["qkv_projection"]["used"] <= 1
+    assert 0 < result["max_rel_error"] < result["tolerance"]
+
+
+def test_a_wrong_scale_is_caught() -> None:
+    check = checked(number_format="int8", d_ff=128)
+    executor = check.session.executor
+    assert isinstance(executor, Int8Executor)
+    layout = check.session.mapping.layouts["up"]
+    executor.scales[:, 3, layout.row0] *= 1.5
+    assert check.run()["message"].startswith("h0.up (ffn_up) must be")
+
+
+def test_swapped_keys_and_values_are_caught_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    key_write = PimLowering.key_write
+    monkeypatch.setattr(PimLowering, "key_write", lambda *args: key_write(*args[:-1], args[-1] + 64))
+    message = checked(number_format="int8", d_ff=128).run()["message"]
+    assert message.startswith("h0.scores (attention_scores) must be")
+
+
+def test_int8_takes_vectors_of_whole_columns_only() -> None:
+    with pytest.raises(WorkloadError, match=r"^model.d_ff must be a multiple of 32 to run on int8 numbers, not 100"):
+        checked(number_format="int8")
 
 
 @pytest.mark.parametrize("number_format", FORMATS)
