@@ -337,6 +337,41 @@ def sweep(
 
 
 @app.command(
+    short_help="Continue a text with a GGUF model on the simulated machine.",
+    help=_help(
+        "Continue a prompt with the model of a GGUF file: the mapped program computes every token, greedily.",
+        'pimsim generate --arch pim_gpt --model model.gguf --prompt "The capital of France is" --tokens 16',
+        more="Text goes to standard output as it comes, simulated and wall time to standard error.",
+    ),
+)
+def generate(
+    arch: Arch,
+    model: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Model with weights and vocabulary.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to continue.")],
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens to generate at most.")],
+    overrides: Overrides = None,
+    output: Annotated[str, typer.Option("--format", metavar="text|json", help="Form of the output.")] = "text",
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on behind a token that ends a text.  [default: off]")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a prompt with the model of a GGUF file."""
+    from pimsim.commands.generate import generate as continue_prompt
+
+    continue_prompt(
+        arch,
+        model,
+        prompt=prompt,
+        tokens=tokens,
+        overrides=overrides or [],
+        output=output,
+        ignore_eos=ignore_eos,
+        quiet=quiet,
+    )
+
+
+@app.command(
     short_help="Issue a command trace at its earliest legal cycles.",
     help=_help(
         "Issue the commands of a trace in order, each at its earliest legal cycle.",

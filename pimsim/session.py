@@ -11,13 +11,15 @@ import numpy.typing as npt
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
+from pimsim.functional.functions import rope_tables
 from pimsim.functional.int8 import Int8Executor
 from pimsim.functional.numerics import INT8
 from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Compute
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import layer_of
 from pimsim.workload.models import build_graph
-from pimsim.workload.ops import LayerNorm, Linear, Scores
+from pimsim.workload.ops import LayerNorm, Linear, RmsNorm, Rope, Scores
 
 Array = npt.NDArray[Any]
 
@@ -26,8 +28,8 @@ class Session:
     """One sequence of tokens; the KV cache is kept between steps.
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
-    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. GPT-2 shaped decoders whose heads fill whole
-    columns and groups of banks, in floating-point formats.
+    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
+    of banks, in floating-point formats.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Session:
             raise WorkloadError(
                 f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
             )
+        self._logits = np.zeros(workload.model.vocabulary, np.float32)
+        self._rotations: dict[str, Any] = {}
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
         if arch.pim.format == "int8":
             self._require_whole_columns()
@@ -69,9 +73,11 @@ class Session:
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
-        for layout, tensor in (("token_table", "embed.tokens"), ("position_table", "embed.positions")):
-            if layout in mapping.layouts:
-                self._place_table(layout, tensor)
+        if "token_table" in mapping.layouts:
+            self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
+        if "position_table" in mapping.layouts:
+            self._place_table("position_table", "embed.positions")
+        self.executor.listener = self._listen
         self.length = 0
 
     @property
@@ -111,10 +117,30 @@ class Session:
             raise WorkloadError(f"a token must be from 0 to {vocabulary - 1}, not {token_id}")
         if self.length == self.capacity:
             raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
+        self.enter(self.length)
         self.length += 1
         self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
-        start = self.mapping.sram["lm_head"]
-        return self.executor.sram[start : start + vocabulary].copy()
+        return self._logits.copy()
+
+    def _listen(self, compute: Compute) -> None:
+        """Note the logits, of which the SRAM may hold a piece at a time, when the arg-max reads them."""
+        if compute.function == "argmax":
+            start = compute.sources[0]
+            logits = self.executor.sram[start : start + compute.length]
+            self._logits[compute.offset : compute.offset + compute.length] = logits
+
+    @property
+    def logits(self) -> Array:
+        """What the arg-max has read since `enter`, ``[vocabulary]``; NaN where it has read nothing."""
+        return self._logits.copy()
+
+    def enter(self, position: int) -> None:
+        """Prepare the pass of a position: no logits yet, and the tables of the rotary embedding, which layers share."""
+        self._logits.fill(np.nan)
+        rope = next((op for op in self.graph if isinstance(op, Rope)), None)
+        if rope is not None:
+            cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
+            self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
 
     # -- int8 -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +201,11 @@ class Session:
             elif isinstance(op, LayerNorm):
                 gamma, beta = (self._tensor(name, shape) for name, shape in op.tensors().items())
                 found[layer, short] = {"gamma": gamma + np.float32(op.offset), "beta": beta, "eps": op.eps}
+            elif isinstance(op, RmsNorm):
+                gamma = self._tensor(f"{op.name}.gamma", (op.width,))
+                found[layer, short] = {"gamma": gamma + np.float32(op.offset), "eps": op.eps}
+            elif isinstance(op, Rope):
+                found[layer, short] = self._rotations
         return found
 
     def _place_matrix(self, op: Linear) -> None:
@@ -198,9 +229,10 @@ class Session:
             flat[place] = padded.reshape(op.d_out, columns, lanes)
             self._set_scales(place, None if scales is None else scales[:, None])
 
-    def _place_table(self, layout_name: str, tensor: str) -> None:
+    def _place_table(self, layout_name: str, tensor: str, scale: float = 1.0) -> None:
         layout = self.mapping.layouts[layout_name]
-        table, scales = self._encode(self._tensor(tensor, (layout.entries, layout.width)), 1)
+        given = self._tensor(tensor, (layout.entries, layout.width)) * np.float32(scale)
+        table, scales = self._encode(given, 1)
         entries = np.arange(layout.entries)
         for j in range(0, layout.width, layout.shape.lanes):
             part = table[:, j : j + layout.shape.lanes]

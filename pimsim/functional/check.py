@@ -181,13 +181,16 @@ class Judge:
         embedding = next(op for op in self.graph if isinstance(op, ops.Embedding))
         return self.spec.round_to(self._embedding(embedding, token, position)[0])
 
-    def compare(self, written: Mapping[str, Array], token: int, position: int) -> list[Difference]:
+    def compare(
+        self, written: Mapping[str, Array], token: int, position: int, logits: Array | None = None
+    ) -> list[Difference]:
         """Every operation of a pass that leaves a result in the SRAM, in the order of the graph.
 
         Args:
             written: `Capture.take` of the pass.
             token: that the pass reads.
             position: of the token, from 0.
+            logits: ``[vocabulary]`` where the SRAM holds them a piece at a time.
         """
         found = self.found = {}
         differences: list[Difference] = []
@@ -206,6 +209,8 @@ class Judge:
             else:
                 exact, bound = self._exact(op, [found[name] for name in op.inputs if name in found])
             found[op.name] = self._result(op, written, position)
+            if logits is not None and op.name == "final.lm_head":
+                found[op.name] = logits.astype(np.float64)
             differences.append(_difference(op, position, found[op.name], exact, bound))
             if not differences[-1].passed:
                 break  # what follows has wrong inputs

@@ -69,6 +69,8 @@ class Executor:
         self.observer: Observer | None = None
         self._open = np.full((channels, banks), -1)
         self._field = spec.address_fields.index("accumulator") if "accumulator" in spec.address_fields else None
+        self.listener: Callable[[Compute], None] | None = None
+        """Called before each function of the ASIC."""
 
     # -- order ----------------------------------------------------------------------------------------------------
 
@@ -199,6 +201,8 @@ class Executor:
         handler = self.functions.get(compute.function)
         if handler is None:
             raise ProgramError(f"function must be one of {', '.join(self.functions)}, not {compute.function!r}")
+        if self.listener is not None:
+            self.listener(compute)
         handler(self, compute, self.constants.get((layer, compute.parameters), {}))
 
     def _put(self, start: int, values: Array) -> None:
@@ -246,7 +250,14 @@ class Executor:
         self._put(compute.target, self.math.rope(heads, **constants).ravel())
 
     def _argmax(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
-        self._store(slice(compute.target, compute.target + 1), self.math.argmax(self._vector(compute)))
+        """With ``total``, the largest so far: of equals the first; a piece at ``offset`` 0 begins anew."""
+        vector = self._vector(compute)
+        index = int(self.math.argmax(vector))
+        if compute.total >= 0:
+            if compute.offset and not vector[index] > self.sram[compute.total]:
+                return
+            self._store(slice(compute.total, compute.total + 1), vector[index])
+        self._store(slice(compute.target, compute.target + 1), np.asarray(compute.offset + index, np.float32))
 
     functions: ClassVar[dict[str, Callable[[Executor, Compute, Mapping[str, Any]], None]]] = {
         "add": _add,

@@ -78,7 +78,7 @@ class PimCheck:
             self._enter(number)
             executor.run(self.passes[number])
             written.append(capture.take())
-            now = self.judge.compare(written[-1], token, number)
+            now = self.judge.compare(written[-1], token, number, self.session.logits if self.workload.lm_head else None)
             differences += now
             if not now[-1].passed:
                 message = now[-1].message(self.arch.pim.format)
@@ -113,7 +113,8 @@ class PimCheck:
         return {layer: (1.25 * k / 127, 1.25 * v / 127) for layer, (k, v) in largest.items()}
 
     def _enter(self, number: int) -> None:
-        """Without embeddings, the stream is put where they would put it."""
+        """Begin a pass; without embeddings, the stream is put where they would put it."""
+        self.session.enter(number)
         if not self.workload.embeddings:
             stream = self.judge.stream(self.tokens[number], number)
             start = self.session.mapping.sram["x"]
