@@ -120,7 +120,7 @@ class Session:
         self.enter(self.length)
         self.length += 1
         self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
-        return self._logits.copy()
+        return self.logits
 
     def _listen(self, compute: Compute) -> None:
         """Note the logits, of which the SRAM may hold a piece at a time, when the arg-max reads them."""

@@ -209,6 +209,9 @@ class Judge:
             else:
                 exact, bound = self._exact(op, [found[name] for name in op.inputs if name in found])
             found[op.name] = self._result(op, written, position)
+            if isinstance(op, ops.Rope):  # in place: the values behind the keys stay what the projection wrote
+                turned = (op.heads + op.kv_heads) * op.d_head
+                found[op.name][turned:] = found[op.inputs[0]][turned:]
             if logits is not None and op.name == "final.lm_head":
                 found[op.name] = logits.astype(np.float64)
             differences.append(_difference(op, position, found[op.name], exact, bound))

@@ -74,6 +74,20 @@ def test_a_right_program_passes_in_int8(machine: tuple[tuple[str, str], ...]) ->
     assert 0 < result["max_rel_error"] < result["tolerance"]
 
 
+@pytest.mark.parametrize("number_format", [*FORMATS, "int8"])
+@pytest.mark.parametrize("sram", ["12288", "131072"])
+def test_a_llama_passes(number_format: str, sram: str) -> None:
+    """With the smaller SRAM, narrow formats hold the logits a piece at a time."""
+    arch = load_arch("pim_gpt", [("pim.format", number_format), ("asic.sram_bytes", sram)]).value
+    model = {"layers": 2, "d_model": 256, "heads": 4, "kv_heads": 2, "d_ff": 384, "vocabulary": 5000, "context": 64}
+    fields = {f"model.{name}": str(value) for name, value in model.items()}
+    fields |= {"prompt_tokens": "2", "generate_tokens": "8", "lm_head": "true", "embeddings": "true"}
+    result = PimCheck(arch, load_workload("smollm2_135m_decode", list(fields.items())).value, 3).run()
+    assert result["message"] is None
+    assert all(0 <= row["used"] <= 1 for row in result["by_op"].values())
+    assert {"rope", "gate", "rmsnorm", "argmax"} <= set(result["by_op"])
+
+
 def test_a_wrong_scale_is_caught() -> None:
     check = checked(number_format="int8", d_ff=128)
     executor = check.session.executor
