@@ -29,7 +29,7 @@ class Session:
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
     ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
-    of banks, in floating-point formats.
+    of banks.
     """
 
     def __init__(
