@@ -153,7 +153,9 @@ class Session:
 
     def _set_cache_scales(self, scales: Named[int, tuple[float, float]] | None) -> None:
         if scales is None:
-            raise WorkloadError("cache_scales must be given to run on int8 numbers")
+            raise WorkloadError(
+                "arch.pim.format must be a floating-point one where the scales of the KV cache are not known, not 'int8'"
+            )
         executor, mapping = self.executor, self.mapping
         assert isinstance(executor, Int8Executor)
         for layer, pair in scales.items():

@@ -20,6 +20,7 @@ from pimsim.program.isa import Block, Compute, Step
 from pimsim.run import simulate_loaded
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_check import PimCheck, require_memory
+from pimsim.session import Session
 
 FORMATS = ("float32", "float16", "bfloat16")
 MODEL = {"layers": 2, "heads": 2, "d_model": 64, "d_ff": 100, "vocabulary": 77, "context": 40}
@@ -102,6 +103,14 @@ def test_swapped_keys_and_values_are_caught_in_int8(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(PimLowering, "key_write", lambda *args: key_write(*args[:-1], args[-1] + 64))
     message = checked(number_format="int8", d_ff=128).run()["message"]
     assert message.startswith("h0.scores (attention_scores) must be")
+
+
+def test_int8_needs_the_scales_of_the_cache() -> None:
+    check = checked(number_format="int8", d_ff=128)
+    with pytest.raises(
+        WorkloadError, match=r"^arch.pim.format must be a floating-point one where the scales of the KV"
+    ):
+        Session(check.workload, check.arch, check.weights)
 
 
 def test_int8_takes_vectors_of_whole_columns_only() -> None:
