@@ -128,10 +128,10 @@ def _units(units: Mapping[str, Any], seconds: float) -> str:
 def _baselines(baselines: Mapping[str, Any]) -> str:
     if not baselines:
         return ""
-    rows = [[k, b["seconds"], b["joules"], b["speedup"], b["energy_ratio"], b["kind"], b["source"]]
+    rows = [[k, b["seconds"], b["joules"], b["speedup"], b["energy_ratio"], b["kind"], b.get("stack", ""), b["source"]]
             for k, b in baselines.items()]  # fmt: skip
     return "<h3>Baselines</h3>" + _table(
-        ["device", "seconds", "joules", "speed-up", "energy ratio", "kind", "source"], rows
+        ["device", "seconds", "joules", "speed-up", "energy ratio", "kind", "stack", "source"], rows
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.baselines import check_baselines
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
@@ -29,8 +29,7 @@ T = TypeVar("T")
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
     start = time.perf_counter()
-    for name in options.baselines:
-        load_baseline(name)  # a wrong name must not cost the run
+    check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
