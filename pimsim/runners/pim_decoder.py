@@ -9,9 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.roofline import roofs
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
@@ -47,7 +49,8 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
-    return build_result(
+    element_bytes = FORMAT_BYTES[arch.value.pim.format]
+    result = build_result(
         arch=arch.value,
         arch_hash=arch.hash,
         workload=workload.value,
@@ -57,13 +60,15 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         engine=options.engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, FORMAT_BYTES[arch.value.pim.format]),
+            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
         baselines=list(options.baselines),
         command_line=list(options.command_line),
     )
+    seconds = {kind: op.seconds for kind, op in result.ops.items()}
+    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
