@@ -332,6 +332,43 @@ def sweep(
 
 
 @app.command(
+    short_help="Search the axes of a sweep file for the best points.",
+    help=_help(
+        "Search the axes of a sweep file for the points that no other beats in every objective.",
+        "pimsim search pim_gpt_sensitivity --trials 64 --out runs/best",
+        more="--resume goes on where a search stopped, also with more --trials.",
+    ),
+)
+def search(
+    file: Annotated[str, typer.Argument(metavar="SWEEP", help="A shipped sweep or a YAML file, with objectives.")],
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Points to look at.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the search.  [default: runs/NAME-search]")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this computer.")] = os.cpu_count() or 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that has points.  [default: off]")
+    ] = False,
+    overrides: Overrides = None,
+    output: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Search the axes of a sweep file for the points that no other beats in every objective."""
+    from pimsim.commands.search import search as run_search
+
+    run_search(
+        file,
+        trials=trials,
+        out=out,
+        workers=workers,
+        resume=resume,
+        overrides=overrides or [],
+        output=output,
+        quiet=quiet,
+    )
+
+
+@app.command(
     short_help="Issue a command trace at its earliest legal cycles.",
     help=_help(
         "Issue the commands of a trace in order, each at its earliest legal cycle.",

@@ -79,6 +79,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ml_dtypes": ("pimsim/functional/",),
     "gguf": ("pimsim/workload/importers/gguf.py",),
     "pyarrow": ("pimsim/explore/store.py",),
+    "optuna": ("pimsim/explore/search.py",),
     "distributed": ("pimsim/explore/engine.py",),
     "typer": ("pimsim/cli.py", "pimsim/commands/"),
     "rich": ("pimsim/report/", "pimsim/commands/", "pimsim/cli.py"),
