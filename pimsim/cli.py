@@ -243,6 +243,14 @@ def run(
     timeline: TimelineFile = None,
     timeline_detail: TimelineDetail = "op",
     timeline_window: TimelineWindow = "",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Also carry the program out on random weights and compare every result with float64.  [default: off]",
+        ),
+    ] = False,
+    check_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")] = 4,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -262,6 +270,7 @@ def run(
         timeline_window=timeline_window,
         baselines=baseline or [],
         quiet=quiet,
+        check_tokens=check_tokens if check else 0,
         command_line=context.obj or [],
     )
 
@@ -364,6 +373,41 @@ def search(
         resume=resume,
         overrides=overrides or [],
         output=output,
+        quiet=quiet,
+    )
+
+
+@app.command(
+    short_help="Continue a text with a GGUF model on the simulated machine.",
+    help=_help(
+        "Continue a prompt with the model of a GGUF file: the mapped program computes every token, greedily.",
+        'pimsim generate --arch pim_gpt --model model.gguf --prompt "The capital of France is" --tokens 16',
+        more="Text goes to standard output as it comes, simulated and wall time to standard error.",
+    ),
+)
+def generate(
+    arch: Arch,
+    model: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Model with weights and vocabulary.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to continue.")],
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens to generate at most.")],
+    overrides: Overrides = None,
+    output: Annotated[str, typer.Option("--format", metavar="text|json", help="Form of the output.")] = "text",
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on behind a token that ends a text.  [default: off]")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a prompt with the model of a GGUF file."""
+    from pimsim.commands.generate import generate as continue_prompt
+
+    continue_prompt(
+        arch,
+        model,
+        prompt=prompt,
+        tokens=tokens,
+        overrides=overrides or [],
+        output=output,
+        ignore_eos=ignore_eos,
         quiet=quiet,
     )
 

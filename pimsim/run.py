@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pimsim.config import Loaded, load_arch, load_workload, split_overrides
+from pimsim.errors import InputError
 from pimsim.result import Result
-from pimsim.runners import Engine, Progress, RunOptions, TraceRow, find_runner
+from pimsim.runners import CHECKED, Engine, Progress, RunOptions, TraceRow, find_runner
 
 
 def simulate(
@@ -67,8 +68,16 @@ def simulate_loaded(arch: Loaded[Any], workload: Loaded[Any], options: RunOption
 
     Raises:
         MappingError: workloads of this kind do not run on architectures of this kind.
+        InputError: a check is asked for that this pair does not have.
     """
-    return find_runner(arch, workload).simulate(arch, workload, options or RunOptions())
+    runner = find_runner(arch, workload)
+    if options is not None and options.check_tokens and (arch.value.kind, workload.value.kind) not in CHECKED:
+        pairs = ", ".join(f"{work} on {machine}" for machine, work in CHECKED)
+        raise InputError(
+            f"--check must be left out: a workload of kind {workload.value.kind} on an architecture of kind "
+            f"{arch.value.kind} has no check of its numbers (kinds that have one: {pairs})"
+        )
+    return runner.simulate(arch, workload, options or RunOptions())
 
 
 __all__ = ["simulate", "simulate_loaded"]

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
+from pimsim.functional.functions import rope_tables
 from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Compute
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import layer_of
 from pimsim.workload.models import build_graph
-from pimsim.workload.ops import LayerNorm, Linear, Scores
+from pimsim.workload.ops import LayerNorm, Linear, RmsNorm, Rope, Scores
 
 Array = npt.NDArray[Any]
 
@@ -24,12 +26,16 @@ class Session:
     """One sequence of tokens; the KV cache is kept between steps.
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
-    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. GPT-2 shaped decoders whose heads fill whole
-    columns and groups of banks, in floating-point formats.
+    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
+    of banks, in floating-point formats.
     """
 
-    def __init__(self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array]) -> None:
+    def __init__(
+        self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array], *, whole: bool = True
+    ) -> None:
         """Place ``weights`` (names and shapes of ``WorkloadGraph.tensors``; a tied matrix may be left out).
+
+        Without ``whole``, the workload need not have embeddings and a head, and `step` is not to be called.
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
@@ -37,7 +43,7 @@ class Session:
                 do not fill whole columns.
             UnknownName: the format is not a floating-point one.
         """
-        if not (workload.embeddings and workload.lm_head):
+        if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         self.graph = build_graph(workload)
         self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
@@ -47,14 +53,19 @@ class Session:
             raise WorkloadError(
                 f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
             )
+        self._logits = np.zeros(workload.model.vocabulary, np.float32)
+        self._rotations: dict[str, Any] = {}
         self.executor = Executor(
             mapping.spec, arch.asic, arch.pim.format, mapping.rows_used, shape.buffer // shape.lanes, self._constants()
         )
         for op in self.graph:
-            if isinstance(op, Linear):
+            if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
-        self._place_table("token_table", "embed.tokens")
-        self._place_table("position_table", "embed.positions")
+        if "token_table" in mapping.layouts:
+            self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
+        if "position_table" in mapping.layouts:
+            self._place_table("position_table", "embed.positions")
+        self.executor.listener = self._listen
         self.length = 0
 
     @property
@@ -71,6 +82,17 @@ class Session:
         """Begin a new sequence."""
         self.length = 0
 
+    def clear(self) -> None:
+        """Begin a new sequence, with nothing of the old one left in the cache, the buffers and the SRAM."""
+        self.length = 0
+        mapping, executor = self.mapping, self.executor
+        for layer in range(self.workload.model.layers):
+            for layout in (mapping.layouts["keys"], mapping.layouts["values"]):
+                first = layer * mapping.layer_rows + layout.row0
+                executor.rows[:, :, first : first + layout.rows] = 0
+        for memory in (executor.buffers, executor.accumulators, executor.sram):
+            memory[...] = 0
+
     def step(self, token_id: int) -> Array:
         """One forward pass with the next token: logits ``[vocabulary]``, float32.
 
@@ -83,10 +105,24 @@ class Session:
             raise WorkloadError(f"a token must be from 0 to {vocabulary - 1}, not {token_id}")
         if self.length == self.capacity:
             raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
+        self._rotate_to(self.length)
         self.length += 1
         self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
-        start = self.mapping.sram["lm_head"]
-        return self.executor.sram[start : start + vocabulary].copy()
+        return self._logits.copy()
+
+    def _listen(self, compute: Compute) -> None:
+        """Note the logits, of which the SRAM may hold a piece at a time, when the arg-max reads them."""
+        if compute.function == "argmax":
+            start = compute.sources[0]
+            logits = self.executor.sram[start : start + compute.length]
+            self._logits[compute.offset : compute.offset + compute.length] = logits
+
+    def _rotate_to(self, position: int) -> None:
+        """Tables of the rotary embedding for a position; all layers share them."""
+        rope = next((op for op in self.graph if isinstance(op, Rope)), None)
+        if rope is not None:
+            cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
+            self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
 
     # -- placement ------------------------------------------------------------------------------------------------
 
@@ -116,6 +152,11 @@ class Session:
             elif isinstance(op, LayerNorm):
                 gamma, beta = (self._tensor(name, shape) for name, shape in op.tensors().items())
                 found[layer, short] = {"gamma": gamma + np.float32(op.offset), "beta": beta, "eps": op.eps}
+            elif isinstance(op, RmsNorm):
+                gamma = self._tensor(f"{op.name}.gamma", (op.width,))
+                found[layer, short] = {"gamma": gamma + np.float32(op.offset), "eps": op.eps}
+            elif isinstance(op, Rope):
+                found[layer, short] = self._rotations
         return found
 
     def _place_matrix(self, op: Linear) -> None:
@@ -126,16 +167,22 @@ class Session:
         else:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
         encoded = self.executor.format.encode(matrix * self._factors(op))
-        outputs = np.arange(op.d_out)
-        columns = np.ascontiguousarray(encoded.T)
-        for i in range(0, op.d_in, layout.shape.lanes):  # whole columns, whose elements follow each other
-            part = columns[:, i : i + layout.shape.lanes]
-            channel, bank, row, column, _ = layout.place(i, outputs)
-            self.executor.rows[channel, bank, base + row, column, : part.shape[1]] = part
+        outputs, lanes = np.arange(op.d_out), layout.shape.lanes
+        flat = self.executor.rows.reshape(*self.executor.rows.shape[:2], -1, lanes)  # columns of all rows
+        for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
+            part = encoded[start : start + layout.shape.buffer].T
+            columns = -(-part.shape[1] // lanes)
+            padded = np.zeros((op.d_out, columns * lanes), encoded.dtype)
+            padded[:, : part.shape[1]] = part
+            channel, bank, row, column, _ = layout.place(start, outputs)
+            first = (base + row) * layout.shape.columns + column
+            flat[channel[:, None], bank[:, None], first[:, None] + np.arange(columns)] = padded.reshape(
+                op.d_out, columns, lanes
+            )
 
-    def _place_table(self, layout_name: str, tensor: str) -> None:
+    def _place_table(self, layout_name: str, tensor: str, scale: float = 1.0) -> None:
         layout = self.mapping.layouts[layout_name]
-        table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)))
+        table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)) * np.float32(scale))
         entries = np.arange(layout.entries)
         for j in range(0, layout.width, layout.shape.lanes):
             part = table[:, j : j + layout.shape.lanes]

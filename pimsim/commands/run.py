@@ -14,7 +14,7 @@ from pimsim.commands.configs import load_both
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes, whole_file, whole_folder, write_out
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
-from pimsim.errors import InputError
+from pimsim.errors import FunctionalMismatch, InputError
 from pimsim.program.isa import Where
 from pimsim.run import simulate_loaded
 from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
@@ -45,11 +45,13 @@ def run(
     baselines: Sequence[str],
     quiet: bool,
     command_line: Sequence[str],
+    check_tokens: int = 0,
 ) -> None:
     """Simulate and report; the arguments are the options of ``pimsim run``.
 
     Raises:
         InputError: an option or a configuration is wrong; no file has been written.
+        FunctionalMismatch: a check was asked for and failed; results have been written.
         SimulationError: the simulation cannot go on.
     """
     choose("engine", engine, ENGINES)
@@ -72,7 +74,7 @@ def run(
         recorder = None
         if timeline is not None and drawing is not None:
             recorder = drawing.open(stack.enter_context(whole_bytes(timeline)))
-        options = RunOptions(cast(Engine, engine), names, rows, None, command_line)
+        options = RunOptions(cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens)
         if drawing is not None:
             options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:
@@ -88,6 +90,8 @@ def run(
 
         text = render(result)
     write_out(text)
+    if result.functional is not None and not result.functional["passed"]:
+        raise FunctionalMismatch(result.functional["message"])
 
 
 def timeline_request(

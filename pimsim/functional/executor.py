@@ -8,7 +8,7 @@ a handler knows no tensor. Runs are carried out whole, on all banks and on all c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,21 @@ from pimsim.arch.system import AsicConfig
 from pimsim.errors import ProgramError
 from pimsim.functional.functions import Arithmetic, AsicMath
 from pimsim.functional.numerics import float_spec, mac_arithmetic
-from pimsim.program.isa import Block, Compute, Placed, Repeat, Run, Step
+from pimsim.program.isa import Block, Compute, Op, Placed, Repeat, Run, Step
 
 Array = npt.NDArray[Any]
 Constants = Mapping[tuple[int, str], Mapping[str, Any]]
 """(layer, name within the layer) -> the constants of the ASIC: arrays, and numbers such as ``eps``."""
+
+
+class Observer(Protocol):
+    """Told what the program writes into the SRAM, and for which operation."""
+
+    def begin(self, op: Op, layer: int) -> None:
+        """A step of this operation begins."""
+
+    def store(self, at: Array | slice, values: Array) -> None:
+        """The step is about to write ``values`` to the elements ``at``."""
 
 
 class Executor:
@@ -33,6 +43,7 @@ class Executor:
         buffers: ``[channels, buffer columns, lanes]``, values of the format.
         accumulators: ``[channels, accumulators, banks]``.
         sram: ``[elements]``, values of the format; an index that `argmax` writes stands in it as a whole number.
+        observer: told every step and everything that it writes into the SRAM.
     """
 
     def __init__(
@@ -55,8 +66,11 @@ class Executor:
         registers = spec.register_files.get("accumulator", 1)
         self.accumulators = np.zeros((channels, registers, banks), np.float32)
         self.sram = np.zeros(asic.sram_bytes // element, np.float32)
+        self.observer: Observer | None = None
         self._open = np.full((channels, banks), -1)
         self._field = spec.address_fields.index("accumulator") if "accumulator" in spec.address_fields else None
+        self.listener: Callable[[Compute], None] | None = None
+        """Called before each function of the ASIC."""
 
     # -- order ----------------------------------------------------------------------------------------------------
 
@@ -71,6 +85,8 @@ class Executor:
 
     def step(self, step: Step, placed: Placed, channels: Sequence[int]) -> None:
         """Carry out one step, of the ASIC if there are no ``channels``."""
+        if self.observer is not None:
+            self.observer.begin(placed.block.ops[step.op], placed.layer)
         if channels:
             self._items(step.items, np.asarray(channels), placed.row_base, 0)
             return
@@ -124,7 +140,7 @@ class Executor:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
             for k, column in enumerate(self.format.decode(columns)):
                 start = sram + k * run.sram_step + channel * run.sram_channel
-                self.sram[start : start + self.lanes] = column
+                self._store(slice(start, start + self.lanes), column)
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         for channel in channels:
@@ -161,7 +177,7 @@ class Executor:
         register = self._register(run)
         banks = np.arange(self.spec.banks_per_channel)
         at = sram + channels[:, None] * run.sram_channel + banks
-        self.sram[at] = self.mac.read(self.accumulators[channels, register])
+        self._store(at, self.mac.read(self.accumulators[channels, register]))
         self.accumulators[channels, register] = 0
 
     commands: ClassVar[dict[str, Callable[[Executor, Run, Array, int, int], None]]] = {
@@ -185,10 +201,17 @@ class Executor:
         handler = self.functions.get(compute.function)
         if handler is None:
             raise ProgramError(f"function must be one of {', '.join(self.functions)}, not {compute.function!r}")
+        if self.listener is not None:
+            self.listener(compute)
         handler(self, compute, self.constants.get((layer, compute.parameters), {}))
 
     def _put(self, start: int, values: Array) -> None:
-        self.sram[start : start + values.size] = self.format.round_to(values)
+        self._store(slice(start, start + values.size), self.format.round_to(values))
+
+    def _store(self, at: Array | slice, values: Array) -> None:
+        if self.observer is not None:
+            self.observer.store(at, values)
+        self.sram[at] = values
 
     def _vector(self, compute: Compute, source: int = 0) -> Array:
         start = compute.sources[source]
@@ -227,7 +250,14 @@ class Executor:
         self._put(compute.target, self.math.rope(heads, **constants).ravel())
 
     def _argmax(self, compute: Compute, _constants: Mapping[str, Any]) -> None:
-        self.sram[compute.target] = self.math.argmax(self._vector(compute))
+        """With ``total``, the largest so far: of equals the first; a piece at ``offset`` 0 begins anew."""
+        vector = self._vector(compute)
+        index = int(self.math.argmax(vector))
+        if compute.total >= 0:
+            if compute.offset and not vector[index] > self.sram[compute.total]:
+                return
+            self._store(slice(compute.total, compute.total + 1), vector[index])
+        self._store(slice(compute.target, compute.target + 1), np.asarray(compute.offset + index, np.float32))
 
     functions: ClassVar[dict[str, Callable[[Executor, Compute, Mapping[str, Any]], None]]] = {
         "add": _add,
@@ -253,4 +283,4 @@ def _sharing(block: Block) -> list[list[int]]:
     return [found[id(stream)] for stream in block.channels]
 
 
-__all__ = ["Constants", "Executor"]
+__all__ = ["Constants", "Executor", "Observer"]

@@ -101,8 +101,8 @@ class KeyLayout:
 
     Tokens fill the banks of a channel, then the next channel; after ``banks * channels`` tokens the next slot
     begins. Heads
-    are concatenated; as many whole heads as fit the global buffer form a chunk, and the keys of a chunk follow each
-    other slot by slot.
+    are concatenated; as many whole heads as have their queries in the global buffer form a chunk, and the keys of a chunk
+    follow each other slot by slot.
     """
 
     shape: Shape
@@ -110,6 +110,17 @@ class KeyLayout:
     d_head: int
     tokens: int
     row0: int
+    group: int = 1
+    """Query heads that share the keys of a head."""
+
+    @property
+    def query_heads(self) -> int:
+        """Heads of a query."""
+        return self.heads * self.group
+
+    def key_head(self, query_head: int) -> int:
+        """Head whose keys a query head meets."""
+        return query_head // self.group
 
     @property
     def columns_per_head(self) -> int:
@@ -118,8 +129,8 @@ class KeyLayout:
 
     @cached_property
     def heads_per_chunk(self) -> int:
-        """Whole heads of a query that fit the global buffer."""
-        return self.shape.buffer // (self.columns_per_head * self.shape.lanes)
+        """Whole heads whose queries fit the global buffer."""
+        return self.shape.buffer // (self.columns_per_head * self.shape.lanes * self.group)
 
     @cached_property
     def chunks(self) -> tuple[range, ...]:

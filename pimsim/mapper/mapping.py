@@ -41,6 +41,8 @@ class Mapping:
         self._layers = graph.layers()
         self._place_tensors()
         self._map_sram(element)
+        self.places: dict[str, int] = {}
+        """SRAM address of the result of each operation, of the first layer for all layers, once its block is lowered."""
         self._shape_lowered: tuple[int, int] | None = None
         self._template: Block
         self._attention = lru_cache(maxsize=4)(self._attention_blocks)
@@ -56,19 +58,24 @@ class Mapping:
             if isinstance(op, Linear):
                 self.layouts[_short(op)] = layout = WeightLayout(shape, op.d_in, op.d_out, row)
                 row += layout.rows
-        d_head = model.d_model // model.heads
-        if d_head > shape.buffer:
-            raise CapacityExceeded(
-                f"pim.global_buffer_bytes must hold the query of one head: {d_head} elements, not {shape.buffer}"
+        d_head, kv_heads = model.head_width, model.key_value_heads
+        keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
+        if not keys.heads_per_chunk:
+            shared = (
+                f"the {keys.group} queries that share the keys of a head" if keys.group > 1 else "the query of one head"
             )
-        self.layouts["keys"] = keys = KeyLayout(shape, model.heads, d_head, self.passes, row)
+            needed = keys.group * keys.columns_per_head * shape.lanes
+            raise CapacityExceeded(f"pim.global_buffer_bytes must hold {shared}: {needed} elements, not {shape.buffer}")
+        self.layouts["keys"] = keys
         row += keys.rows
-        self.layouts["values"] = values = ValueLayout(shape, model.heads, d_head, self.passes, row)
+        self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
         row += values.rows
         self.layer_rows = row
         row *= model.layers
         if self.workload.embeddings:
-            for name, entries in (("token_table", model.vocabulary), ("position_table", model.context)):
+            tables = [("token_table", model.vocabulary)]
+            tables += [("position_table", model.context)] if model.position == "learned" else []
+            for name, entries in tables:
                 self.layouts[name] = table = TableLayout(shape, entries, model.d_model, row)
                 row += table.rows
         if self.workload.lm_head:
@@ -89,24 +96,27 @@ class Mapping:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
         sram = SramMap(self.arch.asic.sram_bytes // element)
+        attended = model.heads * model.head_width
         for name, length in (
             ("x", model.d_model),
             ("norm", model.d_model),
-            ("qkv", 3 * model.d_model),
-            ("values", model.d_model),
+            ("qkv", attended + 2 * model.key_value_heads * model.head_width),
+            ("values", attended),
             ("proj", model.d_model),
             ("down", model.d_model),
             ("sums", model.heads),
-            ("token", 1),
+            ("token", 2),
         ):
             sram.add(name, self._padded(length))
         if self.passes > self.layouts["values"].chunk_tokens:
-            sram.add("weighted0", self._padded(model.d_model))
-            sram.add("weighted1", self._padded(model.d_model))
+            sram.add("weighted0", self._padded(attended))
+            sram.add("weighted1", self._padded(attended))
         self.score_pitch = shape.lanes * ceil(self.passes / shape.lanes)
         self.score_pitch = max(self.score_pitch, shape.banks * ceil(self.passes / shape.banks))
-        feed_forward = {"up": self._padded(model.d_ff)}
-        linears = [layout for layout in self.layouts.values() if isinstance(layout, WeightLayout)]
+        feed_forward = {"gate_up": self._padded(2 * model.d_ff)} if model.gated else {"up": self._padded(model.d_ff)}
+        head = self._map_head(sram.free)
+        whole = {name for name in self.layouts if name != "lm_head" or not self.head_piece}
+        linears = [each for name, each in self.layouts.items() if isinstance(each, WeightLayout) and name in whole]
         widest = max((w.d_out for w in linears if len(w.chunks) > 1), default=0)
         if widest:
             feed_forward |= {"partial0": self._padded(widest), "partial1": self._padded(widest)}
@@ -114,14 +124,23 @@ class Mapping:
         self.heads_per_pass = min(model.heads, free // self.score_pitch)
         heads = max(1, self.heads_per_pass)
         attention = {"scores": heads * self.score_pitch}
-        if widest:
-            attention |= {}
-        groups = [attention, feed_forward]
-        if self.workload.lm_head:
-            groups.append({"lm_head": self._padded(model.vocabulary)})
-        sram.overlay(*groups)
+        sram.overlay(attention, feed_forward, head)
         sram.check(self.workload.name, element)
         self.sram = sram
+
+    def _map_head(self, free: int) -> dict[str, int]:
+        """Buffers of the logits: all of them, or as large pieces as there is space for, two of each kind to take turns."""
+        self.head_piece = 0
+        layout = self.layouts.get("lm_head")
+        if layout is None:
+            return {}
+        chunks, whole = len(layout.chunks), self._padded(layout.d_out)
+        if whole * (3 if chunks > 1 else 1) <= free:
+            return {"lm_head": whole}
+        kinds = ("lm_head", "head_partial") if chunks > 1 else ("lm_head",)
+        pitch = self.shape.banks * self.shape.channels
+        self.head_piece = max(1, free // (2 * len(kinds) * pitch))
+        return {f"{kind}{turn}": self.head_piece * pitch for kind in kinds for turn in range(2)}
 
     def _padded(self, length: int) -> int:
         """Whole groups of results and whole columns."""
@@ -162,7 +181,16 @@ class Mapping:
             name, self.shape.channels, serial=self.arch.dispatch == "serial", after=f"{after}.end" if after else ""
         )
         return LayerLowering(
-            builder, self.pim, self.sram, self.layouts, self.graph, context, self.heads_per_pass, self.score_pitch
+            builder,
+            self.pim,
+            self.sram,
+            self.layouts,
+            self.graph,
+            context,
+            self.heads_per_pass,
+            self.score_pitch,
+            head_piece=self.head_piece,
+            places=self.places,
         )
 
     def _carried(self, lowering: LayerLowering, name: str, buffer: str, token: str, width: int) -> None:
@@ -233,7 +261,8 @@ class Mapping:
         values = self.layouts["values"]
         chunk, last = divmod(context - 1, values.chunk_tokens)
         shape = (chunk, last // self.shape.lanes)
-        if self.arch.dispatch == "overlap" and self.heads_per_pass >= values.heads and self._shape_lowered == shape:
+        heads = self.workload.model.heads
+        if self.arch.dispatch == "overlap" and self.heads_per_pass >= heads and self._shape_lowered == shape:
             return False
         self._shape_lowered = shape
         return True
@@ -241,7 +270,7 @@ class Mapping:
     def _moved(self, block: Block, context: int) -> Block:
         """The block for another context of the same shape: the value goes elsewhere, the softmax is of another length."""
         values = self.layouts["values"]
-        source = self.sram["qkv"] + 2 * values.heads * values.d_head
+        source = self.sram["qkv"] + (self.workload.model.heads + values.heads) * values.d_head
         channels = []
         for channel, stream in enumerate(block.channels):
             write = stream[0] if stream and block.ops[stream[0].op].kind == "kv_write" else None
@@ -252,17 +281,20 @@ class Mapping:
 
     def _make_feed_forward(self) -> Block:
         before, attention, after = self._split_layer()
-        d = self.workload.model.d_model
+        model = self.workload.model
+        d = model.d_model
         b = self._lowering("feed_forward", "attention")
         # the first LayerNorm of the layer has waited for the stream, so its token stands for both
         self._carried(b, before[0].inputs[0], "x", _short(before[0]), d)
-        keys = self.layouts["keys"]
-        n, d_head = self.heads_per_pass, d // keys.heads
+        if model.parallel_residual:
+            self._carried(b, before[0].name, "norm", _short(before[0]), d)
+        n, d_head = self.heads_per_pass, model.head_width
         parts = tuple(
-            Part(h * d_head, min(h + n, keys.heads) * d_head, f"attended{i}")
-            for i, h in enumerate(range(0, keys.heads, n))
+            Part(h * d_head, min(h + n, model.heads) * d_head, f"attended{i}")
+            for i, h in enumerate(range(0, model.heads, n))
         )
         b.results[attention[-1].name] = Result(self.sram["values"], parts)
+        b.freed = dict.fromkeys(("partial0", "partial1"), parts[-1].token)  # they share space with the scores
         for op in after:
             b.lower(op)
         return _renamed(b.builder.build(), _short(after[-1]), "x")

@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -230,6 +231,16 @@ def _baselines(result: Result) -> Table:
     return table
 
 
+def _numbers(check: Mapping[str, Any]) -> str:
+    """What the functional check found, in a line."""
+    if not check["passed"]:
+        return "FAIL"
+    return (
+        f"pass: {check['compared']} results in {check['format']} within the errors of their arithmetic; the last one "
+        f"{check['max_rel_error']:.2g} off float64, {check['tolerance']:.2g} allowed"
+    )
+
+
 def _footer(result: Result) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -238,7 +249,7 @@ def _footer(result: Result) -> RenderableType:
         table.add_row("Uncosted", Text("\n".join(result.energy.uncosted), "yellow"))
     if result.functional is not None:
         passed = result.functional.get("passed")
-        table.add_row("Numbers", Text("pass", "green") if passed else Text("FAIL", "bold red"))
+        table.add_row("Numbers", Text(_numbers(result.functional), "green" if passed else "bold red"))
     run = result.simulation
     what = "commands" if result.dram else "iterations"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)

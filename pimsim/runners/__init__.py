@@ -44,6 +44,8 @@ class RunOptions:
     """Ticks from which and before which commands are traced; None traces all of the run."""
     recorder: Recorder | None = None
     """Told every step of every unit."""
+    check_tokens: int = 0
+    """Forward passes whose results are compared with the reference; 0 compares none."""
 
 
 class Runner(Protocol):
@@ -63,6 +65,9 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
+CHECKED = {("pim", "decoder")}
+"""Pairs whose programs can be checked on numbers."""
+
 
 def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     """The runner of a pair.
@@ -80,4 +85,4 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     return cast(Runner, import_module(RUNNERS[pair]))
 
 
-__all__ = ["RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]
+__all__ = ["CHECKED", "RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]

@@ -32,6 +32,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     """Time the decoder on the PIM machine, command by command."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.pim_check import check  # numpy is only needed here
+
+        functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
@@ -66,6 +71,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         peak_memory_bytes=peak_memory_bytes(),
         baselines=list(options.baselines),
         command_line=list(options.command_line),
+        functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
     return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))

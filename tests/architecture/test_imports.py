@@ -40,12 +40,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": FACTS | {"explore"},
     "show": FACTS,
     "result": FACTS | {"analysis", "trace", "report"},  # the plot methods, at call time
-    "runners": FACTS | {"mapper", "machine", "functional", "program", "bounds", "trace", "analysis", "result"},
+    "runners": FACTS
+    | {"mapper", "machine", "functional", "session", "program", "bounds", "trace", "analysis", "result"},
     "session": FACTS | {"mapper", "functional", "program"},
     "run": FACTS | {"result", "runners"},
+    "generate": FACTS,
     "validate": FACTS | {"catalog", "bounds", "analysis", "run", "result"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
-    "commands": READERS | {"program", "mapper", "machine", "functional", "explore"},
+    "commands": READERS | {"program", "mapper", "machine", "functional", "explore", "session", "generate"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "config", "explore", "result", "run"},
@@ -67,6 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "vcd": ("pimsim/report/timeline/sinks.py",),
     "numpy": (
         "pimsim/functional/",
+        "pimsim/generate.py",
         "pimsim/workload/reference.py",
         "pimsim/workload/attention/",
         "pimsim/session.py",
@@ -78,6 +81,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pandas": ("pimsim/report/", "pimsim/explore/"),
     "ml_dtypes": ("pimsim/functional/",),
     "gguf": ("pimsim/workload/importers/gguf.py",),
+    "tokenizers": ("pimsim/workload/importers/vocabulary.py",),
     "pyarrow": ("pimsim/explore/store.py",),
     "optuna": ("pimsim/explore/search.py",),
     "distributed": ("pimsim/explore/engine.py",),

@@ -91,7 +91,7 @@ COMMAND_LINES = [
     given(r"Got unexpected extra argument", "list", "archs", "dram"),
     given(r"Invalid value for '--trace-limit': ", *RUN, "--trace-limit", "many"),
     given(r"Invalid value for '--trace-limit': ", *RUN, "--trace-limit", "0"),
-    given(r"arch must be one of .*pim_gpt.*, not 'pim_gtp'; did you mean 'pim_gpt'\?$", "show", "--arch", "pim_gtp"),
+    given(r"arch must be one of aim_gddr6.*, not 'pim_gtp'; did you mean 'pim_gpt'\?$", "show", "--arch", "pim_gtp"),
     given(r"arch must be one of .*, not ''", "show", "--arch", ""),
     given(r"workload must be one of .*, not 'gpt2'", "run", "--arch", "pim_gpt", "--workload", "gpt2"),
     given(r"arch must be one of .*, not 'none\.yaml'", "show", "--arch", "none.yaml"),

@@ -9,6 +9,7 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
+from pimsim.errors import UnsupportedOp
 from pimsim.mapper.mapping import Mapping
 from pimsim.result import Result
 from pimsim.run import simulate
@@ -116,3 +117,9 @@ def test_16_a_column_charge_moves_energy_and_no_cycle() -> None:
 def test_20_models_begin_behind_the_embedding() -> None:
     assert "embedding" not in small().ops
     assert "embedding" in small("workload.embeddings=true").ops
+
+
+@pytest.mark.parametrize("function", ["relu", "gelu_erf"])
+def test_18_erf_and_relu_are_refused(function: str) -> None:
+    with pytest.raises(UnsupportedOp, match=rf"^activation of 'h0\.act' must be one that the ASIC has, not {function}"):
+        small(f"workload.model.activation={function}")

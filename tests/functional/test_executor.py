@@ -14,14 +14,39 @@ from pimsim.workload.reference import Reference, random_weights
 
 TOLERANCE = {"float32": 5e-3, "float16": 3e-2, "bfloat16": 2e-1}
 """Of the largest logit: 1/sqrt with one Newton step is 1.8e-3 off, and bfloat16 has 8 bits."""
+GATED = {"norm": "rmsnorm", "gated": "true", "position": "rope", "biases": "[]"}
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": GATED | {"kv_heads": 2, "heads": 4, "activation": "silu"},
+    "gemma": GATED | {"kv_heads": 1, "heads": 2, "norm_offset": 1.0, "embedding_scale": 8.0},
+    "qwen2": GATED | {"kv_heads": 2, "heads": 4, "activation": "silu", "biases": "[attention]", "rope_theta": 1e6},
+    "gptj": {
+        "parallel_residual": "true",
+        "position": "rope",
+        "rope_convention": "interleaved",
+        "rope_fraction": 0.5,
+        "biases": "[feed_forward, lm_head]",
+        "tied_embeddings": "false",
+    },
+    "gpt_neo": {"attention_scale": 1.0, "biases": "[projection, feed_forward]"},
+}
+"""What each family has that GPT-2 has not; heads are 32 wide."""
+EXACT = (
+    ("asic.functions.rsqrt_newton_steps", "4"),
+    ("asic.functions.exp_taylor_terms", "12"),
+    ("asic.functions.reciprocal_newton_steps", "5"),
+)
+"""An ASIC whose functions are exact to float32."""
 MACHINES = [(), (("dram.channels", "3"),), (("pim.global_buffer_bytes", "128"),), (("dispatch", "serial"),)]
 
 
-def sessions(number_format: str, machine: tuple[tuple[str, str], ...] = ()) -> tuple[Session, Reference]:
+def sessions(
+    number_format: str, machine: tuple[tuple[str, str], ...] = (), family: str = "gpt2", vocabulary: int = 77
+) -> tuple[Session, Reference]:
     options = [("pim.format", number_format), *machine]
     arch = load_arch("pim_gpt", options).value
-    model = {"layers": 2, "heads": 2, "d_model": 64, "d_ff": 100, "vocabulary": 77, "context": 40}
-    fields = {f"model.{name}": str(value) for name, value in model.items()}
+    model: dict[str, object] = {"layers": 2, "heads": 2, "d_model": 64, "d_head": 32, "d_ff": 100, "context": 40}
+    model |= {"vocabulary": vocabulary} | FAMILIES.get(family, {})
+    fields = {"family": family} | {f"model.{name}": str(value) for name, value in model.items()}
     fields |= {"prompt_tokens": "3", "generate_tokens": "18", "lm_head": "true", "embeddings": "true"}
     workload = load_workload("gpt2_decode", list(fields.items())).value
     session = Session(workload, arch, random_weights(_graph(workload), scale=0.2))
@@ -49,6 +74,23 @@ def worst(session: Session, reference: Reference) -> float:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_logits_are_those_of_the_reference(number_format: str, machine: tuple[tuple[str, str], ...]) -> None:
     assert worst(*sessions(number_format, machine)) < TOLERANCE[number_format]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dispatch", ["overlap", "serial"])
+def test_with_functions_that_are_exact_the_logits_are(family: str, dispatch: str) -> None:
+    assert worst(*sessions("float32", (*EXACT, ("dispatch", dispatch)), family)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "sram", "buffer", "chunks"), [("llama", 3600, 512, 1), ("gptj", 4400, 128, 2)], ids=["llama", "gptj"]
+)
+def test_logits_come_in_pieces_where_the_sram_is_small(family: str, sram: int, buffer: int, chunks: int) -> None:
+    small = (("asic.sram_bytes", str(sram)), ("dram.channels", "1"), ("pim.global_buffer_bytes", str(buffer)))
+    session, reference = sessions("float32", (*EXACT, *small), family, vocabulary=700)
+    pieces = -(-session.mapping.layouts["lm_head"].slots(0) // session.mapping.head_piece)
+    assert (pieces > 2, len(session.mapping.layouts["lm_head"].chunks)) == (True, chunks)
+    assert worst(session, reference) < 1e-5
 
 
 def test_a_wrong_layout_is_noticed() -> None:

@@ -58,6 +58,16 @@ def workloads(draw: st.DrawFn) -> WorkloadConfig:
         "lm_head": draw(st.sampled_from(["true", "false"])),
         "embeddings": draw(st.sampled_from(["true", "false"])),
     }
+    if draw(st.booleans()):
+        overrides |= {
+            "model.kv_heads": draw(st.sampled_from([n for n in (1, 2, 3, 4) if heads % n == 0])),
+            "model.norm": "rmsnorm",
+            "model.gated": "true",
+            "model.activation": draw(st.sampled_from(["silu", "gelu_tanh"])),
+            "model.position": draw(st.sampled_from(["rope", "learned"])),
+            "model.biases": draw(st.sampled_from(["[]", "[attention]", "[lm_head, feed_forward]"])),
+            "model.parallel_residual": draw(st.sampled_from(["true", "false"])),
+        }
     return load_workload("gpt2_decode", [(path, str(value)) for path, value in overrides.items()]).value
 
 

@@ -45,6 +45,12 @@ class LayerLowering:
     """Leave out what follows the scores: the caller has it already."""
     token: int = 0
     """Token whose embedding is read."""
+    freed: dict[str, str] = field(default_factory=dict)
+    """SRAM buffer -> token after which it may be written again."""
+    head_piece: int = 0
+    """Groups of outputs (per channel) in a piece of the logits; 0 where the SRAM holds all logits at once."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Filled with the SRAM address of every operation's result."""
 
     @property
     def channels(self) -> int:
@@ -63,7 +69,8 @@ class LayerLowering:
                 f"operation {op.name!r} must be one that channels or the ASIC can run, not {type(op).__name__}; "
                 f"choices: {', '.join(sorted(kind.__name__ for kind in LOWERINGS))}"
             )
-        self.results[op.name] = lowering(self, op)
+        self.results[op.name] = result = lowering(self, op)
+        self.places[op.name] = result.sram
 
     def cut(self, name: str) -> None:
         """End the block under construction and begin the next one; a border costs no time, tokens cross it."""
@@ -88,6 +95,8 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
     """
     name, layout = b.short(op), b.layouts[b.short(op)]
     assert isinstance(layout, WeightLayout)
+    if b.head_piece and name == "lm_head":
+        return _head_in_pieces(b, op, layout)
     source, shape = b.results[op.inputs[0]], b.pim.shape
     target = b.sram[name]
     pitch = shape.banks * shape.channels
@@ -97,23 +106,89 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
     for chunk, length in enumerate(layout.chunks):
         last = chunk == len(layout.chunks) - 1
         product = b.builder.op(op.kind, op.name)
-        adding = b.builder.op("partial_sum" if chunk else "bias", f"{op.name}.{chunk}")
+        adds = chunk > 0 or op.bias
+        adding = b.builder.op("partial_sum" if chunk else "bias", f"{op.name}.{chunk}") if adds else -1
         start = chunk * shape.buffer
         waits = source.tokens(start, start + length)
-        if chunk > 2:  # the buffer of partial results is free again
-            waits += (f"{name}.sum{chunk - 2}",)
-        into = target if chunk == 0 else b.sram[f"partial{chunk % 2}"]
+        partial = f"partial{chunk % 2}" if chunk else ""
+        if partial in b.freed:
+            waits += (b.freed[partial],)
+        into = b.sram[partial] if chunk else target
         step = piece if last else whole
         _product_steps(b, product, layout, chunk, (source.sram, into), step, waits, name)
         for j, group in enumerate(range(0, whole, step)):
             first, stop = group * pitch, min(op.d_out, (group + step) * pitch)
+            ready = f"{name}.out{chunk}.{j}"
             summed = f"{name}.part{j}" if last else f"{name}.sum{chunk}"
-            operands = (target + first,) if chunk == 0 else (target + first, into + first)
-            add = Compute("add", stop - first, operands, target + first, f"{name}.bias" if chunk == 0 else "", first)
-            b.builder.asic(adding, (add,), (f"{name}.out{chunk}.{j}",), (summed,))
+            if adds:
+                operands = (target + first,) if chunk == 0 else (target + first, into + first)
+                bias = f"{name}.bias" if chunk == 0 else ""
+                add = Compute("add", stop - first, operands, target + first, bias, first if bias else 0)
+                b.builder.asic(adding, (add,), (ready,), (summed,))
+            else:
+                summed = ready
+            if chunk:
+                b.freed[partial] = summed
             if last:
                 parts.append(Part(first, stop, summed))
     return Result(target, tuple(parts))
+
+
+def _head_in_pieces(b: LayerLowering, op: ops.Linear, layout: WeightLayout) -> Result:
+    """Logits that do not fit the SRAM: piece by piece, each one reduced to its largest logit before the next but one comes.
+
+    The token and its logit are kept next to each other. Pieces and partial sums take turns in two buffers each.
+    """
+    argmax = b.graph.consumers(op.name)[0]
+    assert isinstance(argmax, ops.ArgMax)
+    source, pitch = b.results[op.inputs[0]], b.pim.shape.banks * b.channels
+    product, searching = b.builder.op(op.kind, op.name), b.builder.op(argmax.kind, argmax.name)
+    adding = b.builder.op("partial_sum", f"{op.name}.sum") if op.bias or len(layout.chunks) > 1 else -1
+    pieces = range(0, layout.slots(0), b.head_piece)
+    last = b.short(argmax)
+    for number, start in enumerate(pieces):
+        first, stop = start * pitch, min(op.d_out, (start + b.head_piece) * pitch)
+        into, ready = f"lm_head{number % 2}", ""
+        for chunk in range(len(layout.chunks)):
+            buffer = into if chunk == 0 else f"head_partial{chunk % 2}"
+            ready = f"lm_head.out{number}.{chunk}"
+            waits = source.tokens(chunk * b.pim.shape.buffer, chunk * b.pim.shape.buffer + layout.chunks[chunk])
+            waits += (b.freed[buffer],) if buffer in b.freed else ()
+            slots = range(start, start + b.head_piece)
+            _piece_steps(b, product, layout, chunk, slots, (source.sram, b.sram[buffer]), waits, ready)
+            if chunk or op.bias:
+                operands = (b.sram[into], b.sram[buffer])[: 2 if chunk else 1]
+                bias = "" if chunk else "lm_head.bias"
+                add = Compute("add", stop - first, operands, b.sram[into], bias, 0 if chunk else first)
+                b.builder.asic(adding, (add,), (ready,), (f"lm_head.sum{number}.{chunk}",))
+                ready = b.freed[buffer] = f"lm_head.sum{number}.{chunk}"
+        b.freed[into] = f"{last}.{number}"
+        search = Compute(
+            "argmax", stop - first, (b.sram[into],), b.sram["token"], offset=first, total=b.sram["token"] + 1
+        )
+        ended = (last,) if start == pieces[-1] else ()
+        b.builder.asic(searching, (search,), (ready,), (b.freed[into], *ended))
+    return Result(b.sram["token"], (Part(0, op.d_out, last),))
+
+
+def _piece_steps(
+    b: LayerLowering,
+    op: int,
+    layout: WeightLayout,
+    chunk: int,
+    slots: range,
+    sram: tuple[int, int],
+    waits: tuple[str, ...],
+    ready: str,
+) -> None:
+    """The channels' steps for one chunk of a piece, channels with equally many groups sharing theirs."""
+    by_slots: dict[int, list[int]] = {}
+    for channel in range(b.channels):
+        by_slots.setdefault(min(slots.stop, layout.slots(channel)), []).append(channel)
+    for stop, channels in by_slots.items():
+        if stop > slots.start:
+            items = b.pim.piece_items(layout, chunk, range(slots.start, stop), *sram)
+            b.builder.pim(op, channels, items, waits, (ready,))
 
 
 def _product_steps(
@@ -142,27 +217,29 @@ def lower_cache_write(b: LayerLowering, op: ops.CacheWrite) -> Result:
     qkv = b.results[op.inputs[0]]
     keys = b.layouts["keys"]
     assert isinstance(keys, KeyLayout)
-    width = op.heads * op.d_head
+    queries, width = op.heads * op.d_head, op.kv_heads * op.d_head
     write = b.builder.op(op.kind, op.name)
-    channel, items = b.pim.key_write(keys, b.context - 1, qkv.sram + width)
-    b.builder.pim(write, [channel], items, qkv.tokens(width, 2 * width))
+    channel, items = b.pim.key_write(keys, b.context - 1, qkv.sram + queries)
+    b.builder.pim(write, [channel], items, qkv.tokens(queries, queries + width))
     if b.builder.serial:
-        _write_values(b, op.kind, op.name, qkv, width, write)
+        _write_values(b, op, qkv, write)
     return qkv
 
 
-def _write_values(b: LayerLowering, kind: str, name: str, qkv: Result, width: int, op: int | None = None) -> None:
+def _write_values(b: LayerLowering, kv: ops.CacheWrite, qkv: Result, op: int | None = None) -> None:
     values = b.layouts["values"]
     assert isinstance(values, ValueLayout)
-    op = b.builder.op(kind, name) if op is None else op
+    op = b.builder.op(kv.kind, kv.name) if op is None else op
+    start, width = (kv.heads + kv.kv_heads) * kv.d_head, kv.kv_heads * kv.d_head
     for channel in range(b.channels):
-        items = b.pim.value_write(values, channel, b.context - 1, qkv.sram + 2 * width)
-        b.builder.pim(op, [channel], items, qkv.tokens(2 * width, 3 * width))
+        items = b.pim.value_write(values, channel, b.context - 1, qkv.sram + start)
+        b.builder.pim(op, [channel], items, qkv.tokens(start, start + width))
 
 
 def _head_passes(b: LayerLowering, keys: KeyLayout) -> list[range]:
-    """Heads whose scores are in SRAM together."""
-    return [range(h, min(h + b.heads_per_pass, keys.heads)) for h in range(0, keys.heads, b.heads_per_pass)]
+    """Query heads whose scores are in SRAM together."""
+    heads = keys.query_heads
+    return [range(h, min(h + b.heads_per_pass, heads)) for h in range(0, heads, b.heads_per_pass)]
 
 
 def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
@@ -177,7 +254,7 @@ def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
     assert isinstance(values, ops.Values)
     keys = b.layouts["keys"]
     qkv = b.results[op.inputs[0]]
-    kv = next(b.graph[name] for name in op.inputs if isinstance(b.graph[name], ops.CacheWrite))
+    kv = next(node for node in map(b.graph.__getitem__, op.inputs) if isinstance(node, ops.CacheWrite))
     tokens: tuple[str, ...] = ()
     for number, heads in enumerate(_head_passes(b, keys)):
         scored = _score_pass(b, op, heads, number, qkv, tokens)
@@ -187,7 +264,7 @@ def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
             if b.scores_only:
                 break
         if number == 0 and not b.builder.serial:
-            _write_values(b, kv.kind, kv.name, qkv, op.heads * op.d_head)
+            _write_values(b, kv, qkv)
         ready = _softmax_pass(b, softmax, heads, number, scored)
         tokens = _value_pass(b, values, heads, number, ready)
     return Result(b.sram["scores"], ())
@@ -199,8 +276,8 @@ def _score_pass(
     keys = b.layouts["keys"]
     index = b.builder.op(op.kind, f"{op.name}.{number}")
     signals: list[str] = []
-    for chunk, all_heads in enumerate(keys.chunks):
-        own = range(max(heads.start, all_heads.start), min(heads.stop, all_heads.stop))
+    for chunk, shared in enumerate(keys.chunks):
+        own = range(max(heads.start, shared.start * keys.group), min(heads.stop, shared.stop * keys.group))
         if not own:
             continue
         token = f"scores{number}.{chunk}"
@@ -221,11 +298,11 @@ def _softmax_pass(
 ) -> dict[int, tuple[str, ...]]:
     """Softmax head by head; returns the token of each head."""
     index = b.builder.op(op.kind, f"{op.name}.{number}")
-    per_chunk = b.layouts["keys"].heads_per_chunk
+    keys = b.layouts["keys"]
     ready: dict[int, tuple[str, ...]] = {}
     for h in heads:
         row = b.sram["scores"] + (h - heads.start) * b.score_pitch
-        chunk = h // per_chunk
+        chunk = keys.key_head(h) // keys.heads_per_chunk
         wait = next(token for token in scored if token.endswith(f".{chunk}"))
         token = f"softmax.h{h}"
         # exp(s - max) in place, their sum to `sums`; the division follows the weighted sum
@@ -243,7 +320,6 @@ def _value_pass(
     values = b.layouts["values"]
     assert isinstance(values, ValueLayout)
     chunks = ceil(b.context / values.chunk_tokens)
-    own = range(heads.start * values.groups_per_head, heads.stop * values.groups_per_head)
     index = b.builder.op(op.kind, f"{op.name}.{number}")
     adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum") if chunks > 1 else -1
     scale = b.builder.op("softmax", f"{op.name}.{number}.scale")
@@ -253,10 +329,15 @@ def _value_pass(
         into = b.sram["values"] if chunk == 0 else b.sram[f"weighted{chunk % 2}"]
         token = f"weighted{number}.{chunk}"
         for channel in range(b.channels):
-            for h, groups in _by_head(values, channel, own).items():
+            for h in heads:
+                shared = op.kv_heads * h // op.heads
+                groups = _groups_of(values, channel, shared)
+                if not groups:
+                    continue
                 row = b.sram["scores"] + (h - heads.start) * b.score_pitch + chunk * values.chunk_tokens
                 columns = ceil(length / b.pim.shape.lanes)
-                items = b.pim.value_items(values, channel, groups, chunk, columns, row, into)
+                own = into + (h - shared) * op.d_head
+                items = b.pim.value_items(values, channel, groups, chunk, columns, row, own)
                 waits = ready[h] + ((f"weighted{number}.sum{chunk - 2}",) if chunk > 2 else ())
                 b.builder.pim(index, [channel], items, waits, (token,))
         first, width = heads.start * op.d_head, len(heads) * op.d_head
@@ -279,14 +360,10 @@ def _value_pass(
     return (done,)
 
 
-def _by_head(values: ValueLayout, channel: int, groups: range) -> dict[int, range]:
-    """Groups of a channel that lie in ``groups``, head by head."""
-    mine = values.channel_groups(channel)
-    found: dict[int, range] = {}
-    for g in range(max(mine.start, groups.start), min(mine.stop, groups.stop)):
-        h = g // values.groups_per_head
-        found[h] = range(found[h].start, g + 1) if h in found else range(g, g + 1)
-    return found
+def _groups_of(values: ValueLayout, channel: int, head: int) -> range:
+    """Groups of a head that lie in a channel."""
+    mine, n = values.channel_groups(channel), values.groups_per_head
+    return range(max(mine.start, head * n), min(mine.stop, (head + 1) * n))
 
 
 def lower_softmax(b: LayerLowering, op: ops.Softmax) -> Result:
@@ -309,13 +386,31 @@ def lower_layernorm(b: LayerLowering, op: ops.LayerNorm) -> Result:
     return _whole(b, op, "layernorm", op.width, b.sram["norm"])
 
 
+def lower_rmsnorm(b: LayerLowering, op: ops.RmsNorm) -> Result:
+    """One call over the whole vector."""
+    return _whole(b, op, "rmsnorm", op.width, b.sram["norm"])
+
+
+def lower_rope(b: LayerLowering, op: ops.Rope) -> Result:
+    """Queries and keys of all heads in one call, in place; the values stay as they are."""
+    qkv, name = b.results[op.inputs[0]], b.short(op)
+    turned = (op.heads + op.kv_heads) * op.d_head
+    index = b.builder.op(op.kind, op.name)
+    compute = Compute("rope", turned, (qkv.sram,), qkv.sram, name, group=op.d_head)
+    b.builder.asic(index, (compute,), qkv.tokens(0, turned), (name,))
+    values = tuple(Part(max(part.start, turned), part.stop, part.token) for part in qkv.parts if part.stop > turned)
+    return Result(qkv.sram, (Part(0, turned, name), *values))
+
+
 def lower_residual(b: LayerLowering, op: ops.Residual) -> Result:
     """In place: the stream keeps its buffer."""
     return _whole(b, op, "add", op.width, b.results[op.inputs[0]].sram)
 
 
 def lower_argmax(b: LayerLowering, op: ops.ArgMax) -> Result:
-    """One call per piece of logits."""
+    """One call over all logits; logits in pieces have been searched already."""
+    if b.head_piece:
+        return b.results[op.inputs[0]]
     return _whole(b, op, "argmax", op.width, b.sram["token"])
 
 
@@ -330,7 +425,12 @@ def _whole(b: LayerLowering, op: ops.OpNode, function: str, width: int, target: 
 
 
 def lower_gelu(b: LayerLowering, op: ops.Gelu) -> Result:
-    """Piece by piece, in place, as the input arrives."""
+    """Piece by piece, in place."""
+    return _elementwise(b, op, "gelu")
+
+
+def _elementwise(b: LayerLowering, op: ops.OpNode, function: str) -> Result:
+    """A function of each element, piece by piece as the input arrives, in place."""
     name = b.short(op)
     source = b.results[op.inputs[0]]
     index = b.builder.op(op.kind, op.name)
@@ -338,28 +438,73 @@ def lower_gelu(b: LayerLowering, op: ops.Gelu) -> Result:
     for j, part in enumerate(source.parts):
         token = f"{name}.{j}"
         at = source.sram + part.start
-        b.builder.asic(index, (Compute("gelu", part.stop - part.start, (at,), at),), (part.token,), (token,), soon=True)
+        call = Compute(function, part.stop - part.start, (at,), at)
+        b.builder.asic(index, (call,), (part.token,), (token,), soon=True)
         parts.append(Part(part.start, part.stop, token))
     return Result(source.sram, tuple(parts))
 
 
+def _asic_function(op: ops.Gate | ops.Activation) -> str:
+    """Name of the ASIC's function for a nonlinearity.
+
+    Raises:
+        UnsupportedOp: the ASIC has none.
+    """
+    known = {"silu": "silu", "gelu_tanh": "gelu"}
+    if op.function not in known:
+        raise UnsupportedOp(
+            f"activation of {op.name!r} must be one that the ASIC has, not {op.function}; choices: {', '.join(known)}"
+        )
+    return known[op.function]
+
+
+def lower_activation(b: LayerLowering, op: ops.Activation) -> Result:
+    """Piece by piece, in place."""
+    return _elementwise(b, op, _asic_function(op))
+
+
+def lower_gate(b: LayerLowering, op: ops.Gate) -> Result:
+    """The nonlinearity of the first half as it arrives, then its product with the second half; in place."""
+    name, source, width = b.short(op), b.results[op.inputs[0]], op.width
+    index, function = b.builder.op(op.kind, op.name), _asic_function(op)
+    opened: list[Part] = []
+    parts: list[Part] = []
+    for j, part in enumerate(source.parts):
+        if part.start < width:
+            at, stop, token = source.sram + part.start, min(part.stop, width), f"{name}.open{j}"
+            call = Compute(function, stop - part.start, (at,), at)
+            b.builder.asic(index, (call,), (part.token,), (token,), soon=True)
+            opened.append(Part(part.start, stop, token))
+        if part.stop > width:
+            start, stop, token = max(part.start, width) - width, part.stop - width, f"{name}.{j}"
+            gates = tuple(gate.token for gate in opened if gate.stop > start and gate.start < stop)
+            at = source.sram + start
+            call = Compute("multiply", stop - start, (at, at + width), at)
+            b.builder.asic(index, (call,), (part.token, *gates), (token,))
+            parts.append(Part(start, stop, token))
+    return Result(source.sram, tuple(parts))
+
+
 def lower_embedding(b: LayerLowering, op: ops.Embedding) -> Result:
-    """Read the embeddings of the token and of its position, and add them.
+    """Read the embedding of the token and, where positions have a table, that of its position, and add them.
 
     Which token it is depends on the numbers: the controller fills in its row (every row costs the same).
     """
-    tokens, positions = b.layouts["token_table"], b.layouts["position_table"]
+    tokens = b.layouts["token_table"]
     assert isinstance(tokens, TableLayout)
     index = b.builder.op(op.kind, op.name)
     target, second, free = b.sram["x"], b.sram["norm"], b.results["previous"].tokens()
-    for table, entry, into, token in (
-        (tokens, b.token, target, "embed.token"),
-        (positions, (b.context - 1) % positions.entries, second, "embed.position"),
-    ):
+    reads = [(tokens, b.token, target, "embed.token" if op.positions else "embedded")]
+    if op.positions:
+        positions = b.layouts["position_table"]
+        reads.append((positions, (b.context - 1) % positions.entries, second, "embed.position"))
+    for table, entry, into, token in reads:
         channel, items = b.pim.table_read(table, entry, into)
         # what is signalled is the data, so the step ends with the reads; the precharge follows in a step of its own
         b.builder.pim(index, [channel], items[:-1], free, (token,))
         b.builder.pim(index, [channel], items[-1:])
+    if not op.positions:
+        return Result(target, (Part(0, op.width, "embedded"),))
     add = b.builder.op("residual", f"{op.name}.add")
     compute = Compute("add", op.width, (target, second), target)
     b.builder.asic(add, (compute,), ("embed.token", "embed.position"), ("embedded",))
@@ -369,12 +514,16 @@ def lower_embedding(b: LayerLowering, op: ops.Embedding) -> Result:
 LOWERINGS: dict[type, Callable[[LayerLowering, Any], Result]] = {
     ops.Embedding: lower_embedding,
     ops.LayerNorm: lower_layernorm,
+    ops.RmsNorm: lower_rmsnorm,
+    ops.Rope: lower_rope,
     ops.Linear: lower_linear,
     ops.CacheWrite: lower_cache_write,
     ops.Scores: lower_scores,
     ops.Softmax: lower_softmax,
     ops.Values: lower_values,
     ops.Gelu: lower_gelu,
+    ops.Activation: lower_activation,
+    ops.Gate: lower_gate,
     ops.Residual: lower_residual,
     ops.ArgMax: lower_argmax,
 }

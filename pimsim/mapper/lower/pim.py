@@ -62,28 +62,39 @@ class PimLowering:
         load = self.load(source + chunk * shape.buffer, layout.chunks[chunk])
         return self.rows(shape.banks).segments(products, load, range(parts - 1, slots - 1, parts))
 
+    def piece_items(self, layout: WeightLayout, chunk: int, slots: range, source: int, target: int) -> tuple[Item, ...]:
+        """One chunk of some groups of outputs of y = x W.
+
+        Group g of channel c goes to SRAM ``target + ((g - slots.start) * channels + c) * banks``.
+        """
+        shape, cpo = self.shape, layout.columns_per_output(chunk)
+        first = layout.chunk_row(chunk) * shape.columns
+        pitch = shape.banks * shape.channels
+        products = [DotProduct(first + s * cpo, cpo, target + (s - slots.start) * pitch) for s in slots]
+        load = self.load(source + chunk * shape.buffer, layout.chunks[chunk])
+        return self.rows(shape.banks).segments(products, load)[0]
+
     def _score_items(
         self, layout: KeyLayout, heads: range, slots: int, query: int, target: int, pitch: int
     ) -> tuple[Item, ...]:
-        """Dot products of the query with all keys of a channel, for some heads of one chunk.
+        """Dot products of the query with all keys of a channel, for some query heads of one chunk.
 
         The score of token t for head h goes to SRAM ``target + (h - heads.start) * pitch + t``.
         """
         if not slots:
             return ()
         shape, cph = self.shape, layout.columns_per_head
-        chunk = heads.start // layout.heads_per_chunk
+        chunk = layout.key_head(heads.start) // layout.heads_per_chunk
         first = layout.chunk_row(chunk) * shape.columns
-        offset = heads.start - layout.chunks[chunk].start
         products = [
             DotProduct(
-                first + s * layout.columns_per_key(chunk) + (offset + h) * cph,
+                first + s * layout.columns_per_key(chunk) + (layout.key_head(h) - layout.chunks[chunk].start) * cph,
                 cph,
-                target + h * pitch + s * layout.tokens_per_slot,
-                buffer=h * cph,
+                target + (h - heads.start) * pitch + s * layout.tokens_per_slot,
+                buffer=(h - heads.start) * cph,
             )
             for s in range(slots)
-            for h in range(len(heads))
+            for h in heads
         ]
         load = self._load_heads(query + heads.start * layout.d_head, len(heads), layout.d_head, cph)
         return self.rows(shape.banks).segments(products, load)[0]

@@ -1,0 +1,133 @@
+"""``pimsim generate``: text from a GGUF model, computed by its mapped program and timed by the machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pimsim.commands.configs import check_size, split
+from pimsim.commands.output import choose, write_json, write_out
+from pimsim.config import Loaded, load_arch, load_workload
+from pimsim.errors import InputError
+
+if TYPE_CHECKING:
+    from pimsim.workload.importers.gguf import GgufFile
+    from pimsim.workload.importers.vocabulary import Vocabulary
+
+FORMATS = ("text", "json")
+"""Choices of ``--format``."""
+
+RESERVED = ("prompt_tokens", "generate_tokens")
+"""Fields of a workload that follow from the prompt and ``--tokens``."""
+
+
+def generate(
+    arch: str,
+    model: Path,
+    *,
+    prompt: str,
+    tokens: int,
+    overrides: Sequence[str],
+    output: str,
+    ignore_eos: bool,
+    quiet: bool,
+) -> None:
+    """Continue a prompt; the arguments are the options of ``pimsim generate``.
+
+    Raises:
+        InputError: an option, the model file or a configuration is wrong.
+    """
+    choose("format", output, FORMATS)
+    from pimsim.generate import continue_prompt, encode_prompt
+    from pimsim.runners import find_runner
+    from pimsim.session import Session
+    from pimsim.workload.importers.gguf import load_weights, read_gguf
+
+    options = split(overrides, "arch", "workload")
+    _check_overrides(options["workload"])
+    machine = load_arch(arch, options["arch"])
+    if machine.value.kind != "pim":
+        raise InputError(f"--arch must be of kind pim to generate text, not {machine.value.kind} as {arch} is")
+    file = read_gguf(model)
+    work = load_workload(model, options["workload"])
+    vocabulary = _vocabulary(file, work)
+    ids = encode_prompt(vocabulary, prompt)
+    reserved = {"prompt_tokens": len(ids), "generate_tokens": tokens}
+    work = replace(work, value=work.value.model_copy(update=reserved))
+    check_size(work)
+    _check_context(work)
+    find_runner(machine, work).estimate_commands(machine, work)  # what cannot be mapped must not cost the loading
+    session = Session(work.value, machine.value, load_weights(model, work.value))
+    as_text = output == "text"
+    if as_text:
+        write_out(prompt)
+    start = time.perf_counter()
+    made = continue_prompt(
+        session, vocabulary, ids, tokens, ignore_eos=ignore_eos, show=write_out if as_text else lambda _: None
+    )
+    wall = time.perf_counter() - start
+    simulated = _timed(machine, work, len(made.token_ids))
+    if not as_text:
+        write_json({**asdict(made), **simulated, "wall_seconds": wall})
+        return
+    write_out("\n")
+    if not quiet:
+        print(_summary(len(ids), len(made.token_ids), made.stop, simulated, wall), file=sys.stderr)
+
+
+def _vocabulary(file: GgufFile, work: Loaded[Any]) -> Vocabulary:
+    """The vocabulary of the file, which must be as long as the logits."""
+    from pimsim.workload.importers.vocabulary import Vocabulary
+
+    vocabulary, wanted = Vocabulary(file), work.value.model.vocabulary
+    if vocabulary.size != wanted:
+        raise InputError(
+            f"{file.path}: the vocabulary must have {wanted:,} tokens, as many as logits, not {vocabulary.size:,}"
+        )
+    return vocabulary
+
+
+def _check_overrides(options: Sequence[tuple[str, str]]) -> None:
+    for path, _ in options:
+        if path in RESERVED:
+            raise InputError(f"--set workload.{path} must be left out: it follows from --prompt and --tokens")
+
+
+def _check_context(work: Loaded[Any]) -> None:
+    """Refuse what is longer than the model was made for."""
+    prompt, tokens, context = work.value.prompt_tokens, work.value.generate_tokens, work.value.model.context
+    if prompt + tokens - 1 > context:
+        raise InputError(
+            f"the prompt and --tokens must fit the model's context of {context:,} tokens, not {prompt:,} + {tokens:,} - 1 "
+            f"= {prompt + tokens - 1:,}"
+        )
+
+
+def _timed(machine: Loaded[Any], work: Loaded[Any], generated: int) -> dict[str, Any]:
+    """Simulated time and energy of a run that generates as many tokens as there are."""
+    from pimsim.run import simulate_loaded
+
+    run = replace(work, value=work.value.model_copy(update={"generate_tokens": generated}))
+    result = simulate_loaded(machine, run)
+    return {
+        "seconds_per_token": result.time.seconds / generated,
+        "joules_per_token": result.energy.joules / generated,
+        "uncosted": result.energy.uncosted,
+        "token_seconds": list(result.pass_seconds[run.value.prompt_tokens - 1 :]),
+    }
+
+
+def _summary(prompt: int, generated: int, stop: str, simulated: dict[str, Any], wall: float) -> str:
+    seconds, joules = simulated["seconds_per_token"], simulated["joules_per_token"]
+    return (
+        f"{generated} tokens ({stop}) behind a prompt of {prompt}\n"
+        f"simulated: {seconds * 1e3:.4g} ms and {joules * 1e3:.4g} mJ per token, {1 / seconds:,.4g} tokens/s\n"
+        f"wall: {wall:.3g} s, {generated / wall:.3g} tokens/s"
+    )
+
+
+__all__ = ["FORMATS", "generate"]

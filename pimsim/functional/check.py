@@ -1,0 +1,455 @@
+"""Whether a program computed what its graph says: the result of every operation against float64, op by op.
+
+A `Capture` notes what the steps of each operation write into the SRAM. A `Judge` then applies the operation in float64
+to what the *program* had as inputs, so an error does not hide in those that came before it, and the first operation
+that differs is the one that is wrong. The vectors come from the captured SRAM, the weights from the model, unrounded.
+
+What may differ is derived, not chosen. With u the unit roundoff of the format, a = 2^-24 that of the accumulators and
+of the ASIC, and e_exp, e_rec, e_rsqrt the errors of the ASIC's algorithms (`AsicMath` has their sources):
+
+===============  =======================================================================================================
+product x W + b  ``|x| |W| ((1 + u)(1 + gamma_k) - 1)``, k roundings of the longest chunk (`dot_bound` has the source),
+                 plus u times the magnitude of every partial sum that is rounded on its way through the SRAM
+scores, values   likewise, but keys and values are exact in the format
+norms            ``(e_rsqrt + k a (1 + E[x^2] / var)) |y - shift| + u |y|``
+softmax          ``2 e_exp + e_rec + 4 u`` relative to each share
+activations      ``(e_exp + e_rec + 8 a (1 + |z|) + 3 u) |y|``, z the argument of exp
+residual, rope   one rounding of the result, and a few of the ASIC
+arg-max          none
+===============  =======================================================================================================
+
+The end of a pass is compared with a reference that has seen nothing of the program. There the relative errors (in the
+2-norm) of the operations, each measured as above and within its bound, are added up: what the triangle inequality
+gives if no operation magnifies the relative error of its input. This sum is the tolerance of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, factorial, inf, log, log2, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pimsim.arch.system import AsicConfig
+from pimsim.errors import WorkloadError
+from pimsim.functional.numerics import Array, FloatSpec
+from pimsim.program.isa import Op
+from pimsim.workload import ops, reference
+from pimsim.workload.graph import WorkloadGraph, layer_of
+
+A = 2.0**-24
+"""Unit roundoff of float32, in which MAC units accumulate and the ASIC computes."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the mapper puts results, in elements of the SRAM."""
+
+    results: Mapping[str, int]
+    """Operation of the first layer, or outside the layers -> first element of its result."""
+    scores: int
+    score_pitch: int
+    """From one head's row of scores to the next."""
+    heads_per_pass: int
+    """Heads whose scores are in SRAM together."""
+    sums: int
+    """Sums of the softmax, later their reciprocals, one per head."""
+    buffer: int
+    """Elements of the global buffer: longest chunk of a dot product."""
+    lanes: int
+
+
+class Capture:
+    """An observer of the executor: what each operation has written, in the order of the program or of the machine."""
+
+    def __init__(self, graph: WorkloadGraph, elements: int) -> None:
+        """``elements``: size of the SRAM."""
+        self._graph = {op.name: op for op in graph}
+        self._elements = elements
+        self._keys: dict[tuple[str, int], str] = {}
+        self._now = ""
+        self.written: dict[str, Array] = {}
+        """Operation (scores and softmax: with the number of the pass of heads) -> SRAM as it wrote it, else NaN."""
+
+    def begin(self, op: Op, layer: int) -> None:
+        """A step of this operation begins."""
+        key = self._keys.get((op.name, layer))
+        if key is None:
+            key = self._keys[op.name, layer] = self._key(op.name, layer)
+        self._now = key
+
+    def _key(self, name: str, layer: int) -> str:
+        """``h0.scores.1`` of layer 3 -> ``h3.scores.1``, and ``h0.qkv.0`` -> ``h3.qkv``."""
+        if layer >= 0:
+            name = f"h{layer}.{name.partition('.')[2]}"
+        owner = name
+        while owner and owner not in self._graph:
+            owner = owner.rpartition(".")[0]
+        if not isinstance(self._graph.get(owner), ops.Scores | ops.Softmax):
+            return owner or name
+        return f"{owner}.{name[len(owner) + 1 :].partition('.')[0]}"
+
+    def store(self, at: Array | slice, values: Array) -> None:
+        """The step writes."""
+        memory = self.written.get(self._now)
+        if memory is None:
+            memory = self.written[self._now] = np.full(self._elements, np.nan, np.float32)
+        memory[at] = values
+
+    def take(self) -> dict[str, Array]:
+        """What was written since the last call."""
+        taken, self.written = self.written, {}
+        return taken
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The result of one operation in one pass, against float64."""
+
+    op: ops.OpNode
+    position: int
+    error: float
+    """Largest absolute error."""
+    size: float
+    """Largest magnitude of the exact result."""
+    bound: float
+    """Largest allowed error."""
+    excess: float
+    """Largest error over what is allowed there; above 1 it is wrong."""
+    relative: float
+    """2-norm of the error over that of the exact result."""
+    element: int
+    """Where `excess` lies."""
+    found: float
+    exact: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within its bound."""
+        return self.excess <= 1.0
+
+    def message(self, number_format: str) -> str:
+        """Where, and by how much."""
+        layer = layer_of(self.op.name)
+        where = f"layer {layer}, " if layer >= 0 else ""
+        return (
+            f"{self.op.name} ({self.op.kind}) must be what the reference computes: {where}pass {self.position}, element "
+            f"{self.element} must be {self.exact:.6g} in {number_format}, not {self.found:.6g} "
+            f"({self.excess:.3g} times the allowed error)"
+        )
+
+
+@dataclass
+class Judge:
+    """Compares captured results with float64, and keeps the keys and values that the program should see."""
+
+    graph: WorkloadGraph
+    weights: Mapping[str, Array]
+    spec: FloatSpec
+    asic: AsicConfig
+    places: Places
+    found: dict[str, Array] = field(default_factory=dict)
+    """Operation -> what the program computed in the last pass that was compared, float64."""
+    _kv: dict[str, list[Array]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        f = self.asic.functions
+        seed = 0.035
+        for _ in range(f.rsqrt_newton_steps):
+            seed = 1.5 * seed**2 + 0.5 * seed**3
+        terms = f.exp_taylor_terms
+        self.e_rsqrt = seed + 8 * A
+        self.e_exp = sqrt(2) * (log(2) / 2) ** terms / factorial(terms) + 8 * A
+        self.e_rec = 17.0 ** -(2**f.reciprocal_newton_steps) + 8 * A
+
+    @property
+    def u(self) -> float:
+        """Unit roundoff of the format."""
+        return self.spec.unit_roundoff
+
+    def stream(self, token: int, position: int) -> Array:
+        """The embedding in the format: what a program without embeddings finds in the SRAM. ``[d_model]``."""
+        embedding = next(op for op in self.graph if isinstance(op, ops.Embedding))
+        return self.spec.round_to(self._embedding(embedding, token, position)[0])
+
+    def compare(self, written: Mapping[str, Array], token: int, position: int) -> list[Difference]:
+        """Every operation of a pass that leaves a result in the SRAM, in the order of the graph.
+
+        Args:
+            written: `Capture.take` of the pass.
+            token: that the pass reads.
+            position: of the token, from 0.
+        """
+        found = self.found = {}
+        differences: list[Difference] = []
+        for op in self.graph:
+            if isinstance(op, ops.CacheWrite):  # nothing in the SRAM: scores and values read what was written
+                qkv = found[op.inputs[0]][op.heads * op.d_head :].reshape(2, op.kv_heads, op.d_head)
+                self._kv.setdefault(op.name, [])[position:] = [qkv]
+                continue
+            if layer_of(op.name) == -2 and op.name not in self.places.results:
+                break  # the workload leaves the head out
+            if isinstance(op, ops.Embedding) and op.name not in self.places.results:
+                found[op.name] = self.stream(token, position).astype(np.float64)  # put there, not computed
+                continue
+            if isinstance(op, ops.Embedding):
+                exact, bound = self._embedding(op, token, position)
+            else:
+                exact, bound = self._exact(op, [found[name] for name in op.inputs if name in found])
+            found[op.name] = self._result(op, written, position)
+            differences.append(_difference(op, position, found[op.name], exact, bound))
+            if not differences[-1].passed:
+                break  # what follows has wrong inputs
+        return differences
+
+    # -- what the program has computed ----------------------------------------------------------------------------
+
+    def _result(self, op: ops.OpNode, written: Mapping[str, Array], position: int) -> Array:
+        """NaN where nothing was written."""
+        if isinstance(op, ops.Scores | ops.Softmax):
+            return self._rows(op, written, position + 1)
+        if op.name not in written:
+            return np.full(_width(op), np.nan)
+        first = f"h0.{op.name.partition('.')[2]}" if layer_of(op.name) >= 0 else op.name
+        start = self.places.results[first]
+        values = written[op.name][start : start + _width(op)].astype(np.float64)
+        scores = self._scores_after(op)
+        if scores is not None:  # its factor is folded into the projection
+            values[: scores.heads * scores.d_head] /= scores.scale
+        return values
+
+    def _scores_after(self, op: ops.OpNode) -> ops.Scores | None:
+        """The scores whose queries this projection or rotation makes."""
+        if not isinstance(op, ops.Linear | ops.Rope):
+            return None
+        readers = self.graph.consumers(op.name)
+        rotated = [
+            reader for each in readers if isinstance(each, ops.Rope) for reader in self.graph.consumers(each.name)
+        ]
+        return next((each for each in (*readers, *rotated) if isinstance(each, ops.Scores)), None)
+
+    def _rows(self, op: ops.Scores | ops.Softmax, written: Mapping[str, Array], context: int) -> Array:
+        """Scores, or shares: exponentials times the reciprocal of their sum. ``[heads, context]``."""
+        places, rows = self.places, []
+        for h in range(op.heads):
+            number, within = divmod(h, places.heads_per_pass)
+            memory = written.get(f"{op.name}.{number}")
+            if memory is None:
+                return np.full((op.heads, context), np.nan)
+            start = places.scores + within * places.score_pitch
+            row = memory[start : start + context].astype(np.float64)
+            rows.append(row * float(memory[places.sums + h]) if isinstance(op, ops.Softmax) else row)
+        return np.array(rows)
+
+    # -- what it should have computed -----------------------------------------------------------------------------
+
+    def _exact(self, op: ops.OpNode, inputs: Sequence[Array]) -> tuple[Array, Array]:
+        """(float64 result, allowed error), of the same shape."""
+        rule = self._rules.get(type(op))
+        if rule is None:
+            raise WorkloadError(f"operation {op.name!r} must be one that can be checked, not {type(op).__name__}")
+        exact, bound = rule(self, op, *inputs)
+        return exact, bound + self.spec.smallest_subnormal + 2.0**-126
+
+    def _embedding(self, op: ops.Embedding, token: int, position: int) -> tuple[Array, Array]:
+        rows = [self.weights[f"{op.name}.tokens"][token] * np.float64(op.scale)]
+        if op.positions:
+            rows.append(self.weights[f"{op.name}.positions"][position].astype(np.float64))
+        exact = np.sum(rows, axis=0)
+        bound = self.u * (np.sum(np.abs(rows), axis=0) * (1 + self.u) + np.abs(exact)) + 4 * A * np.abs(exact)
+        return exact, bound + 2 * self.spec.smallest_subnormal
+
+    def _norm(self, op: ops.LayerNorm | ops.RmsNorm, x: Array) -> tuple[Array, Array]:
+        gamma = self.weights[f"{op.name}.gamma"].astype(np.float64) + op.offset
+        k = 8 + ceil(len(x) / self.asic.multipliers) + log2(self.asic.multipliers)
+        mean_square = np.mean(x * x)
+        if isinstance(op, ops.LayerNorm):
+            shift = self.weights[f"{op.name}.beta"].astype(np.float64)
+            exact, spread = reference.layer_norm(x, gamma, shift, op.eps), np.var(x) + op.eps
+        else:
+            shift, spread = np.zeros(op.width), mean_square + op.eps
+            exact = reference.rms_norm(x, gamma, op.eps)
+        relative = self.e_rsqrt + k * A * (1 + mean_square / spread)
+        lost = k * A * np.abs(gamma) * np.sqrt(mean_square / spread)  # of the mean, which is subtracted
+        return exact, (relative * np.abs(exact - shift) + lost + 2 * A * np.abs(shift)) * (
+            1 + self.u
+        ) + self.u * np.abs(exact)
+
+    def _linear(self, op: ops.Linear, x: Array) -> tuple[Array, Array]:
+        matrix = self._matrix(op)
+        chunk = self.places.buffer
+        size = np.abs(x).astype(np.float32) @ np.abs(matrix) * (1 + 2 * op.d_in * A)  # float32 will do for a bound
+        parts = np.array(
+            [x[i : i + chunk] @ matrix[i : i + chunk].astype(np.float64) for i in range(0, op.d_in, chunk)]
+        )
+        bias = self.weights[op.bias_name].astype(np.float64) if op.bias_name else np.zeros(op.d_out)
+        sums = bias + np.cumsum(parts, axis=0)
+        bound = self._dot(min(chunk, op.d_in), size, self.u)
+        bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
+        return sums[-1], bound * (1 + 2 * len(parts) * self.u) + 4 * A * np.abs(sums[-1])
+
+    def _matrix(self, op: ops.Linear) -> Array:
+        return self.weights[op.tied].T if op.tied and op.tied in self.weights else self.weights[op.weight_name]
+
+    def _dot(self, n: int, size: Array, operand: float) -> Array:
+        """Error of dot products of ``n`` terms whose magnitudes sum to ``size``; ``operand``: error of one factor."""
+        exact_product = 2 * self.spec.precision <= 24
+        k = (0 if exact_product else 1) + ceil(log2(self.places.lanes)) + ceil(n / self.places.lanes)
+        gamma = k * A / (1 - k * A)
+        error: Array = size * ((1 + operand) * (1 + gamma) - 1)
+        return error
+
+    def _rope(self, op: ops.Rope, qkv: Array) -> tuple[Array, Array]:
+        turned = (op.heads + op.kv_heads) * op.d_head
+        heads, rest = qkv[:turned].reshape(-1, op.d_head), qkv[turned:]
+        write = next(each for each in self.graph.consumers(op.name) if isinstance(each, ops.CacheWrite))
+        position = len(self._kv.get(write.name, ()))
+        rotated = reference.rotate(heads, position * np.array(op.frequencies()), op.convention)
+        exact = np.concatenate([rotated.ravel(), rest])
+        size = np.concatenate([np.repeat(np.linalg.norm(heads, axis=1), op.d_head), np.abs(rest)])
+        return exact, self.u * np.abs(exact) + 8 * A * size
+
+    def _cached(self, op: ops.Scores | ops.Values) -> tuple[Array, Array]:
+        """Keys and values ``[kv_heads, d_head, context]`` of the tokens so far, as the program had them."""
+        write = next(name for name in op.inputs if isinstance(self.graph[name], ops.CacheWrite))
+        kv = np.stack(self._kv[write], axis=-1)
+        return kv[0], kv[1]
+
+    def _scores(self, op: ops.Scores, qkv: Array) -> tuple[Array, Array]:
+        queries = qkv[: op.heads * op.d_head].reshape(op.kv_heads, -1, op.d_head) * op.scale
+        keys, _ = self._cached(op)
+        exact = (queries @ keys).reshape(op.heads, -1)
+        size = (np.abs(queries) @ np.abs(keys)).reshape(op.heads, -1)
+        return exact, self._dot(op.d_head, size, 0.0) * (1 + self.u) + self.u * np.abs(exact)
+
+    def _softmax(self, _op: ops.Softmax, scores: Array) -> tuple[Array, Array]:
+        exact = reference.softmax(scores)
+        distance = np.max(scores, axis=1, keepdims=True) - scores
+        sums = A * (ceil(scores.shape[1] / self.asic.multipliers) + log2(self.asic.multipliers))
+        relative = 2 * self.e_exp + self.e_rec + 4 * self.u + sums + 8 * A * distance
+        # an exponential below the format's normal numbers keeps no relative accuracy
+        return exact, relative * exact + self.spec.smallest_normal
+
+    def _values(self, op: ops.Values, shares: Array) -> tuple[Array, Array]:
+        _, values = self._cached(op)
+        context, chunk = values.shape[-1], self.places.buffer
+        grouped = shares.reshape(op.kv_heads, -1, context)
+        parts = np.array(
+            [
+                (grouped[..., i : i + chunk] @ values[..., i : i + chunk].transpose(0, 2, 1)).ravel()
+                for i in range(0, context, chunk)
+            ]
+        )
+        size = (grouped @ np.abs(values).transpose(0, 2, 1)).ravel()
+        sums = np.cumsum(parts, axis=0)
+        bound = self._dot(min(chunk, context), size, 0.0) + 4 * A * size
+        bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
+        return sums[-1], bound * (1 + 2 * len(parts) * self.u) + self.u * np.abs(sums[-1])
+
+    def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
+        exact = reference.ACTIVATIONS["gelu_tanh" if isinstance(op, ops.Gelu) else op.function](x)
+        return exact, self._curve(x, exact) + self.u * np.abs(exact)
+
+    def _gate(self, op: ops.Gate, x: Array) -> tuple[Array, Array]:
+        gate, up = x[: op.width], x[op.width :]
+        curve = reference.ACTIVATIONS[op.function](gate)
+        bound = (self._curve(gate, curve) + 2 * self.u * np.abs(curve)) * (1 + self.u) * np.abs(up)
+        return curve * up, bound + self.spec.smallest_subnormal * np.abs(up)
+
+    def _curve(self, x: Array, y: Array) -> Array:
+        """Error of x / (1 + e^z): an error of z is one of e^z, relative to it."""
+        z = np.abs(x) * (1.6 + 0.0714 * x * x)  # GELU's; SiLU's is smaller
+        bound: Array = (self.e_exp + self.e_rec + 8 * A * (1 + z)) * np.abs(y) + 2.0**-100
+        return bound
+
+    def _residual(self, _op: ops.Residual, x: Array, y: Array) -> tuple[Array, Array]:
+        exact = x + y
+        return exact, (self.u + 2 * A) * np.abs(exact)
+
+    def _argmax(self, _op: ops.ArgMax, logits: Array) -> tuple[Array, Array]:
+        """The first of the largest, no other."""
+        return np.array([float(np.argmax(logits))]), np.zeros(1)
+
+    _rules: ClassVar[dict[type[ops.OpNode], Callable[..., tuple[Array, Array]]]] = {
+        ops.LayerNorm: _norm,
+        ops.RmsNorm: _norm,
+        ops.Linear: _linear,
+        ops.Rope: _rope,
+        ops.Scores: _scores,
+        ops.Softmax: _softmax,
+        ops.Values: _values,
+        ops.Gelu: _activation,
+        ops.Activation: _activation,
+        ops.Gate: _gate,
+        ops.Residual: _residual,
+        ops.ArgMax: _argmax,
+    }
+    """Operation type -> its float64 result and the allowed error, from what the program had as inputs."""
+
+
+def relative_error(found: Array, exact: Array) -> float:
+    """2-norm of the error over that of the exact vector."""
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def _width(op: ops.OpNode) -> int:
+    if isinstance(op, ops.Linear):
+        return op.d_out
+    if isinstance(op, ops.Rope):
+        return (op.heads + 2 * op.kv_heads) * op.d_head
+    if isinstance(op, ops.Values):
+        return op.heads * op.d_head
+    return 1 if isinstance(op, ops.ArgMax) else int(getattr(op, "width", 0))
+
+
+def _difference(op: ops.OpNode, position: int, found: Array, exact: Array, bound: Array) -> Difference:
+    """What was never written (NaN) is infinitely wrong."""
+    error = np.where(np.isnan(found), inf, np.abs(found - exact)).ravel()
+    excess = error / np.ravel(bound)
+    worst = int(np.argmax(excess))
+    size = float(np.linalg.norm(exact))
+    return Difference(
+        op,
+        position,
+        error=float(np.max(error)),
+        size=float(np.max(np.abs(exact))),
+        bound=float(np.max(bound)),
+        excess=float(excess[worst]),
+        relative=float(np.linalg.norm(error)) / size if size else 0.0,
+        element=worst,
+        found=float(np.ravel(found)[worst]),
+        exact=float(np.ravel(exact)[worst]),
+    )
+
+
+def first_unequal(program: Mapping[str, Array], machine: Mapping[str, Array]) -> tuple[str, int, float, float] | None:
+    """Where two captures of one pass differ bit for bit, in the order of the first: (operation, element, one, other)."""
+    for name, one in program.items():
+        other = machine.get(name)
+        if other is None:
+            other = np.full_like(one, np.nan)
+        unequal = one.view(np.uint32) != other.view(np.uint32)
+        if np.any(unequal):
+            at = int(np.argmax(unequal))
+            return name, at, float(one[at]), float(other[at])
+    return None
+
+
+def summary(differences: Sequence[Difference]) -> dict[str, Any]:
+    """Figures of all comparisons, by kind of operation."""
+    found: dict[str, Any] = {}
+    for each in differences:
+        row = found.setdefault(
+            each.op.kind, {"compared": 0, "max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0, "used": 0.0}
+        )
+        row["compared"] += 1
+        row["max_abs_error"] = max(row["max_abs_error"], each.error)
+        row["max_rel_error"] = max(row["max_rel_error"], each.error / each.size if each.size else 0.0)
+        row["tolerance"] = max(row["tolerance"], each.bound)
+        row["used"] = max(row["used"], each.excess)
+    return found
+
+
+__all__ = ["Capture", "Difference", "Judge", "Places", "first_unequal", "relative_error", "summary"]

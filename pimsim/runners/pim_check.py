@@ -1,0 +1,211 @@
+"""``--check``: the mapped program of a decoder on numbers, against float64 and in two orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.errors import CapacityExceeded
+from pimsim.functional.check import Capture, Difference, Judge, Places, first_unequal, relative_error, summary
+from pimsim.functional.order import Timed, run_in_issue_order
+from pimsim.machine.fast import FastEngine
+from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Compute, Item, Repeat
+from pimsim.session import Session
+from pimsim.trace.spans import SpanList
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.models import build_graph
+from pimsim.workload.reference import Reference, random_weights
+
+
+def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, Any]:
+    """The ``functional`` section of a result: up to ``tokens`` forward passes on random weights.
+
+    Raises:
+        MappingError: as for `Session`.
+        CapacityExceeded: the images of the memories and the weights do not fit into the memory that is left.
+        UnknownName: the format is not a floating-point one.
+    """
+    require_memory(arch, workload, available_memory())
+    return PimCheck(arch, workload, tokens).run()
+
+
+class PimCheck:
+    """One check; `passes` may be changed before `run`, to see what a wrong program does.
+
+    Attributes:
+        session: weights in place.
+        tokens: one per pass.
+        passes: the blocks of each pass.
+    """
+
+    def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
+        self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
+        tied, random = self.graph.tied(), random_weights(self.graph)
+        self.weights = {name: random[name] for name in random if name not in tied}
+        self.session = session = Session(workload, arch, self.weights, whole=False)
+        mapping = session.mapping
+        vocabulary = workload.model.vocabulary
+        self.tokens = [(7919 * i + 17) % vocabulary for i in range(min(tokens, mapping.passes))]
+        self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
+        sram = mapping.sram
+        places = Places(
+            mapping.places,
+            sram["scores"],
+            mapping.score_pitch,
+            mapping.heads_per_pass,
+            sram["sums"],
+            mapping.shape.buffer,
+            mapping.shape.lanes,
+        )
+        self.judge = Judge(self.graph, self.weights, session.executor.format, arch.asic, places)
+
+    def run(self) -> dict[str, Any]:
+        """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
+        executor = self.session.executor
+        capture = executor.observer = Capture(self.graph, executor.sram.size)
+        kept = {"cache_bytes": 0} if len(self.tokens) == 1 else {}  # copies pay from the second pass on
+        reference = Reference(self.graph, self.workload, self.weights, **kept)
+        differences: list[Difference] = []
+        written, message = [], ""
+        worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
+        for number, token in enumerate(self.tokens):
+            self._enter(number)
+            executor.run(self.passes[number])
+            written.append(capture.take())
+            now = self.judge.compare(written[-1], token, number)
+            differences += now
+            if not now[-1].passed:
+                message = now[-1].message(self.arch.pim.format)
+                break
+            message = self._compare_end(reference.step(token, number), now, number, worst)
+            if message:
+                break
+        executor.observer = None
+        message = message or self._compare_orders(written)
+        return {
+            "passed": not message,
+            "format": self.arch.pim.format,
+            "max_abs_error": worst["error"],
+            "max_rel_error": worst["relative"],
+            "tolerance": worst["tolerance"],
+            "compared": len(differences),
+            "passes": len(written),
+            "by_op": summary(differences),
+            "message": message or None,
+        }
+
+    def _enter(self, number: int) -> None:
+        """Without embeddings, the stream is put where they would put it."""
+        if not self.workload.embeddings:
+            stream = self.judge.stream(self.tokens[number], number)
+            start = self.session.mapping.sram["x"]
+            self.session.executor.sram[start : start + stream.size] = stream
+
+    def _compare_end(
+        self, exact: dict[str, Any], differences: Sequence[Difference], number: int, worst: dict[str, float]
+    ) -> str:
+        name = [each.op.name for each in differences if each.op.kind != "argmax"][-1]
+        found = self.judge.found[name]
+        worst["tolerance"] = max(worst["tolerance"], sum(each.relative for each in differences))
+        worst["error"] = max(worst["error"], float(abs(found - exact[name]).max()))
+        relative = relative_error(found, exact[name])
+        worst["relative"] = max(worst["relative"], relative)
+        if relative <= worst["tolerance"]:
+            return ""
+        return (
+            f"{name} must be within {worst['tolerance']:.3g} of the reference at the end of pass {number}, the sum of "
+            f"the errors of all operations, not {relative:.3g} off"
+        )
+
+    # -- the machine's order --------------------------------------------------------------------------------------
+
+    def _compare_orders(self, program: Sequence[dict[str, Any]]) -> str:
+        executor = self.session.executor
+        self.session.clear()
+        captures = [Capture(self.graph, executor.sram.size) for _ in program]
+        run_in_issue_order(executor, self._timed(), captures, self._enter)
+        for number, (one, capture) in enumerate(zip(program, captures, strict=True)):
+            unequal = first_unequal(one, capture.written)
+            if unequal is not None:
+                name, element, expected, found = unequal
+                return (
+                    f"{name} must be the same in program order and in the machine's order: pass {number}, SRAM element "
+                    f"{element} must be {expected:.6g}, not {found:.6g}; a step does not wait for what it reads"
+                )
+        return ""
+
+    def _timed(self) -> Iterator[Timed]:
+        """Every step with its ticks, from the fast engine."""
+        spans = SpanList()
+        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans)
+        engine.run(iter(self.passes))
+        commands = self.session.mapping.spec.commands
+        recorded = iter(spans.blocks)
+        for number, blocks in enumerate(self.passes):
+            for placed in blocks:
+                block = next(recorded)
+                done: dict[str, int] = {}
+                for span in block.spans:
+                    at = done.get(span.units[0], 0)
+                    done |= dict.fromkeys(span.units, at + 1)
+                    begin, end = block.origin + span.begin, block.origin + span.end
+                    if span.units == ("asic",):
+                        step = placed.block.asic[at]
+                        _, latency = engine.costs.step(_computes(step.items))
+                        yield Timed(
+                            begin,
+                            engine.clock.tick(engine.clock.edge(begin) + latency),
+                            number,
+                            placed,
+                            step,
+                            (),
+                        )
+                        continue
+                    channels = [int(unit.removeprefix("channel")) for unit in span.units]
+                    step = placed.block.channels[channels[0]][at]
+                    signal = end - 1 + commands[_last_command(step.items)].latency
+                    yield Timed(begin, signal, number, placed, step, channels)
+
+
+def _computes(items: Sequence[Any]) -> tuple[Compute, ...]:
+    return tuple(item for item in items if isinstance(item, Compute))
+
+
+def _last_command(items: Sequence[Any]) -> str:
+    last: Item = items[-1]
+    return _last_command(last.body) if isinstance(last, Repeat) else last.command
+
+
+def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -> None:
+    """Raises: CapacityExceeded, if a check needs more than ``available`` bytes."""
+    graph = build_graph(workload)
+    mapping = Mapping(workload, graph, arch, arch.dram.resolve())
+    shape = mapping.shape
+    rows = (
+        mapping.rows_used * shape.columns * shape.lanes * shape.banks * shape.channels * FORMAT_BYTES[arch.pim.format]
+    )
+    tied = graph.tied()
+    sizes = [prod(dims) for name, dims in graph.tensors().items() if name not in tied]
+    needed = rows + 4 * sum(sizes) + 24 * max(sizes)  # the images, the weights, and copies of the largest in float64
+    if needed > available:
+        raise CapacityExceeded(
+            f"--check of {workload.name} must fit into memory: it needs about {needed / 2**30:.1f} GiB, "
+            f"not {available / 2**30:.1f} GiB"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that programs can still take; without /proc, no limit is known and a huge number comes back."""
+    path = Path("/proc/meminfo")
+    if path.exists():
+        for line in path.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+__all__ = ["PimCheck", "available_memory", "check", "require_memory"]

@@ -1,0 +1,193 @@
+"""``pimsim generate`` from a GGUF file to text: the mapped program against the float64 reference."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_tools import pimsim
+from typer.testing import Result
+
+from pimsim.workload.importers import import_workload
+from pimsim.workload.importers.gguf import load_weights
+from pimsim.workload.models import build_graph
+from pimsim.workload.reference import Reference, random_weights
+
+gguf = pytest.importorskip("gguf", reason="writes the model")
+pytest.importorskip("tokenizers", reason="text needs the package tokenizers")
+
+FLOAT32 = ("--set", "arch.pim.format=float32")
+LETTERS = [*(chr(code) for code in range(0x21, 0x7F)), "\u0120", "!!", "<end>"]
+NAMES = {"ln_1": "attn_norm", "qkv": "attn_qkv", "proj": "attn_output", "ln_2": "ffn_norm", "up": "ffn_up"}
+NAMES |= {"down": "ffn_down"}
+ENDS = {"gamma": "weight", "beta": "bias"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 with two layers, random weights and a vocabulary of characters."""
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    config = path.with_name("config.json")
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 2, "n_positions": 32, "vocab_size": len(LETTERS)}
+    config.write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    weights = random_weights(build_graph(import_workload(config)), seed=3, scale=0.3)
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_block_count(2)
+    writer.add_context_length(32)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(256)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(LETTERS)
+    writer.add_token_types([1] * (len(LETTERS) - 1) + [3])
+    writer.add_token_merges(["! !"])
+    writer.add_eos_token_id(len(LETTERS) - 1)
+    tops = {"embed.tokens": "token_embd.weight", "embed.positions": "position_embd.weight"}
+    tops |= {"final.ln_f.gamma": "output_norm.weight", "final.ln_f.beta": "output_norm.bias"}
+    for name in weights:
+        head, _, rest = name.partition(".")
+        short, _, end = rest.partition(".")
+        if name in tops:
+            writer.add_tensor(tops[name], np.ascontiguousarray(weights[name]))
+        elif short in NAMES:
+            stored = np.ascontiguousarray(weights[name].T)
+            writer.add_tensor(f"blk.{head[1:]}.{NAMES[short]}.{ENDS.get(end, end)}", stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def run(model: Path, *options: str, prompt: str = "a tiny PIM!", tokens: int = 6) -> Result:
+    given = ("--prompt", prompt, "--tokens", str(tokens), *options)
+    return pimsim("generate", "--arch", "pim_gpt", "--model", str(model), *given)
+
+
+def test_the_mapped_program_generates_what_the_reference_does(model: Path) -> None:
+    result = run(model, "--format", "json", "--ignore-eos", *FLOAT32)
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    workload = import_workload(model)
+    reference = Reference(build_graph(workload), workload, load_weights(model))
+    assert made["token_ids"] == reference.generate(made["prompt_ids"], 6)
+    assert made["prompt_ids"] == [LETTERS.index({" ": "\u0120"}.get(each, each)) for each in "a tiny PIM!"]
+    assert made["text"] == "".join(LETTERS[token] for token in made["token_ids"]).replace("\u0120", " ")
+    assert made["stop"] == "length"
+    assert made["token_seconds"] == sorted(set(made["token_seconds"]))
+    assert made["seconds_per_token"] == pytest.approx(made["token_seconds"][-1] / 6)
+    assert made["joules_per_token"] > 0
+    assert made["wall_seconds"] > 0
+
+
+def test_the_time_is_that_of_a_run_of_the_same_length(model: Path) -> None:
+    made = json.loads(run(model, "--format", "json", "--ignore-eos").stdout)
+    options = ("--set", "workload.prompt_tokens=11", "--set", "workload.generate_tokens=6")
+    timed = json.loads(
+        pimsim("run", "--arch", "pim_gpt", "--workload", str(model), "--format", "json", *options).stdout
+    )
+    assert made["seconds_per_token"] == timed["tokens"]["seconds_per_token"]
+    assert made["joules_per_token"] == timed["energy"]["joules"] / 6
+
+
+def test_text_goes_to_stdout_and_figures_to_stderr(model: Path) -> None:
+    result = run(model, "--ignore-eos")
+    made = json.loads(run(model, "--format", "json", "--ignore-eos").stdout)
+    assert result.stdout == f"a tiny PIM!{made['text']}\n"
+    assert result.stderr.startswith("6 tokens (length) behind a prompt of 11\nsimulated: ")
+    assert run(model, "--ignore-eos", "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": ""}, r"error: the prompt must have at least one token, not none"),
+        (
+            {"tokens": 30},
+            r"error: the prompt and --tokens must fit the model's context of 32 tokens, not 11 \+ 30 - 1 = 40",
+        ),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str, model: Path) -> None:
+    result = run(model, **options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.match(message, result.stderr)
+
+
+def test_reserved_fields_and_formats(model: Path) -> None:
+    result = run(model, "--set", "workload.prompt_tokens=4")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: --set workload.prompt_tokens must be left out: it follows from --prompt")
+    result = run(model, "--format", "jsn")
+    assert result.stderr == "error: format must be one of json, text, not 'jsn'; did you mean 'json'?\n"
+
+
+def patched(model: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
+    """A copy of the model with other bytes."""
+    path = model.with_name(name)
+    path.write_bytes(change(model.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[: len(content) // 2], r": a GGUF file must go on to byte [\d,]+, where tensor '"),
+        (lambda content: content[:50], r": "),
+        (lambda content: b"GGML" + content[4:], r": a GGUF file must begin with b'GGUF', not b'GGML'"),
+        (
+            lambda content: content.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz"),
+            r": tokenizer\.ggml\.tokens: the file must have a vocabulary to read and write text",
+        ),
+        (
+            lambda content: content.replace(b"gpt2.block_count", b"gpt2.block_kount"),
+            r": must have the key 'gpt2\.block_count'",
+        ),
+    ],
+)
+def test_broken_models(change: Callable[[bytes], bytes], message: str, model: Path) -> None:
+    path = patched(model, "broken.gguf", change)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.match(rf"error: {re.escape(str(path))}{message}", result.stderr), result.stderr
+
+
+def test_an_unsupported_quantisation(model: Path) -> None:
+    name = b"blk.0.attn_qkv.weight"
+
+    def other(content: bytes) -> bytes:
+        at = content.index(name) + len(name) + 4 + 2 * 8
+        return content[:at] + (99).to_bytes(4, "little") + content[at + 4 :]
+
+    path = patched(model, "quantised.gguf", other)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    wanted = f"error: {path}: the encoding of tensor 'blk.0.attn_qkv.weight' must be one of F32, F16, "
+    assert result.stderr.startswith(wanted)
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("name: w\nmodel: {layers: 1, d_model: 8, heads: 2, d_ff: 8, vocabulary: 9, context: 4}\n")
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {path}: a GGUF file must begin with b'GGUF', not b'name'")
+
+
+def test_a_file_that_is_not_there() -> None:
+    assert run(Path("none.gguf")).stderr == "error: none.gguf: the file must exist\n"
+
+
+def test_machines_and_formats_that_cannot(model: Path) -> None:
+    given = ("--model", str(model), "--prompt", "a", "--tokens", "1")
+    result = pimsim("generate", "--arch", "edge_moe_zcu102", *given)
+    assert result.exit_code == 2
+    assert result.stderr == "error: --arch must be of kind pim to generate text, not fpga as edge_moe_zcu102 is\n"
