@@ -40,6 +40,22 @@ class DecoderShape(Protocol):
         """Width of the feed-forward layer."""
 
     @property
+    def heads(self) -> int:
+        """Attention heads."""
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values."""
+
+    @property
+    def head_width(self) -> int:
+        """Elements of a head."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer has a gate, a third matrix."""
+
+    @property
     def vocabulary(self) -> int:
         """Rows of the language-model head."""
 
@@ -142,7 +158,7 @@ class Roofline(AnyBaseline):
     def _memory_line(self, workload: Generation) -> tuple[float, float]:
         """(seconds at context 0, seconds per token of context) of the memory side."""
         model, bandwidth = workload.model, self._bandwidth
-        context_bytes = 2 * model.layers * model.d_model * self.precision_bytes
+        context_bytes = 2 * model.layers * model.key_value_heads * model.head_width * self.precision_bytes
         return weights(workload) * self.precision_bytes / bandwidth, context_bytes / bandwidth
 
     def _memory_seconds(self, workload: Generation, context: int) -> float:
@@ -152,13 +168,13 @@ class Roofline(AnyBaseline):
     def _compute_line(self, workload: Generation) -> tuple[float, float]:
         """(seconds at context 0, seconds per token of context) of the arithmetic side."""
         model = workload.model
-        return 2 * weights(workload) / self._peak, 4 * model.layers * model.d_model / self._peak
+        return 2 * weights(workload) / self._peak, 4 * model.layers * model.heads * model.head_width / self._peak
 
     def _prompt_flop(self, workload: Generation) -> float:
         """Operations of the prompt pass: every token at its own context, one vector through the head."""
         model, prompt = workload.model, workload.prompt_tokens
         blocks = 2 * prompt * decoder_weights(model) + 2 * (weights(workload) - decoder_weights(model))
-        return blocks + 4 * model.layers * model.d_model * (prompt * (prompt + 1) // 2)
+        return blocks + 4 * model.layers * model.heads * model.head_width * (prompt * (prompt + 1) // 2)
 
 
 class RooflineOverhead(Roofline):
@@ -328,8 +344,13 @@ def compare(baseline: AnyBaseline, workload: Generation, seconds: float, joules:
 
 
 def decoder_weights(model: DecoderShape) -> int:
-    """Matrix weights of all decoder blocks: ``layers (4 d_model^2 + 2 d_model d_ff)``; no biases and norms."""
-    return model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.d_ff)
+    """Matrix weights of all decoder blocks, no biases and norms.
+
+    Queries and the output take ``d_model x heads x d_head`` each, keys and values as many for their heads, and the
+    feed-forward layer two matrices of ``d_model x d_ff``, three with a gate: ``4 d_model^2 + 2 d_model d_ff`` in GPT-2.
+    """
+    attention = 2 * model.d_model * (model.heads + model.key_value_heads) * model.head_width
+    return model.layers * (attention + (3 if model.gated else 2) * model.d_model * model.d_ff)
 
 
 def weights(workload: Generation) -> int:

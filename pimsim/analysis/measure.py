@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pimsim.analysis.baselines import Figure, FigureTable, Generation, weights
+from pimsim.analysis.baselines import DecoderShape, Figure, FigureTable, Generation, weights
 from pimsim.analysis.rapl import Rapl
 from pimsim.errors import InputError
 
@@ -28,28 +28,12 @@ MIN_SECONDS = 0.2
 """Time for which a pass is repeated at least; energy counters tick about every millisecond."""
 
 
-class MeasuredShape(Protocol):
-    """What a measurement reads of a decoder beyond `DecoderShape`."""
-
-    @property
-    def heads(self) -> int:
-        """Attention heads."""
-
-    @property
-    def key_value_heads(self) -> int:
-        """Heads of keys and values."""
-
-    @property
-    def head_width(self) -> int:
-        """Elements of a head."""
+class MeasuredShape(DecoderShape, Protocol):
+    """What a measurement reads of a decoder."""
 
     @property
     def norm(self) -> str:
         """Kind of norm."""
-
-    @property
-    def gated(self) -> bool:
-        """Whether the feed-forward part is gated."""
 
     @property
     def position(self) -> str:
