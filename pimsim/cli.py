@@ -436,6 +436,27 @@ def replay(
 
 
 @app.command(
+    "trace-energy",
+    short_help="Energy of a command trace by component.",
+    help=_help(
+        "Joules of the DRAM for the commands of a trace, by component.",
+        "pimsim trace-energy --dram ddr4_3200aa --trace issued.csv",
+        more="The cycles of the file count; a memory alone has no charge for commands over several banks.",
+    ),
+)
+def trace_energy(
+    trace: Trace,
+    dram: MaybeDram = None,
+    arch: MaybeArch = None,
+    overrides: Overrides = None,
+) -> None:
+    """Joules of the DRAM for the commands of a trace, by component."""
+    from pimsim.commands.traces import energy
+
+    energy(dram, arch, overrides or [], trace)
+
+
+@app.command(
     "verify-trace",
     short_help="Check a command trace against every timing rule.",
     help=_help(

@@ -168,7 +168,6 @@ class Session:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
         encoded = self.executor.format.encode(matrix * self._factors(op))
         outputs, lanes = np.arange(op.d_out), layout.shape.lanes
-        flat = self.executor.rows.reshape(*self.executor.rows.shape[:2], -1, lanes)  # columns of all rows
         for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
             part = encoded[start : start + layout.shape.buffer].T
             columns = -(-part.shape[1] // lanes)
@@ -176,9 +175,8 @@ class Session:
             padded[:, : part.shape[1]] = part
             channel, bank, row, column, _ = layout.place(start, outputs)
             first = (base + row) * layout.shape.columns + column
-            flat[channel[:, None], bank[:, None], first[:, None] + np.arange(columns)] = padded.reshape(
-                op.d_out, columns, lanes
-            )
+            at, within = np.divmod(first[:, None] + np.arange(columns), layout.shape.columns)
+            self.executor.rows[channel[:, None], bank[:, None], at, within] = padded.reshape(op.d_out, columns, lanes)
 
     def _place_table(self, layout_name: str, tensor: str, scale: float = 1.0) -> None:
         layout = self.mapping.layouts[layout_name]

@@ -20,6 +20,7 @@ from pimsim.config import load_arch, load_workload
 from pimsim.errors import UnknownName
 from pimsim.model import Model
 from pimsim.run import simulate
+from pimsim.validate_aim import AIM_ROWS, measure_aim
 from pimsim.workload.models import build_graph
 from pimsim.yamlio import load_tree
 from pimsim.yamlio import validate as validated
@@ -99,12 +100,14 @@ _SERIAL = "gpt3_xl_decode"
 def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | None = None) -> list[Row]:
     """Compare the figures whose name contains or matches one of ``names`` (all if there are none).
 
-    A name is ``pim_gpt/<workload>/<figure>``.
+    A name is ``pim_gpt/<workload>/<figure>`` or ``aim_gddr6/<variant>/cases_exact``.
 
     Raises:
         UnknownName: no figure matches a name.
     """
-    wanted = _select(names)
+    selected = _select(names)
+    aim = [name for name in selected if name in AIM_ROWS]
+    wanted = [name for name in selected if name not in AIM_ROWS]
     cases = [case for case in _cases() if any(_needs(name, case) for name in wanted)]
     measured: dict[tuple[str, str], dict[str, float]] = {}
     for done, (case, figures) in enumerate(_measure_all(cases)):
@@ -112,7 +115,7 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
         if progress:
             progress(done + 1, len(cases))
     published = load_published()
-    return [row for name in wanted for row in [_row(name, measured, published)] if row]
+    return [_row(name, measured, published) for name in wanted] + [_aim_row(name) for name in aim]
 
 
 def load_published() -> Published:
@@ -133,6 +136,7 @@ def figure_names() -> list[str]:
         f"pim_gpt/{_SERIAL}/decoder_weights_gpt3_xl",
         f"pim_gpt/{_SERIAL}/operations_per_weight_gpt3_xl",
         "pim_gpt/gpt2_xl_decode/decoder_weights_gpt2_xl",
+        *AIM_ROWS,
     ]
     return rows
 
@@ -223,6 +227,22 @@ def _row(name: str, measured: dict[tuple[str, str], dict[str, float]], published
         deviation=deviation,
         status=_status(deviation, figure, key),
         note=next((note for start, note in NOTES.items() if key.startswith(start)), ""),
+    )
+
+
+def _aim_row(name: str) -> Row:
+    """How many cases of a reference simulator are met exactly; anything else than all is a failure."""
+    score = measure_aim(name)
+    deviation = score.exact / score.cases - 1
+    return Row(
+        name=name,
+        published=f"{score.cases}",
+        source=score.source,
+        trust=score.source.partition(":")[0],
+        simulated=float(score.exact),
+        deviation=deviation,
+        status="exact" if not deviation else "failed",
+        note="; ".join(score.wrong[:3]),
     )
 
 

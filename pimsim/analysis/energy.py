@@ -36,9 +36,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from pimsim.arch.dram import Command, DramElectrical, DramSpec
+from pimsim.arch.dram import Command, DramConfig, DramElectrical, DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import UnknownCoefficient
 from pimsim.trace.totals import RunTotals
@@ -64,6 +64,56 @@ BACKGROUND = "background"
 
 OUTSIDE = -1
 """The layer of what belongs to no decoder block."""
+
+
+class DramCoefficients(Protocol):
+    """What the DRAM part of the model reads besides currents; None is unknown."""
+
+    @property
+    def all_bank_activate_charge(self) -> float | None:
+        """Single-bank activates that one all-bank activate costs."""
+
+    @property
+    def all_bank_column_charge(self) -> float | None:
+        """Column reads that one all-bank MAC costs."""
+
+    @property
+    def mac_units_power_mw(self) -> float | None:
+        """Power of the MAC units of one channel while they compute."""
+
+    @property
+    def interface_pj_per_bit(self) -> float | None:
+        """Energy per bit on the data pins."""
+
+
+class DramMachine(Protocol):
+    """What the DRAM part of the model reads of a machine (`pimsim.arch.system.ArchConfig` is one)."""
+
+    @property
+    def dram(self) -> DramConfig:
+        """The memory, with its currents."""
+
+    @property
+    def energy(self) -> DramCoefficients:
+        """What its currents do not say."""
+
+
+@dataclass(frozen=True)
+class UnknownCoefficients:
+    """A memory of which nothing but its data sheet is known."""
+
+    all_bank_activate_charge: float | None = None
+    all_bank_column_charge: float | None = None
+    mac_units_power_mw: float | None = None
+    interface_pj_per_bit: float | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A memory alone, without a machine around it."""
+
+    dram: DramConfig
+    energy: UnknownCoefficients = UnknownCoefficients()
 
 
 @dataclass(frozen=True)
@@ -93,13 +143,26 @@ def energy(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> EnergyReport:
     Raises:
         UnknownCoefficient: the run holds a command that the DRAM does not have.
     """
+    return _report(totals, spec, [*_dram_cells(totals, arch, spec), _asic_cells(totals, arch, spec)])
+
+
+def dram_energy(totals: RunTotals, machine: DramMachine, spec: DramSpec) -> EnergyReport:
+    """Cost the DRAM of a run alone: commands and standby.
+
+    Raises:
+        UnknownCoefficient: the run holds a command that the DRAM does not have.
+    """
+    return _report(totals, spec, _dram_cells(totals, machine, spec))
+
+
+def _dram_cells(totals: RunTotals, machine: DramMachine, spec: DramSpec) -> list[tuple[list[Cell], list[str]]]:
+    return [_command_cells(totals, machine, spec), _background_cells(totals, machine, spec)]
+
+
+def _report(totals: RunTotals, spec: DramSpec, parts: list[tuple[list[Cell], list[str]]]) -> EnergyReport:
     cells: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     uncosted: dict[str, None] = {}
-    for costs, missing in (
-        _command_cells(totals, arch, spec),
-        _background_cells(totals, arch, spec),
-        _asic_cells(totals, arch, spec),
-    ):
+    for costs, missing in parts:
         for key, joules in costs:
             cells[key].append(joules)
         uncosted.update(dict.fromkeys(missing))
@@ -158,7 +221,7 @@ def banks_in_scope(command: Command, spec: DramSpec) -> int:
 # What one command costs
 
 
-def command_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> tuple[dict[str, float], dict[str, str]]:
+def command_joules(command: Command, arch: DramMachine, spec: DramSpec) -> tuple[dict[str, float], dict[str, str]]:
     """Energy of one command of one channel.
 
     Returns:
@@ -176,7 +239,7 @@ def command_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> tuple[
     return costs, missing
 
 
-def activate_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def activate_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Energy of an activate and of the precharge that ends it.
 
     IDD0 is the mean current over nRC of a bank that is opened and closed without rest. What it holds beyond standby is
@@ -196,25 +259,26 @@ def activate_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float
     if charge < 0:
         raise UnknownCoefficient("dram.electrical.idd0_ma must be at least idd2n_ma")
     single = _joules(charge, electrical, spec) * _devices(command, electrical, spec)
-    return single * _bank_charge(command, spec, arch.energy.all_bank_activate_charge)
+    return single * _bank_charge(command, spec, arch.energy.all_bank_activate_charge, "energy.all_bank_activate_charge")
 
 
-def read_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def read_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Core energy of a read burst: ``VDD (IDD4R - IDD3N) burst time`` (TN-41-01; DRAMsim3 ``read_energy_inc``)."""
     return _burst_joules(command, _electrical(arch).idd4r_ma, "idd4r_ma", arch, spec)
 
 
-def write_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def write_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Core energy of a write burst: ``VDD (IDD4W - IDD3N) burst time`` (TN-41-01; DRAMsim3 ``write_energy_inc``)."""
     return _burst_joules(command, _electrical(arch).idd4w_ma, "idd4w_ma", arch, spec)
 
 
-def column_mac_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def column_mac_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Array energy of an in-bank MAC: a read burst without pins, times ``all_bank_column_charge`` if all banks read."""
-    return read_joules(command, arch, spec) * _bank_charge(command, spec, arch.energy.all_bank_column_charge)
+    charge = _bank_charge(command, spec, arch.energy.all_bank_column_charge, "energy.all_bank_column_charge")
+    return read_joules(command, arch, spec) * charge
 
 
-def refresh_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def refresh_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Energy of an all-bank refresh: ``VDD (IDD5B - IDD3N) nRFC`` (TN-41-01; DRAMsim3 ``ref_energy_inc``)."""
     electrical = _electrical(arch)
     if command.scope == spec.levels[-1]:
@@ -225,14 +289,14 @@ def refresh_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
     return _joules(charge, electrical, spec) * _devices(command, electrical, spec)
 
 
-def mac_units_joules(command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def mac_units_joules(command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Energy of the MAC units in one in-bank MAC: their power times the interval at which MACs can follow."""
     milliwatts = _known(arch.energy.mac_units_power_mw, "energy.mac_units_power_mw")
     share = banks_in_scope(command, spec) / spec.banks_per_channel
     return milliwatts * 1e-3 * share * issue_interval(command, spec) * spec.tick_seconds
 
 
-def interface_joules(_command: Command, arch: ArchConfig, spec: DramSpec) -> float:
+def interface_joules(_command: Command, arch: DramMachine, spec: DramSpec) -> float:
     """Energy of one burst on the data pins: bits times picojoules per bit."""
     return spec.burst_bytes * 8 * _known(arch.energy.interface_pj_per_bit, "energy.interface_pj_per_bit") * 1e-12
 
@@ -247,7 +311,7 @@ def issue_interval(command: Command, spec: DramSpec) -> int:
     return max(gaps, default=0) or command.ticks
 
 
-Price = Callable[[Command, ArchConfig, DramSpec], float]
+Price = Callable[[Command, DramMachine, DramSpec], float]
 
 _PRICES: tuple[tuple[str, Callable[[Command], bool], Price], ...] = (
     ("activate", lambda command: command.effect == "open", activate_joules),
@@ -261,7 +325,7 @@ _PRICES: tuple[tuple[str, Callable[[Command], bool], Price], ...] = (
 """Component, which commands have it, and what one of them costs."""
 
 
-def _burst_joules(command: Command, current: float, name: str, arch: ArchConfig, spec: DramSpec) -> float:
+def _burst_joules(command: Command, current: float, name: str, arch: DramMachine, spec: DramSpec) -> float:
     electrical = _electrical(arch)
     if current < electrical.idd3n_ma:
         raise UnknownCoefficient(f"dram.electrical.{name} must be at least idd3n_ma")
@@ -269,7 +333,7 @@ def _burst_joules(command: Command, current: float, name: str, arch: ArchConfig,
     return _joules(charge, electrical, spec) * _devices(command, electrical, spec)
 
 
-def burst_ticks(arch: ArchConfig, spec: DramSpec) -> float:
+def burst_ticks(arch: DramMachine, spec: DramSpec) -> float:
     """Length of one burst in ticks: ``nBL``, or else the bytes of a burst at the rate of the pins."""
     ticks = _ticks(spec, "nBL", optional=True)
     if ticks:
@@ -279,7 +343,7 @@ def burst_ticks(arch: ArchConfig, spec: DramSpec) -> float:
     return spec.burst_bytes * 8 / (arch.dram.pins * arch.dram.pin_gbps) * 1e3 / spec.tck_ps * spec.ticks_per_clock
 
 
-def _electrical(arch: ArchConfig) -> DramElectrical:
+def _electrical(arch: DramMachine) -> DramElectrical:
     if arch.dram.electrical is None:
         raise UnknownCoefficient("dram.electrical is not given")
     return arch.dram.electrical
@@ -308,10 +372,10 @@ def _devices(command: Command, electrical: DramElectrical, spec: DramSpec) -> fl
     return electrical.devices_per_channel / (ranks if command.scope in spec.levels else 1)
 
 
-def _bank_charge(command: Command, spec: DramSpec, all_banks: float) -> float:
+def _bank_charge(command: Command, spec: DramSpec, all_banks: float | None, path: str) -> float:
     """Single-bank commands that this one costs, ``all_banks`` being the figure for every bank of the channel."""
     banks = banks_in_scope(command, spec)
-    return 1.0 if banks == 1 else all_banks * banks / spec.banks_per_channel
+    return 1.0 if banks == 1 else _known(all_banks, path) * banks / spec.banks_per_channel
 
 
 # Folds
@@ -320,7 +384,7 @@ Cell = tuple[tuple[str, str, int], float]
 """((component, op, layer), joules)."""
 
 
-def _command_cells(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> tuple[list[Cell], list[str]]:
+def _command_cells(totals: RunTotals, arch: DramMachine, spec: DramSpec) -> tuple[list[Cell], list[str]]:
     prices = {name: command_joules(command, arch, spec) for name, command in spec.commands.items()}
     cells: list[Cell] = []
     uncosted: list[str] = []
@@ -333,7 +397,7 @@ def _command_cells(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> tuple
     return cells, uncosted
 
 
-def _background_cells(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> tuple[list[Cell], list[str]]:
+def _background_cells(totals: RunTotals, arch: DramMachine, spec: DramSpec) -> tuple[list[Cell], list[str]]:
     try:
         electrical = _electrical(arch)
     except UnknownCoefficient as unknown:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pimsim.analysis.energy import DramMachine, Memory
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
 from pimsim.config import Loaded, check_limits, load_arch, load_dram, load_workload
 from pimsim.errors import ConfigError, InputError, did_you_mean
 from pimsim.workload.config import WorkloadConfig
@@ -77,7 +79,16 @@ def check_size(workload: Loaded[Any]) -> None:
 
 
 def load_spec(dram: str | None, arch: str | None, overrides: Sequence[str]) -> DramSpec:
-    """The DRAM that is named by itself or as part of an architecture.
+    """The DRAM that is named by itself or as part of an architecture, resolved.
+
+    Raises:
+        InputError: both or none of them are given, or the configuration is wrong.
+    """
+    return load_memory(dram, arch, overrides).dram.resolve()
+
+
+def load_memory(dram: str | None, arch: str | None, overrides: Sequence[str]) -> DramMachine:
+    """The DRAM that is named by itself or as part of an architecture, with the energy coefficients of the latter.
 
     Raises:
         InputError: both or none of them are given, or the configuration is wrong.
@@ -91,12 +102,11 @@ def load_spec(dram: str | None, arch: str | None, overrides: Sequence[str]) -> D
             raise InputError(
                 f"--arch must be a machine with a DRAM, not {machine.name}, which is of kind {machine.kind}"
             )
-        spec: DramSpec = machine.dram.resolve()
-        return spec
+        return machine if isinstance(machine, ArchConfig) else Memory(machine.dram)
     assert dram is not None
     loaded = load_dram(dram, split(overrides, "dram")["dram"])
     check_limits(loaded.tree, loaded.value)
-    return loaded.value.resolve()
+    return Memory(loaded.value)
 
 
-__all__ = ["MAX_MODEL", "MAX_TOKENS", "check_size", "load_both", "load_spec", "split"]
+__all__ = ["MAX_MODEL", "MAX_TOKENS", "check_size", "load_both", "load_memory", "load_spec", "split"]

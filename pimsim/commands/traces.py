@@ -1,4 +1,4 @@
-"""``pimsim replay`` and ``pimsim verify-trace``: command traces against the rules of a DRAM."""
+"""``pimsim replay``, ``verify-trace`` and ``trace-energy``: command traces against a DRAM."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pimsim.analysis.legality import check_trace
-from pimsim.commands.configs import load_spec
+from pimsim.analysis.trace_energy import trace_energy
+from pimsim.commands.configs import load_memory, load_spec
 from pimsim.commands.output import whole_file, write_out
 from pimsim.machine.replay import replay as replayed
+from pimsim.report.si import si
 from pimsim.trace.csvio import read_header, read_trace, write_trace
 
 
@@ -63,4 +65,20 @@ def verify(dram: str | None, arch: str | None, overrides: Sequence[str], trace: 
     return not violations
 
 
-__all__ = ["replay", "verify"]
+def energy(dram: str | None, arch: str | None, overrides: Sequence[str], trace: Path) -> None:
+    """Print the joules of a trace by component, and what has no coefficient.
+
+    Raises:
+        InputError: the trace, the DRAM or an option is wrong.
+    """
+    report = trace_energy(load_memory(dram, arch, overrides), read_trace(trace), file=trace)
+    lines = [f"{component:<12} {si(joules, 'J', 4):>12}" for component, joules in report.by_component.items()]
+    lines += [
+        f"{'total':<12} {si(report.joules, 'J', 4):>12}",
+        f"{'mean power':<12} {si(report.average_watts, 'W'):>12}",
+    ]
+    lines += [f"uncosted: {text}" for text in report.uncosted]
+    write_out("\n".join(lines) + "\n")
+
+
+__all__ = ["energy", "replay", "verify"]

@@ -1,14 +1,15 @@
 """What value: a command program carried out on numbers, one handler for each command and each function of the ASIC.
 
 Bank rows, global buffers, accumulators and the ASIC's SRAM are arrays that are addressed as the commands address them;
-a handler knows no tensor. Runs are carried out whole, on all banks and on all channels that share a stream at once.
+a handler knows no tensor. Runs are carried out whole, on all banks and on all channels that share a stream at once, and dot
+products are put off to the end of their step, where those that lie side by side are worked out together.
 ``RD_MAC`` moves the accumulators out and clears them. Floating-point formats only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,29 @@ from pimsim.program.isa import Block, Compute, Op, Placed, Repeat, Run, Step
 Array = npt.NDArray[Any]
 Constants = Mapping[tuple[int, str], Mapping[str, Any]]
 """(layer, name within the layer) -> the constants of the ASIC: arrays, and numbers such as ``eps``."""
+
+
+BATCH = 1 << 16
+"""Weights that are multiplied at once: their products stay in the cache of a processor core."""
+
+
+class _Part(NamedTuple):
+    """Columns of a dot product that lie side by side, in the rows and in the buffer."""
+
+    first: int
+    """Column of the first one, counted from the first row."""
+    columns: int
+    buffer: int
+
+
+class _Product(NamedTuple):
+    """A dot product per bank, and where its results go."""
+
+    parts: list[_Part]
+    start: Array | None
+    """Accumulators before the first part; None for zero."""
+    at: Array
+    """SRAM elements ``[channels, banks]``."""
 
 
 class Observer(Protocol):
@@ -61,12 +85,21 @@ class Executor:
         element = self.format.bits // 8
         self.lanes = spec.burst_bytes // element
         banks, channels = spec.banks_per_channel, spec.channels
-        self.rows = np.zeros((channels, banks, rows, spec.columns, self.lanes), self.format.dtype)
-        self.buffers = np.zeros((channels, buffer_columns, self.lanes), np.float32)
+        # what a MAC command adds up lies far apart, what it does at once side by side
+        self._cells = np.zeros((rows, spec.columns, self.lanes, channels, banks), self.format.dtype)
+        self.rows = self._cells.transpose(3, 4, 0, 1, 2)
+        self._vectors = np.zeros((buffer_columns, self.lanes, channels, 1), np.float32)
+        self.buffers = self._vectors[..., 0].transpose(2, 0, 1)
+        self._columns = self._cells.reshape(rows * spec.columns, self.lanes, channels, banks)
         registers = spec.register_files.get("accumulator", 1)
         self.accumulators = np.zeros((channels, registers, banks), np.float32)
         self.sram = np.zeros(asic.sram_bytes // element, np.float32)
         self.observer: Observer | None = None
+        self.batched = True
+        """Put products off to the end of a step, where many are worked out at once; the numbers are the same."""
+        self._sums: dict[int, list[_Part]] = {}
+        """Register -> what MAC commands of this step have added to it and nobody has read."""
+        self._products: list[_Product] = []
         self._open = np.full((channels, banks), -1)
         self._field = spec.address_fields.index("accumulator") if "accumulator" in spec.address_fields else None
         self.listener: Callable[[Compute], None] | None = None
@@ -89,6 +122,7 @@ class Executor:
             self.observer.begin(placed.block.ops[step.op], placed.layer)
         if channels:
             self._items(step.items, np.asarray(channels), placed.row_base, 0)
+            self._settle(np.asarray(channels))
             return
         for compute in step.items:
             assert isinstance(compute, Compute)
@@ -135,6 +169,7 @@ class Executor:
         return row
 
     def _read(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        self._settle(channels)
         bank = self._bank(run)
         for channel in channels:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
@@ -143,6 +178,7 @@ class Executor:
                 self._store(slice(start, start + self.lanes), column)
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        self._settle(channels)
         for channel in channels:
             for k in range(run.count):
                 bank = k if run.sweep else self._bank(run)
@@ -155,6 +191,7 @@ class Executor:
                     target[:] = self.format.encode(self.sram[start : start + self.lanes])
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
+        self._settle(channels)
         at = np.arange(run.count)[:, None] * run.sram_step + np.arange(self.lanes)
         for channel in channels:
             self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
@@ -168,17 +205,65 @@ class Executor:
         row = self._row(channels[0], 0)
         if not np.all(self._open[channels] == row):
             raise ProgramError(f"{run.command} must find the same row open in all banks")
-        weights = self.rows[channels, :, row, run.column : run.column + run.count]
-        vector = self.buffers[channels, None, run.buffer : run.buffer + run.count]
-        register = self._register(run)
-        self.accumulators[channels, register] = self.mac.mac(self.accumulators[channels, register], weights, vector)
+        first, parts = row * self.spec.columns + run.column, self._sums.setdefault(self._register(run), [])
+        last = parts[-1] if parts else _Part(-1, 0, -1)
+        if (last.first + last.columns, last.buffer + last.columns) == (first, run.buffer):
+            parts[-1] = last._replace(columns=last.columns + run.count)
+        else:
+            parts.append(_Part(first, run.count, run.buffer))
+        if not self.batched:
+            self._settle(channels)
+
+    def _results(self, run: Run, channels: Array, sram: int) -> Array:
+        """SRAM elements ``[channels, banks]`` of the results of a read."""
+        return sram + channels[:, None] * run.sram_channel + np.arange(self.spec.banks_per_channel)
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
-        banks = np.arange(self.spec.banks_per_channel)
-        at = sram + channels[:, None] * run.sram_channel + banks
-        self._store(at, self.mac.read(self.accumulators[channels, register]))
+        start = self.accumulators[channels, register]
         self.accumulators[channels, register] = 0
+        at = self._results(run, channels, sram)
+        self._products.append(_Product(self._sums.pop(register, []), start if start.any() else None, at))
+        if not self.batched:
+            self._settle(channels)
+
+    # -- products -------------------------------------------------------------------------------------------------
+
+    def _settle(self, channels: Array) -> None:
+        """Work out what was put off: before anything that products read changes, and at the end of a step."""
+        products, self._products = self._products, []
+        for alike in _runs_of(products):
+            found = self._alike(alike, channels) if len(alike) > 1 else [self._one(alike[0], channels)]
+            self._store(np.stack([product.at for product in alike]), self.mac.read(np.stack(found)))
+        for register, parts in self._sums.items():
+            start = self.accumulators[channels, register]
+            self.accumulators[channels, register] = self._one(_Product(parts, start, start), channels)
+        self._sums.clear()
+
+    def _one(self, product: _Product, channels: Array) -> Array:
+        """Accumulators ``[channels, banks]`` after a product."""
+        sums = self.mac.zeros(product.at.shape) if product.start is None else product.start
+        for part in product.parts:
+            weights = _pick(self._columns[part.first : part.first + part.columns], channels).swapaxes(0, 1)
+            sums = self.mac.mac_first(sums, weights, self._vector_of(part, channels))
+        return sums
+
+    def _alike(self, products: Sequence[_Product], channels: Array) -> list[Array]:
+        """The same for products of one part each whose columns follow each other, as many at once as fit the cache."""
+        part, banks = products[0].parts[0], self.spec.banks_per_channel
+        vector = self._vector_of(part, channels)[:, :, None]
+        step = max(1, BATCH // (part.columns * self.lanes * channels.size * banks))
+        found: list[Array] = []
+        for k in range(0, len(products), step):
+            n, first = min(step, len(products) - k), part.first + k * part.columns
+            weights = _pick(self._columns[first : first + n * part.columns], channels)
+            weights = weights.reshape(n, part.columns, self.lanes, channels.size, banks).transpose(2, 1, 0, 3, 4)
+            found += list(self.mac.mac_first(self.mac.zeros((n, channels.size, banks)), weights, vector))
+        return found
+
+    def _vector_of(self, part: _Part, channels: Array) -> Array:
+        """Elements of the buffer that meet a part: ``[lanes, columns, channels, 1]``."""
+        return _pick(self._vectors[part.buffer : part.buffer + part.columns], channels).swapaxes(0, 1)
 
     commands: ClassVar[dict[str, Callable[[Executor, Run, Array, int, int], None]]] = {
         "ACT": _activate,
@@ -273,6 +358,30 @@ class Executor:
         "softmax": _softmax,
     }
     """Function of the ASIC -> what it does."""
+
+
+def _runs_of(products: Sequence[_Product]) -> Iterator[Sequence[_Product]]:
+    """Products one after the other, those together that differ only in where their columns lie, without a gap."""
+    start = 0
+    for i in range(1, len(products) + 1):
+        if i == len(products) or not _follows(products[i - 1], products[i]):
+            yield products[start:i]
+            start = i
+
+
+def _follows(one: _Product, other: _Product) -> bool:
+    if one.start is not None or other.start is not None or len(one.parts) != 1 or len(other.parts) != 1:
+        return False
+    a, b = one.parts[0], other.parts[0]
+    return b == _Part(a.first + a.columns, a.columns, a.buffer)
+
+
+def _pick(array: Array, channels: Array) -> Array:
+    """The channels of ``[..., channels, banks]``; a view where they are neighbours."""
+    first, last = int(channels[0]), int(channels[-1])
+    if last - first + 1 == channels.size:
+        return array[..., first : last + 1, :]
+    return array[..., channels, :]
 
 
 def _sharing(block: Block) -> list[list[int]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, inf, log2
@@ -369,17 +369,26 @@ class MacArithmetic:
             ``[...]`` of `dtype`.
         """
         products = self._products(np.asarray(weights), np.asarray(vector))
-        columns, lanes = products.shape[-2:]
         # what is added one after the other comes first, so that every addition runs over contiguous memory
-        addends = np.moveaxis(products, (-1, -2) if self.tree else (-2, -1), (0, 1))
-        if self.tree:
-            addends = tree_sum(np.ascontiguousarray(addends), self._round)
-        else:
-            addends = np.ascontiguousarray(addends).reshape(columns * lanes, *products.shape[:-2])
-        total = np.asarray(acc, self.dtype)
+        return self._accumulate(acc, np.ascontiguousarray(np.moveaxis(products, (-1, -2), (0, 1))))
+
+    @_quiet
+    def mac_first(self, acc: npt.ArrayLike, weights: Array, vector: Array) -> Array:
+        """`mac` for operands ``[lanes, columns, ...]``, which need not be moved."""
+        return self._accumulate(acc, self._products(weights, vector))
+
+    def _accumulate(self, acc: npt.ArrayLike, products: Array) -> Array:
+        """Add products ``[lanes, columns, ...]`` to accumulators ``[...]``."""
+        rounding = None if self.dtype == np.int32 or self.accumulator == "float32" else self._round
+        addends: Iterable[Array] = tree_sum(products, rounding) if self.tree else _by_column(products)
+        start = np.asarray(acc, self.dtype)
+        total = np.empty(np.broadcast_shapes(start.shape, products.shape[2:]), self.dtype)
+        total[...] = start
         for addend in addends:
-            total = self._round(total + addend)
-        return np.asarray(np.broadcast_to(total, np.broadcast_shapes(total.shape, products.shape[:-2])), self.dtype)
+            total += addend
+            if rounding is not None:
+                total = rounding(total)
+        return total
 
     @_quiet
     def read(self, acc: Array, scale: npt.ArrayLike | None = None) -> Array:
@@ -417,15 +426,23 @@ class MacArithmetic:
 _NARROW: dict[str, np.dtype[Any]] = {"bfloat16": BFLOAT16.dtype, "float16": FLOAT16.dtype}
 
 
-def tree_sum(level: Array, rounding: Callable[[Array], Array]) -> Array:
+def _by_column(products: Array) -> Iterator[Array]:
+    """The lanes of the first column, then those of the next."""
+    for column in range(products.shape[1]):
+        yield from products[:, column]
+
+
+def tree_sum(level: Array, rounding: Callable[[Array], Array] | None = None) -> Array:
     """Sum over the first axis by a balanced binary tree: neighbours first, an odd last entry goes up unchanged.
 
     Args:
         level: ``[n, ...]``; an empty sum is 0.
-        rounding: applied to the result of each addition.
+        rounding: applied to the result of each addition; none if left out.
     """
     while len(level) > 1:
-        pairs = rounding(level[: len(level) // 2 * 2 : 2] + level[1::2])
+        pairs = level[: len(level) // 2 * 2 : 2] + level[1::2]
+        if rounding is not None:
+            pairs = rounding(pairs)
         level = pairs if len(level) % 2 == 0 else np.concatenate([pairs, level[-1:]])
     return np.asarray(level[0]) if len(level) else np.zeros(level.shape[1:], level.dtype)
 

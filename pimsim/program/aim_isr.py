@@ -102,12 +102,6 @@ class Limits:
     columns: int
 
 
-def is_aim_trace(text: str) -> bool:
-    """Whether the first instruction of a text looks like one of AiM."""
-    first = next((line.split() for line in text.splitlines() if line.split() and line.split()[0] != "#"), [])
-    return first[:1] == ["AiM"] or (first[:1] in (["R"], ["W"]) and first[1:2] in (["MEM"], ["GPR"], ["CFR"]))
-
-
 def read_instructions(path: Path | str, limits: Limits) -> list[Instruction]:
     """The instructions of a trace file, with EOC as the last.
 
@@ -200,4 +194,4 @@ def _channels(values: dict[str, int], limits: Limits) -> tuple[int, ...]:
     return channels
 
 
-__all__ = ["FORMS", "Form", "Instruction", "Limits", "is_aim_trace", "parse_instructions", "read_instructions"]
+__all__ = ["FORMS", "Form", "Instruction", "Limits", "parse_instructions", "read_instructions"]

@@ -82,6 +82,23 @@ def test_with_functions_that_are_exact_the_logits_are(family: str, dispatch: str
     assert worst(*sessions("float32", (*EXACT, ("dispatch", dispatch)), family)) < 1e-5
 
 
+@pytest.mark.parametrize("number_format", TOLERANCE)
+@pytest.mark.parametrize("machine", [*MACHINES, (("dram.columns", "4"), ("dram.rows", "65536"))])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_products_that_are_put_off_are_the_same(
+    number_format: str, machine: tuple[tuple[str, str], ...], family: str
+) -> None:
+    """All memories are equal, bit for bit, to those of an executor that goes command by command."""
+    if family == "llama" and ("pim.global_buffer_bytes", "128") in machine:
+        machine = (("pim.global_buffer_bytes", "256"),)
+    (fast, _), (plain, _) = (sessions(number_format, machine, family) for _ in range(2))
+    plain.executor.batched = False
+    for token in range(20):
+        assert fast.step(token).tobytes() == plain.step(token).tobytes()
+    for memory in ("rows", "buffers", "accumulators", "sram"):
+        assert getattr(fast.executor, memory).tobytes() == getattr(plain.executor, memory).tobytes(), memory
+
+
 @pytest.mark.parametrize(
     ("family", "sram", "buffer", "chunks"), [("llama", 3600, 512, 1), ("gptj", 4400, 128, 2)], ids=["llama", "gptj"]
 )

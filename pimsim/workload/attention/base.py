@@ -24,7 +24,7 @@ Tensors = Mapping[str, Floats]
 Decided = Mapping[str, npt.NDArray[np.int64]]
 Phase = Literal["prefill", "decode", "update", "query"]
 
-FRAME = {"base", "primitives", "expansion", "interpreter", "decisions"}
+FRAME = {"base", "primitives", "expansion", "interpreter", "decisions", "latent_blocks"}
 """Modules of this package that hold no algorithm of their own."""
 
 

@@ -13,7 +13,6 @@ before. The constant queries ``Wq LN(L_B)`` and the residual ``LN(L_B)`` are giv
 
 from __future__ import annotations
 
-from math import erf, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -33,7 +32,16 @@ from pimsim.workload.attention.base import (
     dense_softmax,
 )
 from pimsim.workload.attention.expansion import Expansion
-from pimsim.workload.attention.primitives import Primitive, Shape, Softmax
+from pimsim.workload.attention.latent_blocks import (
+    attend,
+    attended,
+    attention_shapes,
+    fed_forward,
+    feed_forward,
+    feed_forward_shapes,
+    layer_norm,
+)
+from pimsim.workload.attention.primitives import Primitive, Shape
 from pimsim.workload.graph import WorkloadGraph
 
 
@@ -72,24 +80,19 @@ class Cmab(Algorithm):
                 shapes |= {f"{k}.gain": (d,), f"{k}.shift": (d,)}
                 continue
             shapes |= {f"{k}.latents": (self.latents, d), f"{k}.wo": (d, d), f"{k}.bo": (d,)}
-            for part in ("sa1", "ca2", "sa2"):
-                shapes |= {f"{k}.{part}.{w}": (d, d) for w in ("wq", "wk", "wv", "wo")}
-                shapes |= {f"{k}.{part}.{w}": (d,) for w in ("bo", "gain", "shift")}
-            shapes |= {f"{k}.ca2.{w}": (d,) for w in ("context_gain", "context_shift")}
-            for part in ("ff1", "ff2", "ff3", "ff4"):
-                shapes |= {f"{k}.{part}.{w}": (d, self.d_ff) for w in ("wx", "wg")}
-                shapes |= {f"{k}.{part}.{w}": (self.d_ff,) for w in ("bx", "bg")}
-                shapes |= {f"{k}.{part}.w2": (self.d_ff, d)}
-                shapes |= {f"{k}.{part}.{w}": (d,) for w in ("b2", "gain", "shift")}
+            shapes |= rest_shapes(f"{k}", d, self.d_ff)
         return shapes
 
     def reference(self, case: Case, tensors: Tensors) -> dict[str, Floats]:
         """Update: softmax over the new tokens and one more key, the old state. Query: the rest of the blocks."""
         if case.phase == "update":
-            return {f"{k}.new_state": _updated(case, tensors, f"{k}.") for k in range(self.blocks)}
+            data = tensors["data"]
+            return {
+                f"{k}.new_state": updated(case, tensors, k, data, tensors[f"{k}.state"]) for k in range(self.blocks)
+            }
         x = tensors["inputs"]
         for k in range(self.blocks):
-            x = _rest(case, {n.removeprefix(f"{k}."): t for n, t in tensors.items() if n.startswith(f"{k}.")}, x)
+            x = refreshed(case, tensors, k, tensors[f"{k}.state"], x)
         return {"output": x}
 
     def counts(self, case: Case, decided: Decided | None = None) -> Counts:  # noqa: ARG002
@@ -120,81 +123,67 @@ class Cmab(Algorithm):
         e = Expansion(self.inputs(case))
         if case.phase == "update":
             for k in range(self.blocks):
-                x = e.norm(e["data"], e[f"{k}.gain"], e[f"{k}.shift"])
-                keys, values = (e.split_heads(e.product(x, e[f"{k}.{w}"]), case.heads) for w in ("wk", "wv"))
-                s = e.scores(e[f"{k}.queries"], keys, case.scale)
-                e.keep(e.fold(s, values, e[f"{k}.state"], layout="log"), name=f"{k}.new_state")
+                e.keep(take_up(e, case, k, e["data"], e[f"{k}.state"]), name=f"{k}.new_state")
             return e.graph()
         x = e["inputs"]
         for k in range(self.blocks):
-            z = e.join_heads(e.normalise(e[f"{k}.state"], layout="log"))
-            z = e.apply("add", e.product(z, e[f"{k}.wo"], e[f"{k}.bo"]), e[f"{k}.latents"])
-            z = _feed_forward(e, f"{k}.ff1", z)
-            z = _feed_forward(e, f"{k}.ff2", _attend(e, case, f"{k}.sa1", z))
-            z = _feed_forward(e, f"{k}.ff3", _attend(e, case, f"{k}.ca2", x, z))
             last = "output" if k == self.blocks - 1 else ""
-            x = _feed_forward(e, f"{k}.ff4", _attend(e, case, f"{k}.sa2", z), last)
+            x = refresh(e, case, k, e[f"{k}.state"], x, last)
         return e.graph()
 
 
-def _feed_forward(e: Expansion, at: str, x: Primitive, name: str = "") -> Primitive:
-    x = e.norm(x, e[f"{at}.gain"], e[f"{at}.shift"])
-    up, gate = (e.product(x, e[f"{at}.w{w}"], e[f"{at}.b{w}"]) for w in "xg")
-    return e.apply("add", e.product(e.apply("gelu_gate", up, gate), e[f"{at}.w2"], e[f"{at}.b2"]), x, name=name)
+def rest_shapes(k: str, d: int, d_ff: int) -> dict[str, Shape]:
+    """Weights of a block behind its state."""
+    shapes: dict[str, Shape] = {}
+    for part in ("sa1", "ca2", "sa2"):
+        shapes |= attention_shapes(f"{k}.{part}", d, cross=part == "ca2")
+    for part in ("ff1", "ff2", "ff3", "ff4"):
+        shapes |= feed_forward_shapes(f"{k}.{part}", d, d_ff)
+    return shapes
 
 
-def _attend(e: Expansion, case: Case, at: str, x: Primitive, context: Primitive | None = None) -> Primitive:
-    x = e.norm(x, e[f"{at}.gain"], e[f"{at}.shift"])
-    c = e.norm(context, e[f"{at}.context_gain"], e[f"{at}.context_shift"]) if context else x
-    q, k, v = (e.split_heads(e.product(y, e[f"{at}.{w}"]), case.heads) for y, w in ((x, "wq"), (c, "wk"), (c, "wv")))
-    found = e.product(e.add(Softmax, e.scores(q, k, case.scale)), v)
-    return e.apply("add", e.product(e.join_heads(found), e[f"{at}.wo"], e[f"{at}.bo"]), x)
+def take_up(e: Expansion, case: Case, k: int, data: Primitive, state: Primitive) -> Primitive:
+    """The state of block k after these data."""
+    x = e.norm(data, e[f"{k}.gain"], e[f"{k}.shift"])
+    keys, values = (e.split_heads(e.product(x, e[f"{k}.{w}"]), case.heads) for w in ("wk", "wv"))
+    s = e.scores(e[f"{k}.queries"], keys, case.scale)
+    return e.fold(s, values, state, layout="log")
+
+
+def refresh(e: Expansion, case: Case, k: int, state: Primitive, x: Primitive, name: str = "") -> Primitive:
+    """The output of block k for inputs x."""
+    z = e.join_heads(e.normalise(state, layout="log"))
+    z = e.apply("add", e.product(z, e[f"{k}.wo"], e[f"{k}.bo"]), e[f"{k}.latents"])
+    z = feed_forward(e, f"{k}.ff1", z)
+    z = feed_forward(e, f"{k}.ff2", attend(e, case, f"{k}.sa1", z))
+    z = feed_forward(e, f"{k}.ff3", attend(e, case, f"{k}.ca2", x, z))
+    return feed_forward(e, f"{k}.ff4", attend(e, case, f"{k}.sa2", z), name)
 
 
 # ------------------------------------------------------------------------------------------ reference, no primitives
 
 
-def _layer_norm(x: Floats, gain: Floats, shift: Floats) -> Floats:
-    normed: Floats = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * gain + shift
-    return normed
-
-
-def _updated(case: Case, t: Tensors, at: str) -> Floats:
-    x = _layer_norm(t["data"], t[f"{at}gain"], t[f"{at}shift"])
-    new = np.zeros_like(t[f"{at}state"])
+def updated(case: Case, t: Tensors, k: int, data: Floats, state: Floats) -> Floats:
+    """The state of block k after these data; for references."""
+    x = layer_norm(data, t[f"{k}.gain"], t[f"{k}.shift"])
+    new = np.zeros_like(state)
     for head in range(case.heads):
         own = slice(head * case.d_head, (head + 1) * case.d_head)
-        k, v = x @ t[f"{at}wk"][:, own], x @ t[f"{at}wv"][:, own]
-        old = t[f"{at}state"][head]
-        s = np.concatenate([old[:, :1], t[f"{at}queries"][head] @ k.T * case.scale], axis=1)
+        keys, values = x @ t[f"{k}.wk"][:, own], x @ t[f"{k}.wv"][:, own]
+        old = state[head]
+        s = np.concatenate([old[:, :1], t[f"{k}.queries"][head] @ keys.T * case.scale], axis=1)
         top = s.max(1, keepdims=True)
         w = dense_softmax(s)
         new[head] = np.concatenate(
-            [top + np.log(np.exp(s - top).sum(1, keepdims=True)), w[:, :1] * old[:, 1:] + w[:, 1:] @ v], 1
+            [top + np.log(np.exp(s - top).sum(1, keepdims=True)), w[:, :1] * old[:, 1:] + w[:, 1:] @ values], 1
         )
     return new
 
 
-def _rest(case: Case, t: Tensors, inputs: Floats) -> Floats:
-    def attend(at: str, x: Floats, context: Floats | None = None) -> Floats:
-        x = _layer_norm(x, t[f"{at}.gain"], t[f"{at}.shift"])
-        c = x if context is None else _layer_norm(context, t[f"{at}.context_gain"], t[f"{at}.context_shift"])
-        heads = []
-        for head in range(case.heads):
-            own = slice(head * case.d_head, (head + 1) * case.d_head)
-            q, k, v = x @ t[f"{at}.wq"][:, own], c @ t[f"{at}.wk"][:, own], c @ t[f"{at}.wv"][:, own]
-            heads.append(dense_softmax(q @ k.T * case.scale) @ v)
-        found: Floats = np.concatenate(heads, axis=1) @ t[f"{at}.wo"] + t[f"{at}.bo"] + x
-        return found
-
-    def feed_forward(at: str, x: Floats) -> Floats:
-        x = _layer_norm(x, t[f"{at}.gain"], t[f"{at}.shift"])
-        g = x @ t[f"{at}.wg"] + t[f"{at}.bg"]
-        phi = np.array([0.5 * (1 + erf(each / sqrt(2))) for each in g.ravel()]).reshape(g.shape)
-        found: Floats = ((x @ t[f"{at}.wx"] + t[f"{at}.bx"]) * g * phi) @ t[f"{at}.w2"] + t[f"{at}.b2"] + x
-        return found
-
-    z = np.concatenate(list(t["state"][:, :, 1:]), axis=1) @ t["wo"] + t["bo"] + t["latents"]
-    z = feed_forward("ff2", attend("sa1", feed_forward("ff1", z)))
-    z = feed_forward("ff3", attend("ca2", inputs, z))
-    return feed_forward("ff4", attend("sa2", z))
+def refreshed(case: Case, t: Tensors, k: int, state: Floats, inputs: Floats) -> Floats:
+    """The output of block k; for references."""
+    z = np.concatenate(list(state[:, :, 1:]), axis=1) @ t[f"{k}.wo"] + t[f"{k}.bo"] + t[f"{k}.latents"]
+    z = fed_forward(t, f"{k}.ff1", z)
+    z = fed_forward(t, f"{k}.ff2", attended(case, t, f"{k}.sa1", z))
+    z = fed_forward(t, f"{k}.ff3", attended(case, t, f"{k}.ca2", inputs, z))
+    return fed_forward(t, f"{k}.ff4", attended(case, t, f"{k}.sa2", z))

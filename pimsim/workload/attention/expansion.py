@@ -24,6 +24,7 @@ from pimsim.workload.attention.primitives import (
     Pick,
     Primitive,
     Product,
+    Reduce,
     Scores,
     Shape,
     Source,
@@ -120,6 +121,10 @@ class Expansion:
     def apply(self, function: str, *inputs: Primitive, name: str = "", constants: tuple[float, ...] = ()) -> Primitive:
         """A function of the entries."""
         return self.add(Elementwise, *inputs, function=function, constants=constants, name=name)
+
+    def reduce(self, function: str, x: Primitive, axis: int = -1) -> Primitive:
+        """A function over one axis."""
+        return self.add(Reduce, x, function=function, axis=axis)
 
     def norm(self, x: Primitive, gain: Primitive, shift: Primitive) -> Primitive:
         """Layer normalisation."""

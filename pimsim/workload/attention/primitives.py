@@ -625,15 +625,17 @@ class Boundary(Decision):
 
 @dataclass(frozen=True)
 class Norm(Primitive):
-    """Layer normalisation over the last axis: gain and shift are the second and third input."""
+    """Layer normalisation over the last ``axes`` axes together: gain and shift are the second and third input."""
 
     KIND: ClassVar[str] = "norm"
     eps: float = 1e-5
+    axes: int = 1
 
     def meaning(self, *inputs: Any) -> Any:
         x, gain, shift = inputs
-        centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.eps) * gain + shift
+        over = tuple(range(-self.axes, 0))
+        centred = x - x.mean(over, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(over, keepdims=True) + self.eps) * gain + shift
 
 
 @dataclass(frozen=True)
@@ -675,6 +677,9 @@ class Elementwise(Primitive):
     def meaning(self, *inputs: Any) -> Any:
         return FUNCTIONS[self.function](*inputs, *self.constants)
 
+    def exps(self) -> int:
+        return self.live if self.function in EXPONENTIAL else 0
+
 
 def _gelu(x: Array) -> Array:
     found: Array = 0.5 * x * (1 + np.vectorize(erf, otypes=[float])(x / sqrt(2)))
@@ -694,10 +699,237 @@ class Outer(Primitive):
         return inputs[0] - inputs[1]
 
 
+def _sigmoid(x: Array) -> Array:
+    found: Array = 0.5 * (1 + np.tanh(0.5 * x))
+    return found
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
+    "child": lambda parent, choice, branching: parent * int(branching) + choice,
     "clip": lambda x, factor, shift: np.clip(factor * x + shift, 0.0, 1.0),
+    "divide": np.divide,
+    "elu_plus_one": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0.0))),
+    "exp": np.exp,
     "gelu_gate": lambda x, gate: x * _gelu(gate),
+    "inverse_root": lambda x, eps: 1 / np.sqrt(x + eps),
+    "magnitude": np.abs,
+    "multiply": np.multiply,
+    "quantise": lambda x, top: np.round(127 * x / np.where(top > 0, top, 1.0)),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "scale": lambda x, by: x * by,
     "shift": lambda x, by: x + by,
+    "sigmoid": _sigmoid,
+    "sigmoid_of_magnitude": lambda x: _sigmoid(2 * np.abs(x)),
+    "unless_at_least": lambda x, limit: np.where(np.abs(x) >= limit, 0.0, x),
+    "zero_where": lambda x, where: np.where(where > 0, 0.0, x),
+    "zero_if_masked": lambda x: np.where(np.isneginf(x), 0.0, x),
 }
 """Function -> its meaning."""
+
+EXPONENTIAL = {"elu_plus_one", "exp", "sigmoid", "sigmoid_of_magnitude"}
+"""Functions with one exponential per entry."""
+
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "abs_max": lambda x, **where: np.abs(x).max(**where),
+    "mean": np.mean,
+    "product": np.prod,
+    "sum": np.sum,
+}
+"""Function of an axis -> its meaning."""
+
+
+@dataclass(frozen=True)
+class Reduce(Primitive):
+    """A function over one axis, which stays with one entry; see `REDUCTIONS`."""
+
+    KIND: ClassVar[str] = "reduce"
+    function: str = "sum"
+    axis: int = -1
+
+    def rule(self) -> Shape:
+        shape = list(self.sources[0])
+        shape[self.axis] = 1
+        return tuple(shape)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return REDUCTIONS[self.function](inputs[0], axis=self.axis, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Select(Primitive):
+    """Entries along ``axis`` whose ``index`` is known before the run; on chip."""
+
+    KIND: ClassVar[str] = "select"
+    axis: int = -1
+    index: tuple[int, ...] = ()
+
+    def rule(self) -> Shape:
+        shape = list(self.sources[0])
+        _need(all(0 <= i < shape[self.axis] for i in self.index), self, f"entries {self.index}")
+        shape[self.axis] = len(self.index)
+        return tuple(shape)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.take(inputs[0], np.array(self.index, int), axis=self.axis)
+
+
+@dataclass(frozen=True)
+class Exclude(Primitive):
+    """Scores ``[heads, rows, n]`` with minus infinity at the entry ``index [1, rows, 1]`` of each row."""
+
+    KIND: ClassVar[str] = "exclude"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs < 0:
+            object.__setattr__(self, "pairs", self.size // self.shape[-1] * (self.shape[-1] - 1))
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.where(np.arange(self.shape[-1]) == inputs[1], -np.inf, inputs[0])
+
+
+@dataclass(frozen=True)
+class MaskBeyond(Primitive):
+    """Scores ``[heads, rows, n]`` of the n children of nodes ``[1, rows, 1]``, minus infinity from child ``limit`` on.
+
+    All of them are computed, and count.
+    """
+
+    KIND: ClassVar[str] = "mask_beyond"
+    limit: int = 0
+
+    def meaning(self, *inputs: Any) -> Any:
+        n = self.shape[-1]
+        return np.where(inputs[1] * n + np.arange(n) >= self.limit, -np.inf, inputs[0])
+
+
+@dataclass(frozen=True)
+class Constant(Primitive):
+    """An array of zeros, as indices."""
+
+    KIND: ClassVar[str] = "constant"
+    to: Shape = ()
+
+    def rule(self) -> Shape:
+        return self.to
+
+    def meaning(self, *inputs: Any) -> Any:  # noqa: ARG002
+        return np.zeros(self.shape, int)
+
+
+@dataclass(frozen=True)
+class Children(Primitive):
+    """Indices of the children of nodes ``[1, rows, 1]``: ``[1, rows, branching]``, none beyond the last that exists."""
+
+    KIND: ClassVar[str] = "children"
+    branching: int = 2
+    limit: int = 1
+
+    def rule(self) -> Shape:
+        return (*self.sources[0][:-1], self.branching)
+
+    def meaning(self, *inputs: Any) -> Any:
+        return np.minimum(inputs[0] * self.branching + np.arange(self.branching), self.limit - 1)
+
+
+@dataclass(frozen=True)
+class SignHash(Decision):
+    """Signs of each row as a number, the first entry most significant: ``[.., bits]`` -> ``[.., 1]``."""
+
+    KIND: ClassVar[str] = "sign_hash"
+
+    def rule(self) -> Shape:
+        return (*self.sources[0][:-1], 1)
+
+    def meaning(self, *inputs: Any) -> Any:
+        powers = 1 << np.arange(self.sources[0][-1])[::-1]
+        return ((inputs[0] >= 0) * powers).sum(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class OutlierColumns(Decision):
+    """1 for each column with an entry of magnitude ``threshold`` or more, else 0: ``[rows, n]`` -> ``[1, n]``."""
+
+    KIND: ClassVar[str] = "outlier_columns"
+    threshold: float = 6.0
+
+    def rule(self) -> Shape:
+        return (1, self.sources[0][-1])
+
+    def meaning(self, *inputs: Any) -> Any:
+        return (np.abs(inputs[0]) >= self.threshold).any(axis=0, keepdims=True).astype(int)
+
+
+@dataclass(frozen=True)
+class Clusters(Decision):
+    """Group of each row by Lloyd's algorithm: ``[heads, rows, d]`` -> ``[heads, rows]``.
+
+    The first rows are the first centres; each of the ``iterations`` assigns all rows, between them centres move to the
+    means. Distances take one product per row, centre and element.
+    """
+
+    KIND: ClassVar[str] = "clusters"
+    clusters: int = 1
+    iterations: int = 1
+
+    def rule(self) -> Shape:
+        _need(self.clusters <= self.sources[0][1], self, f"at least {self.clusters} rows")
+        return self.sources[0][:2]
+
+    def meaning(self, *inputs: Any) -> Any:
+        rows = inputs[0]
+        centres = rows[:, : self.clusters].copy()
+        found = np.zeros(self.shape, int)
+        for turn in range(self.iterations):
+            if turn:
+                member = found[:, None] == np.arange(self.clusters)[:, None]
+                size = member.sum(-1, keepdims=True)
+                centres = np.where(size > 0, member @ rows / np.maximum(size, 1), centres)
+            found = ((rows[:, :, None] - centres[:, None]) ** 2).sum(-1).argmin(-1)
+        return found
+
+    def macs(self, context: int = 0) -> int:  # noqa: ARG002
+        return self.iterations * prod(self.sources[0]) * self.clusters
+
+
+@dataclass(frozen=True)
+class GroupMean(Primitive):
+    """Mean of the rows of each group, 0 if there are none: ``[heads, rows, d]``, ``[heads, rows]`` -> ``[heads, groups, d]``."""
+
+    KIND: ClassVar[str] = "group_mean"
+    groups: int = 1
+
+    def rule(self) -> Shape:
+        heads, _, d = self.sources[0]
+        return (heads, self.groups, d)
+
+    def meaning(self, *inputs: Any) -> Any:
+        member = inputs[1][:, None] == np.arange(self.groups)[:, None]
+        return member @ inputs[0] / np.maximum(member.sum(-1, keepdims=True), 1)
+
+
+@dataclass(frozen=True)
+class Depthwise(Primitive):
+    """A convolution of each channel by itself, padded with zeros, over ``side * side`` tokens ``[tokens, channels]``.
+
+    Filters ``[channels, kernel, kernel]`` and a bias ``[channels]`` are the second and third input.
+    """
+
+    KIND: ClassVar[str] = "depthwise"
+    side: int = 1
+
+    def rule(self) -> Shape:
+        x, filters = self.sources[:2]
+        _need(x[0] == self.side**2 and x[1] == filters[0], self, f"{self.side**2} tokens and a filter per channel")
+        return x
+
+    def meaning(self, *inputs: Any) -> Any:
+        x, filters, bias = inputs
+        kernel = filters.shape[-1]
+        image = np.pad(x.reshape(self.side, self.side, -1), ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (0, 1))
+        return np.einsum("yxcij,cij->yxc", windows, filters).reshape(self.shape) + bias
+
+    def macs(self, context: int = 0) -> int:  # noqa: ARG002
+        return self.size * self.sources[1][-1] ** 2
