@@ -22,6 +22,7 @@ def simulate(
     trace: list[TraceRow] | None = None,
     progress: Progress | None = None,
     command_line: Sequence[str] = (),
+    check_tokens: int = 0,
     **fields: Any,
 ) -> Result:
     """Simulate a workload on an architecture.
@@ -35,6 +36,7 @@ def simulate(
         trace: filled with every DRAM command, sorted by tick and channel (only for short runs).
         progress: called after every step of the run, such as a forward pass.
         command_line: what the user typed, for the manifest.
+        check_tokens: forward passes whose numbers are compared with the reference, see ``functional`` of the result.
         fields: more overrides, with two underscores for a dot: ``arch__dram__channels=16``.
 
     Raises:
@@ -44,7 +46,7 @@ def simulate(
     return simulate_loaded(
         load_arch(arch, options["arch"]),
         load_workload(workload, options["workload"]),
-        RunOptions(engine, baselines, trace, progress, command_line),
+        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens),
     )
 
 

@@ -12,6 +12,8 @@ from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
+from pimsim.functional.int8 import Int8Executor
+from pimsim.functional.numerics import INT8
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Compute
 from pimsim.workload.config import WorkloadConfig
@@ -27,21 +29,27 @@ class Session:
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
     ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
-    of banks, in floating-point formats.
+    of banks.
     """
 
     def __init__(
-        self, workload: WorkloadConfig, arch: ArchConfig, weights: Named[str, Array], *, whole: bool = True
+        self,
+        workload: WorkloadConfig,
+        arch: ArchConfig,
+        weights: Named[str, Array],
+        *,
+        whole: bool = True,
+        cache_scales: Named[int, tuple[float, float]] | None = None,
     ) -> None:
         """Place ``weights`` (names and shapes of ``WorkloadGraph.tensors``; a tied matrix may be left out).
 
         Without ``whole``, the workload need not have embeddings and a head, and `step` is not to be called.
+        In int8, ``cache_scales`` are the values of one unit of the keys and of the values of each layer.
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
             WorkloadError: the workload has no embeddings or no head, a tensor is missing or has another shape, or heads
                 do not fill whole columns.
-            UnknownName: the format is not a floating-point one.
         """
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
@@ -55,9 +63,13 @@ class Session:
             )
         self._logits = np.zeros(workload.model.vocabulary, np.float32)
         self._rotations: dict[str, Any] = {}
-        self.executor = Executor(
-            mapping.spec, arch.asic, arch.pim.format, mapping.rows_used, shape.buffer // shape.lanes, self._constants()
-        )
+        rows, columns = mapping.rows_used, shape.buffer // shape.lanes
+        if arch.pim.format == "int8":
+            self._require_whole_columns()
+            self.executor: Executor = Int8Executor(mapping.spec, arch.asic, rows, columns, self._constants())
+            self._set_cache_scales(cache_scales)
+        else:
+            self.executor = Executor(mapping.spec, arch.asic, arch.pim.format, rows, columns, self._constants())
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
@@ -105,10 +117,10 @@ class Session:
             raise WorkloadError(f"a token must be from 0 to {vocabulary - 1}, not {token_id}")
         if self.length == self.capacity:
             raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
-        self._rotate_to(self.length)
+        self.enter(self.length)
         self.length += 1
         self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
-        return self._logits.copy()
+        return self.logits
 
     def _listen(self, compute: Compute) -> None:
         """Note the logits, of which the SRAM may hold a piece at a time, when the arg-max reads them."""
@@ -117,12 +129,51 @@ class Session:
             logits = self.executor.sram[start : start + compute.length]
             self._logits[compute.offset : compute.offset + compute.length] = logits
 
-    def _rotate_to(self, position: int) -> None:
-        """Tables of the rotary embedding for a position; all layers share them."""
+    @property
+    def logits(self) -> Array:
+        """What the arg-max has read since `enter`, ``[vocabulary]``; NaN where it has read nothing."""
+        return self._logits.copy()
+
+    def enter(self, position: int) -> None:
+        """Prepare the pass of a position: no logits yet, and the tables of the rotary embedding, which layers share."""
+        self._logits.fill(np.nan)
         rope = next((op for op in self.graph if isinstance(op, Rope)), None)
         if rope is not None:
             cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
             self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
+
+    # -- int8 -----------------------------------------------------------------------------------------------------
+
+    def _require_whole_columns(self) -> None:
+        """What lies behind a vector in a column that is not full would take part in its scale."""
+        model, lanes = self.workload.model, self.mapping.shape.lanes
+        for name, width in (("d_model", model.d_model), ("d_ff", model.d_ff)):
+            if width % lanes:
+                raise WorkloadError(f"model.{name} must be a multiple of {lanes} to run on int8 numbers, not {width}")
+
+    def _set_cache_scales(self, scales: Named[int, tuple[float, float]] | None) -> None:
+        if scales is None:
+            raise WorkloadError(
+                "arch.pim.format must be a floating-point one where the scales of the KV cache are not known, not 'int8'"
+            )
+        executor, mapping = self.executor, self.mapping
+        assert isinstance(executor, Int8Executor)
+        for layer, pair in scales.items():
+            for name, scale in zip(("keys", "values"), pair, strict=True):
+                first = layer * mapping.layer_rows + mapping.layouts[name].row0
+                executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
+
+    def _encode(self, tensor: Array, axis: int) -> tuple[Array, Array | None]:
+        """(storage, scales along the other axis, or None in floating point)."""
+        if not isinstance(self.executor, Int8Executor):
+            return self.executor.format.encode(tensor), None
+        storage, scale = INT8.quantize(tensor, axis)
+        return storage, scale.ravel()
+
+    def _set_scales(self, place: tuple[Array, ...], scales: Array | None) -> None:
+        """Scales of columns; ``place`` is (channel, bank, row, column)."""
+        if isinstance(self.executor, Int8Executor) and scales is not None:
+            self.executor.scales[place] = scales
 
     # -- placement ------------------------------------------------------------------------------------------------
 
@@ -166,7 +217,7 @@ class Session:
             matrix = self._tensor(op.tied, (op.d_out, op.d_in)).T
         else:
             matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
-        encoded = self.executor.format.encode(matrix * self._factors(op))
+        encoded, scales = self._encode(matrix * self._factors(op), 0)
         outputs, lanes = np.arange(op.d_out), layout.shape.lanes
         for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
             part = encoded[start : start + layout.shape.buffer].T
@@ -176,16 +227,20 @@ class Session:
             channel, bank, row, column, _ = layout.place(start, outputs)
             first = (base + row) * layout.shape.columns + column
             at, within = np.divmod(first[:, None] + np.arange(columns), layout.shape.columns)
-            self.executor.rows[channel[:, None], bank[:, None], at, within] = padded.reshape(op.d_out, columns, lanes)
+            place = channel[:, None], bank[:, None], at, within
+            self.executor.rows[place] = padded.reshape(op.d_out, columns, lanes)
+            self._set_scales(place, None if scales is None else scales[:, None])
 
     def _place_table(self, layout_name: str, tensor: str, scale: float = 1.0) -> None:
         layout = self.mapping.layouts[layout_name]
-        table = self.executor.format.encode(self._tensor(tensor, (layout.entries, layout.width)) * np.float32(scale))
+        given = self._tensor(tensor, (layout.entries, layout.width)) * np.float32(scale)
+        table, scales = self._encode(given, 1)
         entries = np.arange(layout.entries)
         for j in range(0, layout.width, layout.shape.lanes):
             part = table[:, j : j + layout.shape.lanes]
             channel, bank, row, column, _ = layout.place(entries, j)
             self.executor.rows[channel, bank, row, column, : part.shape[1]] = part
+            self._set_scales((channel, bank, row, column), scales)
 
 
 __all__ = ["Session"]

@@ -16,6 +16,8 @@ softmax          ``2 e_exp + e_rec + 4 u`` relative to each share
 activations      ``(e_exp + e_rec + 8 a (1 + |z|) + 3 u) |y|``, z the argument of exp
 residual, rope   one rounding of the result, and a few of the ASIC
 arg-max          none
+int8             plus the rounding of both factors: half a unit of the weights' (or the cache's) scale times |x|, and
+                 half a unit of the vector's scale times |W|; the SRAM is float32, so u = a
 ===============  =======================================================================================================
 
 The end of a pass is compared with a reference that has seen nothing of the program. There the relative errors (in the
@@ -41,6 +43,9 @@ from pimsim.workload.graph import WorkloadGraph, layer_of
 
 A = 2.0**-24
 """Unit roundoff of float32, in which MAC units accumulate and the ASIC computes."""
+
+HALF_UNIT = 1 / 254 + 2.0**-22
+"""Largest error of int8 relative to the largest magnitude, the rounding of its scale included (`Int8Spec`)."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ class Judge:
     spec: FloatSpec
     asic: AsicConfig
     places: Places
+    cache_scales: Mapping[int, tuple[float, float]] | None = None
+    """Value of one unit of keys and values of each layer: the memory holds int8, and `spec` is the SRAM's format."""
     found: dict[str, Array] = field(default_factory=dict)
     """Operation -> what the program computed in the last pass that was compared, float64."""
     _kv: dict[str, list[Array]] = field(default_factory=dict)
@@ -174,13 +181,16 @@ class Judge:
         embedding = next(op for op in self.graph if isinstance(op, ops.Embedding))
         return self.spec.round_to(self._embedding(embedding, token, position)[0])
 
-    def compare(self, written: Mapping[str, Array], token: int, position: int) -> list[Difference]:
+    def compare(
+        self, written: Mapping[str, Array], token: int, position: int, logits: Array | None = None
+    ) -> list[Difference]:
         """Every operation of a pass that leaves a result in the SRAM, in the order of the graph.
 
         Args:
             written: `Capture.take` of the pass.
             token: that the pass reads.
             position: of the token, from 0.
+            logits: ``[vocabulary]`` where the SRAM holds them a piece at a time.
         """
         found = self.found = {}
         differences: list[Difference] = []
@@ -199,6 +209,11 @@ class Judge:
             else:
                 exact, bound = self._exact(op, [found[name] for name in op.inputs if name in found])
             found[op.name] = self._result(op, written, position)
+            if isinstance(op, ops.Rope):  # in place: the values behind the keys stay what the projection wrote
+                turned = (op.heads + op.kv_heads) * op.d_head
+                found[op.name][turned:] = found[op.inputs[0]][turned:]
+            if logits is not None and op.name == "final.lm_head":
+                found[op.name] = logits.astype(np.float64)
             differences.append(_difference(op, position, found[op.name], exact, bound))
             if not differences[-1].passed:
                 break  # what follows has wrong inputs
@@ -259,6 +274,8 @@ class Judge:
             rows.append(self.weights[f"{op.name}.positions"][position].astype(np.float64))
         exact = np.sum(rows, axis=0)
         bound = self.u * (np.sum(np.abs(rows), axis=0) * (1 + self.u) + np.abs(exact)) + 4 * A * np.abs(exact)
+        if self.cache_scales is not None:
+            bound = bound + sum(np.max(np.abs(row)) for row in rows) * HALF_UNIT
         return exact, bound + 2 * self.spec.smallest_subnormal
 
     def _norm(self, op: ops.LayerNorm | ops.RmsNorm, x: Array) -> tuple[Array, Array]:
@@ -288,6 +305,10 @@ class Judge:
         sums = bias + np.cumsum(parts, axis=0)
         bound = self._dot(min(chunk, op.d_in), size, self.u)
         bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
+        if self.cache_scales is not None:
+            of_weights, of_vector = np.max(np.abs(matrix), axis=0) * HALF_UNIT, np.max(np.abs(x)) * HALF_UNIT
+            bound = bound + of_weights * np.sum(np.abs(x)) + of_vector * np.sum(np.abs(matrix), axis=0)
+            bound = bound + op.d_in * of_weights * of_vector
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + 4 * A * np.abs(sums[-1])
 
     def _matrix(self, op: ops.Linear) -> Array:
@@ -322,7 +343,15 @@ class Judge:
         keys, _ = self._cached(op)
         exact = (queries @ keys).reshape(op.heads, -1)
         size = (np.abs(queries) @ np.abs(keys)).reshape(op.heads, -1)
-        return exact, self._dot(op.d_head, size, 0.0) * (1 + self.u) + self.u * np.abs(exact)
+        bound = self._dot(op.d_head, size, 0.0) * (1 + self.u) + self.u * np.abs(exact)
+        if self.cache_scales is not None:
+            of_keys = _cache_error(keys, self.cache_scales[layer_of(op.name)][0])
+            of_query = np.max(np.abs(queries)) * HALF_UNIT
+            bound = bound + (np.abs(queries) @ of_keys).reshape(op.heads, -1)
+            bound = bound + of_query * np.repeat(
+                np.sum(np.abs(keys) + of_keys, axis=1), op.heads // op.kv_heads, axis=0
+            )
+        return exact, bound
 
     def _softmax(self, _op: ops.Softmax, scores: Array) -> tuple[Array, Array]:
         exact = reference.softmax(scores)
@@ -346,6 +375,11 @@ class Judge:
         sums = np.cumsum(parts, axis=0)
         bound = self._dot(min(chunk, context), size, 0.0) + 4 * A * size
         bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
+        if self.cache_scales is not None:
+            of_values = _cache_error(values, self.cache_scales[layer_of(op.name)][1]).transpose(0, 2, 1)
+            of_shares = np.max(grouped, axis=-1, keepdims=True) * HALF_UNIT
+            sizes = np.abs(values).transpose(0, 2, 1) + of_values
+            bound = bound + (grouped @ of_values + np.ones_like(grouped) * of_shares @ sizes).ravel()
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + self.u * np.abs(sums[-1])
 
     def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
@@ -387,6 +421,12 @@ class Judge:
         ops.ArgMax: _argmax,
     }
     """Operation type -> its float64 result and the allowed error, from what the program had as inputs."""
+
+
+def _cache_error(cached: Array, unit: float) -> Array:
+    """Errors of cached values in int8 of a fixed scale: half a unit, or what is beyond its range."""
+    error: Array = np.maximum(unit / 2, np.abs(cached) - 127 * unit) + 2.0**-22 * np.abs(cached)
+    return error
 
 
 def relative_error(found: Array, exact: Array) -> float:

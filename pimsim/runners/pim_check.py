@@ -17,7 +17,9 @@ from pimsim.program.isa import Compute, Item, Repeat
 from pimsim.session import Session
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import layer_of
 from pimsim.workload.models import build_graph
+from pimsim.workload.ops import CacheWrite
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -27,7 +29,6 @@ def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, 
     Raises:
         MappingError: as for `Session`.
         CapacityExceeded: the images of the memories and the weights do not fit into the memory that is left.
-        UnknownName: the format is not a floating-point one.
     """
     require_memory(arch, workload, available_memory())
     return PimCheck(arch, workload, tokens).run()
@@ -46,10 +47,11 @@ class PimCheck:
         self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
-        self.session = session = Session(workload, arch, self.weights, whole=False)
+        passes = workload.prompt_tokens + workload.generate_tokens - 1
+        self.tokens = [(7919 * i + 17) % workload.model.vocabulary for i in range(min(tokens, passes))]
+        scales = self._cache_scales() if arch.pim.format == "int8" else None
+        self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
-        vocabulary = workload.model.vocabulary
-        self.tokens = [(7919 * i + 17) % vocabulary for i in range(min(tokens, mapping.passes))]
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
         sram = mapping.sram
         places = Places(
@@ -61,7 +63,7 @@ class PimCheck:
             mapping.shape.buffer,
             mapping.shape.lanes,
         )
-        self.judge = Judge(self.graph, self.weights, session.executor.format, arch.asic, places)
+        self.judge = Judge(self.graph, self.weights, session.executor.format, arch.asic, places, scales)
 
     def run(self) -> dict[str, Any]:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
@@ -76,7 +78,7 @@ class PimCheck:
             self._enter(number)
             executor.run(self.passes[number])
             written.append(capture.take())
-            now = self.judge.compare(written[-1], token, number)
+            now = self.judge.compare(written[-1], token, number, self.session.logits if self.workload.lm_head else None)
             differences += now
             if not now[-1].passed:
                 message = now[-1].message(self.arch.pim.format)
@@ -98,8 +100,21 @@ class PimCheck:
             "message": message or None,
         }
 
+    def _cache_scales(self) -> dict[int, tuple[float, float]]:
+        """What calibration on the same tokens gives, with a quarter of headroom: an unrounded run has other extremes."""
+        reference, largest = Reference(self.graph, self.workload, self.weights), dict[int, list[float]]()
+        for number, token in enumerate(self.tokens):
+            results = reference.step(token, number)
+            for op in self.graph:
+                if isinstance(op, CacheWrite):
+                    now = [float(abs(part).max()) for part in results[op.name]]
+                    known = largest.setdefault(layer_of(op.name), now)
+                    largest[layer_of(op.name)] = [max(pair) for pair in zip(known, now, strict=True)]
+        return {layer: (1.25 * k / 127, 1.25 * v / 127) for layer, (k, v) in largest.items()}
+
     def _enter(self, number: int) -> None:
-        """Without embeddings, the stream is put where they would put it."""
+        """Begin a pass; without embeddings, the stream is put where they would put it."""
+        self.session.enter(number)
         if not self.workload.embeddings:
             stream = self.judge.stream(self.tokens[number], number)
             start = self.session.mapping.sram["x"]

@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, InputError, WorkloadError
+from pimsim.functional.int8 import Int8Executor
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Compute, Step
 from pimsim.run import simulate_loaded
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_check import PimCheck, require_memory
+from pimsim.session import Session
 
 FORMATS = ("float32", "float16", "bfloat16")
 MODEL = {"layers": 2, "heads": 2, "d_model": 64, "d_ff": 100, "vocabulary": 77, "context": 40}
@@ -63,6 +65,57 @@ def test_a_right_program_passes(number_format: str, machine: tuple[tuple[str, st
     assert result["max_rel_error"] < result["tolerance"]
     assert all(0 <= row["used"] <= 1 for row in result["by_op"].values())
     assert result["compared"] == 3 * (2 * PER_LAYER + 4)
+
+
+@pytest.mark.parametrize("machine", [(), (("pim.global_buffer_bytes", "64"),), (("dram.channels", "3"),)])
+def test_a_right_program_passes_in_int8(machine: tuple[tuple[str, str], ...]) -> None:
+    result = checked(*machine, number_format="int8", d_ff=128, passes=4).run()
+    assert result["message"] is None
+    assert 0.05 < result["by_op"]["qkv_projection"]["used"] <= 1
+    assert 0 < result["max_rel_error"] < result["tolerance"]
+
+
+@pytest.mark.parametrize("number_format", [*FORMATS, "int8"])
+@pytest.mark.parametrize("sram", ["12288", "131072"])
+def test_a_llama_passes(number_format: str, sram: str) -> None:
+    """With the smaller SRAM, narrow formats hold the logits a piece at a time."""
+    arch = load_arch("pim_gpt", [("pim.format", number_format), ("asic.sram_bytes", sram)]).value
+    model = {"layers": 2, "d_model": 256, "heads": 4, "kv_heads": 2, "d_ff": 384, "vocabulary": 5000, "context": 64}
+    fields = {f"model.{name}": str(value) for name, value in model.items()}
+    fields |= {"prompt_tokens": "2", "generate_tokens": "8", "lm_head": "true", "embeddings": "true"}
+    result = PimCheck(arch, load_workload("smollm2_135m_decode", list(fields.items())).value, 3).run()
+    assert result["message"] is None
+    assert all(0 <= row["used"] <= 1 for row in result["by_op"].values())
+    assert {"rope", "gate", "rmsnorm", "argmax"} <= set(result["by_op"])
+
+
+def test_a_wrong_scale_is_caught() -> None:
+    check = checked(number_format="int8", d_ff=128)
+    executor = check.session.executor
+    assert isinstance(executor, Int8Executor)
+    layout = check.session.mapping.layouts["up"]
+    executor.scales[:, 3, layout.row0] *= 1.5
+    assert check.run()["message"].startswith("h0.up (ffn_up) must be")
+
+
+def test_swapped_keys_and_values_are_caught_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    key_write = PimLowering.key_write
+    monkeypatch.setattr(PimLowering, "key_write", lambda *args: key_write(*args[:-1], args[-1] + 64))
+    message = checked(number_format="int8", d_ff=128).run()["message"]
+    assert message.startswith("h0.scores (attention_scores) must be")
+
+
+def test_int8_needs_the_scales_of_the_cache() -> None:
+    check = checked(number_format="int8", d_ff=128)
+    with pytest.raises(
+        WorkloadError, match=r"^arch.pim.format must be a floating-point one where the scales of the KV"
+    ):
+        Session(check.workload, check.arch, check.weights)
+
+
+def test_int8_takes_vectors_of_whole_columns_only() -> None:
+    with pytest.raises(WorkloadError, match=r"^model.d_ff must be a multiple of 32 to run on int8 numbers, not 100"):
+        checked(number_format="int8")
 
 
 @pytest.mark.parametrize("number_format", FORMATS)
