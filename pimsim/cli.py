@@ -29,7 +29,18 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 """What is raised for a command line that cannot be parsed."""
 
 
-class Program(TyperGroup):
+class Group(TyperGroup):
+    """Commands by name; an unknown one comes with the closest one and the choices."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As always, but an unknown command comes with the closest one and the choices."""
+        names = list(self.commands)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            raise UnknownName("command", args[0], names)
+        return super().resolve_command(ctx, args)
+
+
+class Program(Group):
     """The program as a whole: every error becomes a message and an exit code here."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
@@ -47,13 +58,6 @@ class Program(TyperGroup):
         if leave:
             sys.exit(code)
         return code
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As always, but an unknown command comes with the closest one and the choices."""
-        names = list(self.commands)
-        if args and args[0] not in names and not args[0].startswith("-"):
-            raise UnknownName("command", args[0], names)
-        return super().resolve_command(ctx, args)
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -216,7 +220,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Device to compare with (pimsim list baselines); may be repeated.  [default: t4 and xeon_6154]",
+            help="Device to compare with (pimsim list baselines) or a YAML file; may be repeated.  [default: t4 and xeon_6154]",
         ),
     ] = None,
     output: Format = "table",
@@ -334,6 +338,43 @@ def sweep(
     )
     if not clean:
         raise typer.Exit(FAILED)
+
+
+@app.command(
+    short_help="Search the axes of a sweep file for the best points.",
+    help=_help(
+        "Search the axes of a sweep file for the points that no other beats in every objective.",
+        "pimsim search pim_gpt_sensitivity --trials 64 --out runs/best",
+        more="--resume goes on where a search stopped, also with more --trials.",
+    ),
+)
+def search(
+    file: Annotated[str, typer.Argument(metavar="SWEEP", help="A shipped sweep or a YAML file, with objectives.")],
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Points to look at.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the search.  [default: runs/NAME-search]")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this computer.")] = os.cpu_count() or 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that has points.  [default: off]")
+    ] = False,
+    overrides: Overrides = None,
+    output: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Search the axes of a sweep file for the points that no other beats in every objective."""
+    from pimsim.commands.search import search as run_search
+
+    run_search(
+        file,
+        trials=trials,
+        out=out,
+        workers=workers,
+        resume=resume,
+        overrides=overrides or [],
+        output=output,
+        quiet=quiet,
+    )
 
 
 @app.command(
@@ -512,6 +553,40 @@ def show(
     from pimsim.commands.inspect import show as print_configuration
 
     print_configuration(arch, workload, overrides or [], output)
+
+
+baseline_app = typer.Typer(
+    cls=Group,
+    rich_markup_mode=None,
+    help="Devices to compare with: pimsim list baselines shows those that are shipped.",
+)
+app.add_typer(baseline_app, name="baseline", short_help="Measure a device to compare with.")
+
+
+@baseline_app.command(
+    short_help="Time a workload on this machine.",
+    help=_help(
+        "Time the forward passes of a workload on this machine and write them as a baseline.",
+        "pimsim baseline measure --workload gpt2_decode --out mine.yaml",
+        "pimsim run --arch pim_gpt --workload gpt2_decode --baseline mine.yaml",
+        title="a run against this machine",
+        more="Energy is read from RAPL where the system allows it, and is unknown elsewhere.",
+    ),
+)
+def measure(
+    workload: Workload,
+    overrides: Overrides = None,
+    stack: Annotated[str, typer.Option(metavar="numpy|torch", help="Library that runs the passes.")] = "numpy",
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Passes at each context; the fastest counts.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the YAML here.  [default: standard output]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Time the forward passes of a workload on this machine and write them as a baseline."""
+    from pimsim.commands.baseline import measure as measure_here
+
+    measure_here(workload, overrides or [], stack, repeats, out, quiet=quiet)
 
 
 def main() -> None:

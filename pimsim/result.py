@@ -19,6 +19,7 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
@@ -174,6 +175,8 @@ class Result:
     functional: dict[str, Any] | None = field(default=None)
     ports: dict[str, Port] | None = None
     """Memory ports of a streaming machine."""
+    roofline: Roofs | None = None
+    """Roofs of the machine and the operations under them; None where none is known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -215,6 +218,16 @@ class Result:
 
         return plot_timeline(self)
 
+    def plot_roofline(self) -> Any:
+        """Operations under the roofs of the machine's banks and data pins, as a ``matplotlib.figure.Figure``.
+
+        Raises:
+            InputError: no roofline is known of this machine.
+        """
+        from pimsim.report.plots import plot_roofline
+
+        return plot_roofline(self)
+
     def _repr_html_(self) -> str:
         """The headline figures for a notebook."""
         from pimsim.report.frames import summary_html
@@ -253,6 +266,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "roofline",
     "baselines",
     "functional",
     "simulation",

@@ -110,6 +110,8 @@ class Plan:
     config: SweepConfig
     tree: Tree
     fixed: Setting
+    search: Setting | None = None
+    """How points are chosen if they are not taken one after the other."""
 
     @cached_property
     def paths(self) -> dict[str, str]:
@@ -150,18 +152,26 @@ class Plan:
 
     def points(self) -> Iterator[Point]:
         """Every point in the order of the file, the last dimension fastest; nothing is kept."""
-        derived, constraints = self._rules
-        start = {"arch": self.config.arch, "workload": self.config.workload, **self.fixed}
         number = 0
         for rows in itertools.product(*self.dimensions):
-            setting = dict(start)
-            for row in rows:
-                setting |= row
-            for path, expression in derived.items():
-                setting[path] = expression.evaluate(lambda name: look_up(setting, name))  # noqa: B023
-            if all(rule.evaluate(lambda name: look_up(setting, name)) for rule in constraints):  # noqa: B023
+            setting = self.complete(rows)
+            if setting is not None:
                 yield Point(number, setting)
                 number += 1
+
+    def complete(self, rows: Iterable[Setting]) -> Setting | None:
+        """The setting of one row of each dimension with all derived values; None if a constraint excludes it.
+
+        Raises:
+            ExpressionError: an expression names what there is not.
+        """
+        derived, constraints = self._rules
+        setting: Setting = {"arch": self.config.arch, "workload": self.config.workload, **self.fixed}
+        for row in rows:
+            setting |= row
+        for path, expression in derived.items():
+            setting[path] = expression.evaluate(lambda name: look_up(setting, name))
+        return setting if all(rule.evaluate(lambda name: look_up(setting, name)) for rule in constraints) else None
 
     @cached_property
     def count(self) -> int:
@@ -173,7 +183,8 @@ class Plan:
         """Hash of all that decides about the figures: the sweep, the files that it names, and the version."""
         names = {(kind, point.setting[kind]) for point in self.points() for kind in ("arch", "workload")}
         contents = [[kind, name, _base_content(kind, name)] for kind, name in sorted(names)]
-        text = json.dumps([pimsim.__version__, self.config.model_dump(mode="json"), self.fixed, contents])
+        how = [] if self.search is None else [self.search]
+        text = json.dumps([pimsim.__version__, self.config.model_dump(mode="json"), self.fixed, contents, *how])
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -178,7 +178,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "set": plan.fixed,
         "constraints": config.constraints,
         "objectives": [{"name": name, **goal.model_dump()} for name, goal in config.objectives.items()],
-        "search": None,
+        "search": plan.search,
         "manifest": asdict(manifest([], {})),
     }
 

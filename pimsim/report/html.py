@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import log
 from typing import Any
 
 from pimsim.report.si import count, percent, ratio, si
@@ -86,6 +87,7 @@ def _run(page: RunPage) -> str:
         _bars("energy by component", energy["by_component"].items(), "J"),
         _bars("energy by operation", [(k, o["joules"]) for k, o in ops.items()], "J"),
         _units(r["units"] or {}, time["seconds"]),
+        _roofline(r.get("roofline") or {}),
         _bars("DRAM commands", (dram.get("commands") or {}).items(), ""),
         "<h3>Operations</h3>",
         _table(
@@ -125,13 +127,52 @@ def _units(units: Mapping[str, Any], seconds: float) -> str:
     return f'<h3>Utilisation and stalls</h3><div class="plot">{"".join(lines)}<p class="legend">{legend}</p></div>'
 
 
+def _roofline(roofs: Mapping[str, Any]) -> str:
+    """Operations under the roofs of banks and data pins, both axes logarithmic."""
+    points = [(k, o["flop"] / o["bytes"], o["flop"] / o["seconds"]) for k, o in (roofs.get("ops") or {}).items()
+              if o["seconds"] and o["bytes"]]  # fmt: skip
+    if not points:
+        return ""
+    peak, banks, pins = roofs["peak_flop_s"], roofs["bank_bytes_s"], roofs["pin_bytes_s"]
+    unit = "FLOP/s"
+    left = min(peak / banks, *(x for _, x, _ in points)) / 8
+    right, low = 4 * peak / pins, min(left * pins, *(y for _, _, y in points)) / 2
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (90 + 440 * log(x / left) / log(right / left), 230 - 205 * log(y / low) / log(2 * peak / low))
+
+    def roof(bandwidth: float, name: str, dashes: str = "none") -> str:
+        corners = (at(left, left * bandwidth), at(peak / bandwidth, peak), at(right, peak))
+        rate = escape(si(bandwidth, "B/s"))
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+        return f'<path d="M{path}" class="axis roof" stroke-dasharray="{dashes}"><title>{name}, {rate}</title></path>'
+
+    def dot(kind: str, x: float, y: float) -> str:
+        across, down = at(x, y)
+        note = escape(f"{kind}: {si(y, 'FLOP/s')} at {x:.3g} FLOP/B")
+        return f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4"><title>{note}</title></circle>'
+
+    dots = "".join(dot(*point) for point in points)
+    rows = [[kind, x, y, percent(y / min(peak, x * banks))] for kind, x, y in points]
+    return (
+        '<h3>Roofline</h3><figure class="roofline"><figcaption>FLOP/s against FLOP per byte of weights, keys and values; '
+        f"solid: banks, {escape(si(banks, 'B/s'))}; dashed: data pins, {escape(si(pins, 'B/s'))}</figcaption>"
+        f'<svg viewBox="0 0 560 260" role="img"><path d="M90 20V230H540" class="axis"/>'
+        f"{roof(banks, 'banks')}{roof(pins, 'data pins', '5 4')}"
+        f'<text x="86" y="{at(left, peak)[1]:.0f}" text-anchor="end">{escape(si(peak, unit, 2))}</text>'
+        f'<text x="86" y="234" text-anchor="end">{escape(si(low, unit, 2))}</text>'
+        f'<text x="90" y="250">{left:.2g}</text><text x="540" y="250" text-anchor="end">{right:.2g}</text>{dots}</svg>'
+        "</figure>" + _table(["operation", "FLOP/B", "FLOP/s", "of the roof of the banks"], rows)
+    )
+
+
 def _baselines(baselines: Mapping[str, Any]) -> str:
     if not baselines:
         return ""
-    rows = [[k, b["seconds"], b["joules"], b["speedup"], b["energy_ratio"], b["kind"], b["source"]]
+    rows = [[k, b["seconds"], b["joules"], b["speedup"], b["energy_ratio"], b["kind"], b.get("stack", ""), b["source"]]
             for k, b in baselines.items()]  # fmt: skip
     return "<h3>Baselines</h3>" + _table(
-        ["device", "seconds", "joules", "speed-up", "energy ratio", "kind", "source"], rows
+        ["device", "seconds", "joules", "speed-up", "energy ratio", "kind", "stack", "source"], rows
     )
 
 
@@ -239,7 +280,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem}dt{color
 .c5{background:var(--c5)}.c6{background:var(--c6)}.c7{background:var(--c7)}.c8{background:var(--c8)}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:1rem}figure{margin:0}
 svg text{fill:var(--soft);font-size:11px}.axis{fill:none;stroke:var(--line)}circle{fill:none;stroke:var(--c0)}
-circle.front{fill:var(--c1);stroke:var(--c1)}.wide{overflow-x:auto}table{border-collapse:collapse}
+circle.front{fill:var(--c1);stroke:var(--c1)}.wide{overflow-x:auto}.roofline{max-width:640px}.roof{stroke:var(--soft)}table{border-collapse:collapse}
 td,th{padding:.15rem .6rem;border-bottom:1px solid var(--line);text-align:left}.n{text-align:right}
 th button{all:unset;cursor:pointer;font-weight:600}th[aria-sort=ascending] button::after{content:" \\25b2"}
 th[aria-sort=descending] button::after{content:" \\25bc"}pre{overflow-x:auto}.filter{margin:.6rem 0}

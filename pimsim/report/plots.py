@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pimsim.errors import InputError
 from pimsim.report.si import percent, si
 from pimsim.result import Result
 
@@ -18,6 +19,9 @@ TIME, ENERGY, MUTED = "#2f6f9f", "#c8702a", "#666666"
 
 SMALLEST = 0.005
 """Bars below this share are summed up as one."""
+
+MARKERS = "osD^vP*X"
+"""Shapes of points, so that they differ in print, too."""
 
 MAX_REASONS = 7
 """Waits that are named in a figure; the rest is summed up."""
@@ -95,6 +99,41 @@ def plot_timeline(result: Result) -> Figure:
     return figure
 
 
+def plot_roofline(result: Result) -> Figure:
+    """Achieved FLOP/s of each operation over its intensity, under the roofs of the banks and of the data pins.
+
+    Raises:
+        InputError: no roofline is known of this machine.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    roofs = result.roofline
+    if roofs is None:
+        raise InputError(f"plot_roofline must have a result with a roofline; that of {result.arch.name} has none")
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axes = figure.subplots()
+    knees = [roofs.peak_flop_s / roofs.bank_bytes_s, roofs.peak_flop_s / roofs.pin_bytes_s]
+    points = [(kind, op.flop / op.bytes, op.flop / op.seconds) for kind, op in roofs.ops.items() if op.seconds]
+    left, right = min([*knees, *(x for _, x, _ in points)]) / 8, max(knees) * 4
+    for bandwidth, style, name in ((roofs.bank_bytes_s, "-", "banks"), (roofs.pin_bytes_s, "--", "data pins")):
+        knee = roofs.peak_flop_s / bandwidth
+        label = f"{name}, {si(bandwidth, 'B/s')}"
+        axes.plot([left, knee, right], [left * bandwidth, *2 * [roofs.peak_flop_s]], style, color=MUTED, label=label)
+    for number, (kind, intensity, rate) in enumerate(sorted(points, key=lambda point: -point[2])):
+        label = f"{kind.replace('_', ' ')}, {si(rate, 'FLOP/s')}"
+        axes.plot(intensity, rate, MARKERS[number % len(MARKERS)], color=colormaps["tab10"](number % 10), label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("FLOP per byte of weights, keys and values")
+    axes.set_ylabel("FLOP/s")
+    axes.set_xlim(left, right)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    _title(figure, result, f"peak {si(roofs.peak_flop_s, 'FLOP/s')}")
+    return figure
+
+
 def _energy_title(result: Result) -> str:
     missing = ", ".join(dict.fromkeys(text.split(":")[0] for text in result.energy.uncosted))
     return f"energy, {si(result.energy.joules, 'J')} in all" + (f"\n(without {missing})" if missing else "")
@@ -140,4 +179,4 @@ def _draw(axes: Axes, panel: Panel, rows: int) -> None:
     axes.set_xticks([])
 
 
-__all__ = ["plot_breakdown", "plot_energy", "plot_timeline"]
+__all__ = ["plot_breakdown", "plot_energy", "plot_roofline", "plot_timeline"]

@@ -226,7 +226,7 @@ def _baselines(result: Result) -> Table:
             si(baseline.joules, "J"),
             ratio(baseline.speedup),
             ratio(baseline.energy_ratio),
-            baseline.kind,
+            f"{baseline.kind}, {baseline.stack}",
         )
     return table
 

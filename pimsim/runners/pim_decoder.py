@@ -9,9 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar, cast
 
-from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.roofline import roofs
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
@@ -29,8 +31,7 @@ T = TypeVar("T")
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
     start = time.perf_counter()
-    for name in options.baselines:
-        load_baseline(name)  # a wrong name must not cost the run
+    check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     functional = None
     if options.check_tokens:
         from pimsim.runners.pim_check import check  # numpy is only needed here
@@ -53,7 +54,8 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
-    return build_result(
+    element_bytes = FORMAT_BYTES[arch.value.pim.format]
+    result = build_result(
         arch=arch.value,
         arch_hash=arch.hash,
         workload=workload.value,
@@ -63,7 +65,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         engine=options.engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, FORMAT_BYTES[arch.value.pim.format]),
+            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -71,6 +73,8 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         command_line=list(options.command_line),
         functional=functional,
     )
+    seconds = {kind: op.seconds for kind, op in result.ops.items()}
+    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:

@@ -80,7 +80,7 @@ def bomb() -> str:
 
 
 COMMAND_LINES = [
-    given(r"command must be one of generate, list, .*, not 'rnu'; did you mean 'run'\?$", "rnu"),
+    given(r"command must be one of .*, not 'rnu'; did you mean 'run'\?$", "rnu"),
     given(r"command must be one of .*, not 'sweepp'", "sweepp"),
     given(r"No such option: --xyzzy \(see pimsim run --help\)$", *RUN, "--xyzzy"),
     given(r"No such option: --arhc; did you mean .*--arch.*\? \(see pimsim run --help\)$", "run", "--arhc", "pim_gpt"),
@@ -96,7 +96,7 @@ COMMAND_LINES = [
     given(r"workload must be one of .*, not 'gpt2'", "run", "--arch", "pim_gpt", "--workload", "gpt2"),
     given(r"arch must be one of .*, not 'none\.yaml'", "show", "--arch", "none.yaml"),
     given(r"dram must be one of .*, not 'ddr9'", "replay", "--dram", "ddr9", "--trace", "t.csv", t=TRACE),
-    given(r"baseline must be one of a100, t4, xeon_6154, not 'a10'; did you mean 'a100'\?$", *RUN, "--baseline", "a10"),
+    given(r"baseline must be one of a100, .*, xeon_6154, not 'a10'; did you mean 'a100'\?$", *RUN, "--baseline", "a10"),
     given(r"engine must be one of fast, reference, not 'turbo'$", *RUN, "--engine", "turbo"),
     given(r"format must be one of json, table, not 'xml'$", *RUN, "--format", "xml"),
     given(r"format must be one of json, table, not 'yaml'$", "list", "archs", "--format", "yaml"),

@@ -47,6 +47,7 @@ CONTRACT = {
     "ops": None,
     "layers": None,
     "ports": None,
+    "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "baselines": None,
     "functional": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},

@@ -61,6 +61,7 @@ def test_chromium_shows_it(page):
         assert len(bars) > 20
         assert max(bar.size["width"] for bar in bars) > 100
         assert len(browser.find_elements("css selector", "circle.front")) == 8
+        assert len(browser.find_elements("css selector", ".roofline circle")) == 2 * 6
         table = browser.find_elements("css selector", "table")[-1]
         assert first_column(table) == [str(n) for n in range(1, 9)]
         table.find_elements("css selector", "th")[1].click()
@@ -114,7 +115,12 @@ def test_python_has_overrides_tables_and_figures():
     for bar in range(5):  # the pieces of a bar are all of the run
         assert sum(container[bar].get_width() for container in figure.axes[0].containers) == pytest.approx(100)
     assert len(result.plot_breakdown().axes) == len(result.plot_energy().axes) == 2
-    result.plot_timeline().savefig("/dev/null", format="png")
+    roofline = result.plot_roofline()
+    labels = [text.get_text() for text in roofline.legends[0].get_texts()]
+    assert labels[:2] == ["banks, 2.05 TB/s", "data pins, 128 GB/s"]
+    assert len(labels) == 2 + len(result.roofline.ops)
+    for drawn in (result.plot_timeline(), roofline):
+        drawn.savefig("/dev/null", format="png")
 
 
 def test_a_wrong_keyword_is_an_input_error():

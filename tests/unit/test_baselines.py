@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pimsim.analysis.baselines import Baseline, compare, decoder_weights, load_baseline, sum_of_larger, weights
+from pimsim.analysis.baselines import RooflineOverhead, compare, decoder_weights, load_baseline, sum_of_larger, weights
 from pimsim.catalog import names
+from pimsim.config import load_workload
 from pimsim.errors import UnknownName
 from pimsim.model import TRUST_WORDS
+from pimsim.workload.models import build_graph
 
 SLOPES = st.floats(-1e3, 1e3)
 
 
-def baseline(**fields: object) -> Baseline:
+def baseline(**fields: object) -> RooflineOverhead:
     """A round-numbered device: 100 GB/s, 1 TFLOP/s, 10 kernels of 1 us."""
     given_fields = {
         "name": "round",
@@ -32,7 +34,7 @@ def baseline(**fields: object) -> Baseline:
         "power_w": 50.0,
         "sources": {"kernel_overhead_us": "assumed: round"},
     }
-    return Baseline.model_validate({**given_fields, **fields})
+    return RooflineOverhead.model_validate({**given_fields, **fields})
 
 
 def test_one_token_by_hand() -> None:
@@ -107,7 +109,7 @@ def test_the_expected_baselines_are_shipped() -> None:
 
 def test_an_unknown_baseline_names_the_choices() -> None:
     with pytest.raises(
-        UnknownName, match=r"^baseline must be one of a100, t4, xeon_6154, not 'xeon_6145'; did you mean 'xeon_6154'\?"
+        UnknownName, match=r"^baseline must be one of a100, .*, xeon_6154, not 'xeon_6145'; did you mean 'xeon_6154'\?"
     ):
         load_baseline("xeon_6145")
 
@@ -120,7 +122,7 @@ def test_mean_time_per_token_of_1024(name: str, milliseconds: tuple[float, float
     """Pinned: layers x kernels x overhead + (weights + mean context of 512.5 tokens) x bytes / achieved bandwidth."""
     shipped = load_baseline(name)
     for (layers, width), expected in zip(((12, 768), (24, 2048), (48, 1600)), milliseconds, strict=True):
-        work = builders.workload(layers=layers, d_model=width, d_ff=4 * width)
+        work = builders.workload(layers=layers, d_model=width, heads=width // 64, d_ff=4 * width)
         overhead = layers * shipped.kernels_per_layer * shipped.kernel_overhead_us * 1e-6
         moved = (12 * layers * width**2 + 512.5 * 2 * layers * width) * shipped.precision_bytes
         formula = overhead + moved / (shipped.memory_bandwidth_gb_s * shipped.bandwidth_fraction * 1e9)
@@ -137,8 +139,19 @@ def test_a100_agrees_with_the_tool_its_constants_come_from() -> None:
 def test_t4_is_near_the_report_that_its_overhead_comes_from() -> None:
     """openai/gpt-2#233: 345M, FP32, a forward pass over 60 tokens in about 15 ms."""
     card = load_baseline("t4").model_copy(update={"precision_bytes": 4, "peak_tflop_s": 8.1})
-    work = builders.workload(layers=24, d_model=1024, d_ff=4096, prompt_tokens=60, generate_tokens=1)
+    work = builders.workload(layers=24, d_model=1024, heads=16, d_ff=4096, prompt_tokens=60, generate_tokens=1)
     assert card.seconds(work) == pytest.approx(15e-3, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["gpt2_decode", "gpt3_xl_decode", "llama3_8b_decode", "smollm2_135m_decode"])
+def test_weights_and_caches_are_those_of_the_graph(name: str) -> None:
+    """Also with shared key heads and gates; the graph of operations counts on its own."""
+    work = load_workload(name, [("lm_head", "true")]).value
+    graph = build_graph(work)
+    assert weights(work) == graph.weights()
+    device = baseline(kernel_overhead_us=0.0, peak_tflop_s=1e6)
+    moved = graph.weights() + graph.cache_traffic(100)[0]
+    assert device.pass_seconds(work, 100) == pytest.approx(moved * 2 / 100e9, rel=1e-9)
 
 
 def test_compare() -> None:
@@ -148,6 +161,6 @@ def test_compare() -> None:
     beside = compare(device, work, seconds / 10, seconds * 50 / 20)
     assert beside.speedup == pytest.approx(10)
     assert beside.energy_ratio == pytest.approx(20)
-    assert beside.kind == "model"
+    assert beside.kind == "roofline+overhead"
     assert beside.source == "Round, none; roofline and 1 us per kernel (assumed: round)"
     assert compare(device, work, 0.0, 0.0).speedup is None

@@ -36,6 +36,7 @@ SHAPE: dict[str, Any] = {
     "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
+    "roofline": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -44,6 +45,8 @@ SHAPE: dict[str, Any] = {
             "energy_ratio": NUMBER,
             "kind": TEXT,
             "source": TEXT,
+            "device": TEXT,
+            "stack": TEXT,
         }
     },
     "functional": None,
@@ -178,7 +181,7 @@ def test_layers_in_order_and_complete() -> None:
 def test_baselines_are_compared_with_the_run() -> None:
     figures = builders.result(baselines=["t4"])
     card = figures.baselines["t4"]
-    assert card.kind == "model"
+    assert card.kind == "roofline+overhead"
     assert card.speedup == pytest.approx(card.seconds / figures.time.seconds)
     assert card.energy_ratio == pytest.approx(card.joules / figures.energy.joules)
 
