@@ -74,8 +74,17 @@ def test_many_ops_are_summed() -> None:
 
 
 def test_the_functional_check_is_shown() -> None:
-    assert "Numbers    pass" in render(builders.result(functional={"passed": True}), 100)
-    assert "Numbers    FAIL" in render(builders.result(functional={"passed": False}), 100)
+    check = {
+        "passed": True,
+        "format": "bfloat16",
+        "max_abs_error": 0.01,
+        "max_rel_error": 0.012,
+        "tolerance": 0.27,
+        "compared": 144,
+        "failure": "h0.qkv must be",
+    }
+    assert "Numbers    pass: 144 results in bfloat16" in render(builders.result(functional=check), 100)
+    assert "Numbers    FAIL" in render(builders.result(functional=check | {"passed": False}), 100)
 
 
 def test_an_empty_run_renders() -> None:
