@@ -232,13 +232,13 @@ class _Writer:
 
 
 class _Snapshot:
-    """A moment to compare with."""
+    """A moment to compare with, in real time, so that it outlives jumps."""
 
     def __init__(self, engine: FastEngine, now: int) -> None:
-        self.now = now
+        self.now = now + engine.offset
         self.counters = [list(agent.cursor.counters) for agent in engine.movers]
         self.started = [stage.started for stage in engine.stages]
-        self.next = [stage.next for stage in engine.stages]
+        self.next = [stage.next + stage.next_offset for stage in engine.stages]
         self.stalls = [dict(stage.stalls) for stage in engine.stages]
 
 
@@ -341,8 +341,7 @@ class FastEngine:
         key = self._state(now)
         before = seen.get(key)
         if before is not None and self._jump(before, now):
-            self._seen.clear()
-        seen = self._seen.setdefault(level, {})
+            seen.clear()  # moments of loops further out stay: what led here from them is what it would have been
         seen[key] = _Snapshot(self, now)
 
     def _state(self, now: int) -> Any:
@@ -359,6 +358,7 @@ class FastEngine:
         times = min(limited, default=0)
         if times < 1 or not self._books_repeat(before, now):
             return False
+        period = now + self.offset - before.now
         for agent, (_, counter, step) in zip(self.movers, moves, strict=True):
             agent.cursor.counters[counter] += times * step
         for number, stage in enumerate(self.stages):
@@ -367,11 +367,11 @@ class FastEngine:
                 continue
             stage.started += moved
             stage.flight = deque((i + moved, ready, action) for i, ready, action in stage.flight)
-            stage.next_offset += times * (now - before.now)
+            stage.next_offset += times * period
             for reason, cycles in stage.stalls.items():
                 stage.stalls[reason] = cycles + times * (cycles - before.stalls[number].get(reason, 0))
-        self.offset += times * (now - before.now)
-        self.end += times * (now - before.now)
+        self.offset += times * period
+        self.end += times * period
         return True
 
     def _books_repeat(self, before: _Snapshot, now: int) -> bool:
