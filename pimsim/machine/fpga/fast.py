@@ -211,7 +211,7 @@ class _Writer:
         if now < earliest:
             engine.wake(self.number, earliest)
             return
-        if not self.collected and len(self.responses) >= self.channel.timing.outstanding:
+        while self.responses and self.responses[0] <= now:
             self.responses.popleft()
         self.queue.take(1, now, engine)
         self.collected += 1
@@ -225,7 +225,7 @@ class _Writer:
         engine.wake(self.number, self.next)
 
     def state(self, now: int) -> Any:
-        return self.cursor.leaf, max(self.next - now, 0), self.collected, tuple(max(r - now, 0) for r in self.responses)
+        return self.cursor.leaf, max(self.next - now, 0), self.collected, tuple(r - now for r in self.responses if r > now)
 
     def waits(self) -> str:
         return f"{self.name} for data"
