@@ -52,6 +52,8 @@ class _Queue:
         engine.wake(self.consumer, now + self.latency)
 
     def state(self, now: int) -> Any:
+        if self.source is not None and self.source.cursor.done and (not self.visible or self.visible[-1] <= now):
+            return None  # everything has come: how much is left bounds nothing that the consumer's loops do not
         visible = [time - now for time in self.visible if time > now]
         freed = [time - now for time in self.freed if time > now]
         return len(self.visible), tuple(visible), len(self.freed), tuple(freed)
@@ -175,6 +177,8 @@ class _Reader:
         engine.wake(self.number, self.next)
 
     def credit(self, tokens: int, now: int, engine: FastEngine) -> None:
+        if self.cursor.done:
+            return
         while tokens:
             taken = min(tokens, self.open[0])
             self.open[0] -= taken
@@ -186,6 +190,8 @@ class _Reader:
                 engine.wake(self.number, now + 1)
 
     def state(self, now: int) -> Any:
+        if self.cursor.done:
+            return None
         return self.cursor.leaf, max(self.next - now, 0), tuple(self.open)
 
     def waits(self) -> str:
@@ -240,6 +246,7 @@ class _Snapshot:
         self.started = [stage.started for stage in engine.stages]
         self.next = [stage.next + stage.next_offset for stage in engine.stages]
         self.stalls = [dict(stage.stalls) for stage in engine.stages]
+        self.held = [len(queue.visible) for queue in engine.queues]
 
 
 class FastEngine:
@@ -250,20 +257,21 @@ class FastEngine:
         self.offset = 0
         self.end = 0
         self._heap: list[tuple[int, int]] = []
-        self._queues = {fifo.name: _Queue(fifo) for fifo in region.fifos}
+        queues = {fifo.name: _Queue(fifo) for fifo in region.fifos}
+        self.queues = list(queues.values())
         self._channels = {
             (port, way): PortChannel(ports[port])
             for port, way in [*((r.port, "read") for r in region.reads), *((w.port, "write") for w in region.writes)]
         }
-        self.stages = [_Stage(stage, 2 * i, self._queues) for i, stage in enumerate(region.stages)]
+        self.stages = [_Stage(stage, 2 * i, queues) for i, stage in enumerate(region.stages)]
         first = 2 * len(self.stages)
         self._readers = [
-            _Reader(r, first + i, self._queues[r.fifo], self._channels[r.port, "read"])
+            _Reader(r, first + i, queues[r.fifo], self._channels[r.port, "read"])
             for i, r in enumerate(region.reads)
         ]
         first += len(self._readers)
         self._writers = [
-            _Writer(w, first + i, self._queues[w.fifo], self._channels[w.port, "write"])
+            _Writer(w, first + i, queues[w.fifo], self._channels[w.port, "write"])
             for i, w in enumerate(region.writes)
         ]
         self.movers: list[Any] = [*self.stages, *self._readers, *self._writers]
@@ -289,10 +297,9 @@ class FastEngine:
         heap, at, steps = self._heap, self._at, self._steps
         while heap:
             now, agent = heappop(heap)
-            if at[agent] != now:
-                continue
-            at[agent] = NEVER
-            steps[agent](now, self)
+            if at[agent] == now:
+                at[agent] = NEVER
+                steps[agent](now, self)
             if self._level >= 0 and (not heap or heap[0][0] > now):
                 self._compare(now)
         stuck = [agent.waits() for agent in self.movers if not agent.cursor.done]
@@ -350,7 +357,7 @@ class FastEngine:
             (max(c.address - now, -1), max(c.free - now * c.timing.denominator, 0)) for c in self._channels.values()
         )
         agents = tuple(agent.state(now) for agent in self.movers)
-        return waking, channels, agents, tuple(queue.state(now) for queue in self._queues.values())
+        return waking, channels, agents, tuple(queue.state(now) for queue in self.queues)
 
     def _jump(self, before: _Snapshot, now: int) -> bool:
         moves = [repeats(agent.cursor, old) for agent, old in zip(self.movers, before.counters, strict=True)]
@@ -361,6 +368,9 @@ class FastEngine:
         period = now + self.offset - before.now
         for agent, (_, counter, step) in zip(self.movers, moves, strict=True):
             agent.cursor.counters[counter] += times * step
+        for queue, held in zip(self.queues, before.held, strict=True):
+            for _ in range(times * (held - len(queue.visible))):
+                queue.visible.popleft()
         for number, stage in enumerate(self.stages):
             moved = times * (stage.started - before.started[number])
             if not moved:
