@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.arch.system import AnyArch
-from pimsim.model import Documented, PositiveFloat, PositiveInt
+from pimsim.model import Documented, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class FpgaPorts(Documented):
@@ -70,6 +70,40 @@ class FpgaEncoder(Documented):
     placement: dict[str, str] = Field(description="stream -> port")
 
 
+Quantity = Literal["lanes", "heads", "scores", "multipliers", "buffer_weights", "patch_weights", "nothing"]
+"""What the size of a unit follows: query rows at once, heads, their product, tile x tile, weights in a buffer or of the patch
+embedding."""
+
+
+class FpgaUnitCost(Documented):
+    """Resources of a unit of one size."""
+
+    section: Literal["attention", "encoder"] = Field(description="encoder: absent where attention alone is computed")
+    grows_with: Quantity
+    quantity: PositiveInt = Field(description="size that the figures are for; others are proportional")
+    dsp: NonNegativeInt
+    bram18: NonNegativeInt
+    lut: NonNegativeInt
+    ff: NonNegativeInt
+
+
+class FpgaDevice(Documented):
+    """What a device offers."""
+
+    name: str
+    dsp: PositiveInt
+    bram18: PositiveInt = Field(description="block RAMs of 18 kbit")
+    lut: PositiveInt
+    ff: PositiveInt
+
+
+class FpgaResources(Documented):
+    """The device and what the units cost on it; a design that needs more is refused."""
+
+    device: FpgaDevice
+    units: dict[str, FpgaUnitCost]
+
+
 class FpgaConfig(Documented):
     """The programmable logic."""
 
@@ -80,6 +114,7 @@ class FpgaConfig(Documented):
     ports: FpgaPorts
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
+    resources: FpgaResources | None = Field(None, description="absent: nobody checks whether the design fits a device")
 
 
 class FpgaArchConfig(AnyArch):
@@ -89,4 +124,6 @@ class FpgaArchConfig(AnyArch):
     fpga: FpgaConfig
 
 
-__all__ = ["FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaEncoder", "FpgaPorts"]
+__all__ = [
+    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaEncoder", "FpgaPorts", "FpgaResources", "FpgaUnitCost",
+]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pimsim.model import Model, NonNegativeInt, PositiveInt
+from pimsim.model import Documented, Model, NonNegativeInt, PositiveInt
 from pimsim.workload.config import AnyWorkload
 
 
@@ -33,7 +33,7 @@ class ImageConfig(Model):
         return (self.height // self.patch) * (self.width // self.patch) + self.class_token
 
 
-class MoeConfig(Model):
+class MoeConfig(Documented):
     """Mixture of experts in place of the feed-forward part of every second layer, the second one first."""
 
     experts: PositiveInt = Field(le=1024)
