@@ -19,6 +19,7 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.resources import Resource
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
@@ -174,6 +175,8 @@ class Result:
     functional: dict[str, Any] | None = field(default=None)
     ports: dict[str, Port] | None = None
     """Memory ports of a streaming machine."""
+    resources: dict[str, Resource] | None = None
+    """What a streaming machine needs of its device, by kind; None where no device is named."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -253,6 +256,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "resources",
     "baselines",
     "functional",
     "simulation",

@@ -43,7 +43,12 @@ def resources(fpga: FpgaConfig, heads: int, patch_weights: int | None) -> dict[s
 
 
 def _need(fpga: FpgaConfig, costs: FpgaResources, kind: str, heads: int, patch_weights: int | None) -> Resource:
-    sizes = {"lanes": fpga.attention.parallelism, "heads": heads, "scores": fpga.attention.parallelism * heads, "nothing": 1}
+    sizes = {
+        "lanes": fpga.attention.parallelism,
+        "heads": heads,
+        "scores": fpga.attention.parallelism * heads,
+        "nothing": 1,
+    }
     if fpga.encoder is not None and patch_weights is not None:
         sizes |= {
             "multipliers": fpga.encoder.tile**2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.mapper.fpga.attention import Shape, naive_query_key
@@ -21,7 +22,9 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
-    return run_calls(arch, workload, _calls(arch, workload), options, start)
+    calls = _calls(arch, workload)
+    needs = resources(arch.value.fpga, workload.value.heads, None)
+    return run_calls(arch, workload, calls, options, start, needs)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[AttentionConfig]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
@@ -25,7 +26,10 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], opti
         raise MappingError(
             f"{arch.value.name} must have a section fpga.encoder for {workload.value.name}; it computes attention only"
         )
-    return run_calls(arch, workload, encoder_calls(fpga, fpga.encoder, workload.value), options, start)
+    work = workload.value
+    calls = encoder_calls(fpga, fpga.encoder, work)
+    needs = resources(fpga, work.heads, work.image.patch**2 * work.image.channels * work.d_model)
+    return run_calls(arch, workload, calls, options, start, needs)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderConfig]) -> None:

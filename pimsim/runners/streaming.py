@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from pimsim.analysis.energy import OUTSIDE, EnergyReport
+from pimsim.analysis.resources import Resource
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.machine.fpga.ports import PortTiming
@@ -20,9 +21,14 @@ from pimsim.runners.pim_decoder import peak_memory_bytes
 
 
 def run_calls(
-    arch: Loaded[FpgaArchConfig], workload: Loaded[Any], calls: Sequence[Call], options: RunOptions, start: float
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[Any],
+    calls: Sequence[Call],
+    options: RunOptions,
+    start: float,
+    needs: dict[str, Resource],
 ) -> Result:
-    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`."""
+    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`; ``needs``: of the device."""
     verify_calls(calls)
     timing = port_timing(arch.value)
     times = run_program(calls, timing, _engine(options.engine), options.progress)
@@ -49,6 +55,7 @@ def run_calls(
         ),
         manifest=manifest(options.command_line, {"arch": arch.hash, "workload": workload.hash}),
         ports=_traffic(calls, arch.value, timing, cycles),
+        resources=needs or None,
     )
 
 

@@ -24,7 +24,9 @@ class ImageConfig(Model):
     def _whole_patches(self) -> Self:
         for name in ("height", "width"):
             if getattr(self, name) % self.patch:
-                raise ValueError(f"{name} must be a multiple of patch, which is {self.patch}, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be a multiple of patch, which is {self.patch}, not {getattr(self, name)}"
+                )
         return self
 
     @property

@@ -47,6 +47,7 @@ CONTRACT = {
     "ops": None,
     "layers": None,
     "ports": None,
+    "resources": None,
     "baselines": None,
     "functional": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},

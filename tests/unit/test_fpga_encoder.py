@@ -45,7 +45,9 @@ def test_patch_embedding_takes_what_the_schedule_report_says() -> None:
     assert 8 * fast(row, IDEAL).cycles == pytest.approx(221_469, rel=0.01)
 
 
-@pytest.mark.parametrize(("tokens", "outputs", "inputs"), [(129, 192, 192), (129, 768, 192), (129, 192, 768), (3, 10, 32)])
+@pytest.mark.parametrize(
+    ("tokens", "outputs", "inputs"), [(129, 192, 192), (129, 768, 192), (129, 192, 768), (3, 10, 32)]
+)
 def test_a_linear_layer_takes_a_tile_per_cycle(tokens: int, outputs: int, inputs: int) -> None:
     region = units.linear(tokens, outputs, inputs, UNIT, ("a", "b"), gelu=False)
     tiles = tokens * -(-outputs // 16) * -(-inputs // 16)
@@ -67,7 +69,9 @@ REGIONS = {
     "gating with one expert each": units.gating(4, 1, 2, 1, GateUnit(), "a"),
     "queues": units.fill_queues(9, 2),
     "patch row": units.patch_row(PatchShape(2, 6, 2, 4), 3, 35, ("a", "w", "b"), 2),
-    "scores of twelve heads": query_key(Shape(9, 3, 4, 12), Pipelines(), dict.fromkeys(("query", "key", "scores", "statistics"), "a")),
+    "scores of twelve heads": query_key(
+        Shape(9, 3, 4, 12), Pipelines(), dict.fromkeys(("query", "key", "scores", "statistics"), "a")
+    ),
     "values of twelve heads": weighted_values(
         Shape(9, 3, 4, 12), Pipelines(), dict.fromkeys(("value", "scores", "statistics", "output"), "b")
     ),
@@ -142,7 +146,12 @@ def calls(*overrides: tuple[str, str]) -> list[Call]:
 
 def test_weights_of_an_expert_are_read_once_a_layer() -> None:
     first = [call for call in calls() if call.layer == 1]
-    read = sum(beats(r.bursts) for call in first if call.op.startswith("moe") and "weights" in call.op for r in call.region.reads)
+    read = sum(
+        beats(r.bursts)
+        for call in first
+        if call.op.startswith("moe") and "weights" in call.op
+        for r in call.region.reads
+    )
     assert read == 12 * 2 * 192 * 384 // 16 + 12 * (384 + 192) // 16
 
 
@@ -152,7 +161,8 @@ def test_experts_without_tokens_are_skipped() -> None:
 
 def test_drawn_routing_gives_every_token_its_experts_and_depends_on_the_seed() -> None:
     one, again, other = (
-        load_workload("m3vit_cityscapes", [("moe.routing", "null"), ("moe.seed", seed)]).value.queues(1) for seed in "778"
+        load_workload("m3vit_cityscapes", [("moe.routing", "null"), ("moe.seed", seed)]).value.queues(1)
+        for seed in "778"
     )
     assert one == again != other
     assert sum(one) == 258
@@ -184,21 +194,67 @@ def test_calls_at_once_must_not_share_a_port() -> None:
         run_program(pair, PortTiming(), fast)
 
 
+def test_resources_grow_with_the_units_and_nobody_checks_without_a_device() -> None:
+    small = run(*SMALL).resources
+    large = run(*SMALL, "arch.fpga.attention.parallelism=8").resources
+    assert small is not None
+    assert large is not None
+    assert small["dsp"].needed < large["dsp"].needed
+    assert large["dsp"].by_unit["query_key"] == 2 * small["dsp"].by_unit["query_key"] == 208
+    assert run(*SMALL, "arch.fpga.resources=null").resources is None
+
+
+def test_the_shipped_machine_needs_what_the_report_says_of_multipliers() -> None:
+    needs = run("workload.layers=1").resources
+    assert needs is not None
+    assert needs["dsp"].needed == pytest.approx(1452, rel=0.01)  # the report's total, which its units are not read from
+    assert needs["bram18"].needed == pytest.approx(902, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (("workload.image.patch=17",), "image: height must be a multiple of patch, which is 17, not 128"),
-        (("workload.d_ff=100",), "d_ff of m3vit_cityscapes must be a multiple of the tile of the linear unit, which is 16, not"),
-        (("arch.fpga.encoder=null",), "edge_moe_zcu102 must have a section fpga.encoder for m3vit_cityscapes; it computes"),
-        (("workload.heads=48",), "a head of m3vit_cityscapes must be a multiple of the words of a beat, which are 8, not 4"),
+        (
+            ("workload.d_ff=100",),
+            "d_ff of m3vit_cityscapes must be a multiple of the tile of the linear unit, which is 16, not",
+        ),
+        (
+            ("arch.fpga.encoder=null",),
+            "edge_moe_zcu102 must have a section fpga.encoder for m3vit_cityscapes; it computes",
+        ),
+        (
+            ("workload.heads=48",),
+            "a head of m3vit_cityscapes must be a multiple of the words of a beat, which are 8, not 4",
+        ),
         (
             ("arch.fpga.attention.parallelism=130",),
             "fpga.attention.parallelism must be at most the tokens of m3vit_cityscapes, which are 129, not 130",
         ),
-        (("workload.image.width=240", "workload.moe=null"), "image.width of m3vit_cityscapes must be a multiple of the pixels"),
+        (
+            ("workload.image.width=240", "workload.moe=null"),
+            "image.width of m3vit_cityscapes must be a multiple of the pixels",
+        ),
         (
             ("workload.image.patch=64", "workload.moe=null"),
             "image.patch of m3vit_cityscapes must divide the pixels of a beat, which are 32, not 64",
+        ),
+        (
+            ("arch.fpga.attention.parallelism=16",),
+            "the design must fit XCZU9EG, which lacks dsp (2915 needed, 2520 there; most for weight_exponentials 1008,",
+        ),
+        (
+            ("arch.fpga.encoder.tile=12",),
+            "fpga.encoder.tile: must be a multiple of the words of a beat, which are 8, not 12",
+        ),
+        (("arch.fpga.encoder.pixel_bits=7",), "fpga.encoder.pixel_bits: must divide beat_bits, which is 256, not 7"),
+        (
+            ("arch.fpga.encoder.placement.parameters=inout3",),
+            "fpga.encoder.placement.parameters: must be a port without projected, as weights come while an expert computes,",
+        ),
+        (
+            ("arch.fpga.encoder.placement.hidden=inout5",),
+            "fpga.encoder.placement.hidden: must be one of inout1, inout2, inout3, inout4, weights, not 'inout5'",
         ),
         (
             ("arch.fpga.encoder.buffer_weights=3000",),

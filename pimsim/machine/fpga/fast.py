@@ -231,7 +231,12 @@ class _Writer:
         engine.wake(self.number, self.next)
 
     def state(self, now: int) -> Any:
-        return self.cursor.leaf, max(self.next - now, 0), self.collected, tuple(r - now for r in self.responses if r > now)
+        return (
+            self.cursor.leaf,
+            max(self.next - now, 0),
+            self.collected,
+            tuple(r - now for r in self.responses if r > now),
+        )
 
     def waits(self) -> str:
         return f"{self.name} for data"
@@ -266,13 +271,11 @@ class FastEngine:
         self.stages = [_Stage(stage, 2 * i, queues) for i, stage in enumerate(region.stages)]
         first = 2 * len(self.stages)
         self._readers = [
-            _Reader(r, first + i, queues[r.fifo], self._channels[r.port, "read"])
-            for i, r in enumerate(region.reads)
+            _Reader(r, first + i, queues[r.fifo], self._channels[r.port, "read"]) for i, r in enumerate(region.reads)
         ]
         first += len(self._readers)
         self._writers = [
-            _Writer(w, first + i, queues[w.fifo], self._channels[w.port, "write"])
-            for i, w in enumerate(region.writes)
+            _Writer(w, first + i, queues[w.fifo], self._channels[w.port, "write"]) for i, w in enumerate(region.writes)
         ]
         self.movers: list[Any] = [*self.stages, *self._readers, *self._writers]
         self._steps: list[Any] = []

@@ -53,8 +53,7 @@ def run_program(
             plain[id(call.region)] = canonical(call.region)
         region = plain[id(call.region)]
         if region not in times:
-            ports = {stream.port for stream in (*region.reads, *region.writes)}
-            times[region] = run_region(region, dict.fromkeys(ports, timing))
+            times[region] = run_region(region, dict.fromkeys(_ports(region), timing))
         start = max((found.ends[other] for other in call.after), default=0)
         found.starts.append(start)
         found.ends.append(start + times[region].cycles)
@@ -68,8 +67,8 @@ def run_program(
 def canonical(region: Region) -> Region:
     """The region with its ports numbered by first use, so that equal regions on other ports are equal."""
     names: dict[str, str] = {}
-    for stream in (*region.reads, *region.writes):
-        names.setdefault(stream.port, str(len(names)))
+    for port in _ports(region):
+        names.setdefault(port, str(len(names)))
     return replace(
         region,
         reads=tuple(replace(read, port=names[read.port]) for read in region.reads),
@@ -82,14 +81,15 @@ def _check_ports(calls: Sequence[Call], times: ProgramTimes) -> None:
     for start, end, call in sorted(zip(times.starts, times.ends, calls, strict=True), key=lambda entry: entry[:2]):
         running = [(until, other) for until, other in running if until > start]
         for _, other in running:
-            shared = _ports(call.region) & _ports(other.region)
+            shared = set(_ports(call.region)) & set(_ports(other.region))
             if shared:
                 raise ProgramError(f"{call.name} and {other.name} must not use {', '.join(sorted(shared))} at once")
         running.append((end, call))
 
 
-def _ports(region: Region) -> set[str]:
-    return {stream.port for stream in (*region.reads, *region.writes)}
+def _ports(region: Region) -> list[str]:
+    """Ports of all streams, one entry for each stream."""
+    return [*(read.port for read in region.reads), *(write.port for write in region.writes)]
 
 
 __all__ = ["ProgramTimes", "RunRegion", "canonical", "run_program"]

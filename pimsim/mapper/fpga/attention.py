@@ -275,7 +275,11 @@ def weighted_values(shape: Shape, pipes: Pipelines, ports: dict[str, str], overh
     # bits of an action: 4 first beat (takes a packet), 2 a row's statistics arrive, 1 a finished row leaves
     actions = tuple(
         Action(
-            (("value", 1), *((("packets", 1),) if bits & 4 else ()), *((("sums", shape.sum_beats),) if bits & 2 else ())),
+            (
+                ("value", 1),
+                *((("packets", 1),) if bits & 4 else ()),
+                *((("sums", shape.sum_beats),) if bits & 2 else ()),
+            ),
             (("rows", 1),) if bits & 1 else (),
         )
         for bits in range(8)

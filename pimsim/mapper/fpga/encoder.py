@@ -256,13 +256,13 @@ class _Builder:
             if overlaps and number + 1 < len(steps):
                 loaded = self._expert_weights(steps[number + 1][1], moe, ready)
 
-    def _expert_weights(self, second: bool, moe: MoeConfig, after: tuple[int, ...]) -> int:  # noqa: FBT001
+    def _expert_weights(self, second: bool, moe: MoeConfig, after: tuple[int, ...]) -> int:
         d, hidden = self.work.d_model, moe.d_expert
         if second:
             return self._weights("moe_down", d, hidden, after)
         return self._weights("moe_up", hidden, d, after)
 
-    def _expert(self, tokens: int, moe: MoeConfig, second: bool) -> Region:  # noqa: FBT001
+    def _expert(self, tokens: int, moe: MoeConfig, second: bool) -> Region:
         d, hidden, unit = self.work.d_model, moe.d_expert, self.linear_unit
         if second:
             ports = (self.ports["hidden"], self.ports["projected"])

@@ -7,7 +7,7 @@ moves per cycle; ``words`` of activations make one. Ports are named by the calle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from pimsim.program.dataflow import Action, Burst, Fifo, Loop, Nest, Read, Region, Run, Stage, Write, nest
 
@@ -35,14 +35,14 @@ class LinearUnit:
         return self.tile // self.words
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(beats: int, port: str, depth: int, unit: str = "weight_loader") -> Region:
     """Parameters into a buffer on the chip, a beat per cycle."""
     stage = Stage("load", (Action((("beats", 1),)),), (Run(0, beats),), depth=depth, unit=unit)
     return Region((stage,), (Fifo("beats", 0),), (Read("read", "beats", port, (Burst(beats),)),), (), OVERHEAD)
 
 
-@lru_cache(maxsize=None)
+@cache
 def linear(tokens: int, outputs: int, inputs: int, unit: LinearUnit, ports: tuple[str, str], *, gelu: bool) -> Region:
     """``tokens`` rows of ``inputs`` words times a matrix on the chip: a tile per cycle, the input tile fastest.
 
@@ -53,7 +53,7 @@ def linear(tokens: int, outputs: int, inputs: int, unit: LinearUnit, ports: tupl
     return _linear(tokens, outputs, inputs, unit, ports, gelu, Burst(read), accumulate=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def expert(
     tokens: int, outputs: int, inputs: int, unit: LinearUnit, ports: tuple[str, str], *, gelu: bool, gathers: bool
 ) -> Region:
@@ -73,7 +73,7 @@ def _linear(
     inputs: int,
     unit: LinearUnit,
     ports: tuple[str, str],
-    gelu: bool,  # noqa: FBT001
+    gelu: bool,
     burst: Burst,
     *,
     accumulate: bool,
@@ -115,7 +115,7 @@ def _linear(
     return Region((gather, multiply, scatter), tuple(fifos), tuple(reads), writes, OVERHEAD)
 
 
-@lru_cache(maxsize=None)
+@cache
 def layernorm(tokens: int, beats: int, ports: tuple[str, str], depths: tuple[int, int], fifo: int) -> Region:
     """Rows normalised one after the other: while one row is scaled, mean and variance of the next are found."""
     moments = Stage(
@@ -140,7 +140,7 @@ def layernorm(tokens: int, beats: int, ports: tuple[str, str], depths: tuple[int
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def residual(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> Region:
     """Two features added beat by beat; ``ports``: both inputs and the output."""
     both = (("one", 1), ("other", 1))
@@ -156,14 +156,14 @@ def residual(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> 
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def clear(beats: int, port: str, depth: int, fifo: int) -> Region:
     """Zeros into a feature."""
     stage = Stage("zeros", (Action((), (("zeros", 1),)),), (Run(0, beats),), depth=depth)
     return Region((stage,), (Fifo("zeros", fifo),), (), (Write("write", "zeros", port, (Burst(beats),)),), OVERHEAD)
 
 
-@lru_cache(maxsize=None)
+@cache
 def copy(beats: int, ports: tuple[str, str], depth: int, fifo: int) -> Region:
     """A feature from one place to another, such as the class token."""
     stage = Stage("copy", (Action((("input", 1),), (("output", 1),)),), (Run(0, beats),), depth=depth)
@@ -188,7 +188,7 @@ class GateUnit:
     queue_interval: int = 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def gating(tokens: int, beats: int, experts: int, top_k: int, unit: GateUnit, port: str) -> Region:
     """Scores of all experts for one token after the other, softmax statistics beside the choice of the best.
 
@@ -246,7 +246,7 @@ def _chosen(tokens: int, top_k: int) -> tuple[Nest, ...]:
     return nest(Loop(tokens - 1, (Run(0, 1), Run(1, top_k - 2), Run(2, 1))), Run(0, 1), Run(1, top_k - 1))
 
 
-@lru_cache(maxsize=None)
+@cache
 def fill_queues(tokens: int, interval: int) -> Region:
     """Every token's number and scores appended to the queues of its experts; on the chip."""
     return Region((Stage("queues", (Action(),), (Run(0, tokens),), interval, interval),), (), (), (), OVERHEAD)
@@ -264,7 +264,7 @@ class PatchShape:
     beats: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def patch_row(shape: PatchShape, interval: int, depth: int, ports: tuple[str, str, str], fifo: int) -> Region:
     """One row of patches: every beat of pixels meets the weights of all outputs, ``beats`` iterations.
 
