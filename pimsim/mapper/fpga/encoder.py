@@ -131,7 +131,7 @@ class _Builder:
     def attention(self) -> None:
         """LayerNorm, attention and residual; the parameters of both LayerNorms are read first."""
         d = self.work.d_model
-        self._load(4 * -(-d // self.weights_per_beat), "layernorm")
+        self._load(4 * -(-d // self.weights_per_beat), "layernorm_weights")
         self._norm()
         self._linear("qkv_projection", d, d, "normed", "query")
         self._linear("qkv_projection", d, d, "normed", "key")
@@ -152,7 +152,7 @@ class _Builder:
         """LayerNorm, gating, the experts that have tokens, and residual."""
         unit = self.unit
         self._norm()
-        self._load(moe.experts * self.beats, "gating")
+        self._load(moe.experts * self.beats, "gating_weights")
         gate = GateUnit(
             unit.gate_depth, unit.gate_statistics_depth, unit.gate_statistics_interval, unit.select_depth,
             unit.gate_normalize_depth, unit.queue_interval,
@@ -170,7 +170,7 @@ class _Builder:
     def head(self) -> None:
         """What follows the last layer: LayerNorm, classifier of the first token."""
         if self.work.final_norm:
-            self._load(2 * -(-self.work.d_model // self.weights_per_beat), "layernorm")
+            self._load(2 * -(-self.work.d_model // self.weights_per_beat), "layernorm_weights")
             self._norm()
         if self.work.classes is not None:
             source = "normed" if self.work.final_norm else "residual"
