@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pimsim.errors import ProgramError
+from pimsim.errors import MappingError, ProgramError
 from pimsim.machine.fpga.books import RegionTimes
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.program.dataflow import Call, Region
@@ -40,6 +40,7 @@ def run_program(
     """Time a program on a machine whose ports are all alike.
 
     Raises:
+        MappingError: a stage takes more beats at once than requests in flight can bring.
         ProgramError: two calls that run at the same time use the same port.
         Deadlock: stages of a region wait for each other for ever.
     """
@@ -53,6 +54,7 @@ def run_program(
             plain[id(call.region)] = canonical(call.region)
         region = plain[id(call.region)]
         if region not in times:
+            _check_in_flight(region, timing)
             times[region] = run_region(region, dict.fromkeys(_ports(region), timing))
         start = max((found.ends[other] for other in call.after), default=0)
         found.starts.append(start)
@@ -74,6 +76,18 @@ def canonical(region: Region) -> Region:
         reads=tuple(replace(read, port=names[read.port]) for read in region.reads),
         writes=tuple(replace(write, port=names[write.port]) for write in region.writes),
     )
+
+
+def _check_in_flight(region: Region, timing: PortTiming) -> None:
+    streams, most = {read.fifo for read in region.reads}, timing.outstanding * timing.max_burst
+    for stage in region.stages:
+        for action in stage.actions:
+            for fifo, tokens in action.reads:
+                if fifo in streams and tokens > most:
+                    raise MappingError(
+                        f"a port must have at least {tokens} beats in flight (outstanding x max_burst), as {stage.name} takes "
+                        f"so many of {fifo} at once, not {most}"
+                    )
 
 
 def _check_ports(calls: Sequence[Call], times: ProgramTimes) -> None:
