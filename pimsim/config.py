@@ -270,11 +270,45 @@ def check_fpga(loaded: Loaded[Any]) -> None:
     at: FieldPath = ("fpga", "attention", "placement")
     if set(placement) != set(_STREAMS):
         raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
+    _check_placement(tree, placement, ports.names, at)
+    if fpga.encoder is not None:
+        _check_encoder(tree, fpga)
+
+
+def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:
     for stream, port in placement.items():
-        if port not in ports.names:
+        if port not in ports:
             raise tree.error(
-                f"must be one of {', '.join(ports.names)}, not {port!r}{did_you_mean(port, ports.names)}", (*at, stream)
+                f"must be one of {', '.join(ports)}, not {port!r}{did_you_mean(port, ports)}", (*at, stream)
             )
+
+
+_ENCODER_STREAMS = ("image", "residual", "normed", "projected", "hidden", "parameters")
+"""Streams of the units around attention that need a port."""
+
+
+def _check_encoder(tree: Tree, fpga: Any) -> None:
+    encoder, words, at = fpga.encoder, fpga.beat_bits // fpga.word_bits, ("fpga", "encoder")
+    if encoder.tile % words:
+        raise tree.error(
+            f"must be a multiple of the words of a beat, which are {words}, not {encoder.tile}", (*at, "tile")
+        )
+    for name in ("weight_bits", "pixel_bits"):
+        bits = getattr(encoder, name)
+        if fpga.beat_bits % bits:
+            raise tree.error(f"must divide beat_bits, which is {fpga.beat_bits}, not {bits}", (*at, name))
+    placement = encoder.placement
+    if set(placement) != set(_ENCODER_STREAMS):
+        raise tree.error(
+            f"must place exactly {', '.join(_ENCODER_STREAMS)}, not {', '.join(placement)}", (*at, "placement")
+        )
+    _check_placement(tree, placement, fpga.ports.names, (*at, "placement"))
+    shared = [name for name in ("normed", "hidden", "projected") if placement[name] == placement["parameters"]]
+    if encoder.weight_prefetch != "none" and shared:
+        raise tree.error(
+            f"must be a port without {shared[0]}, as weights come while an expert computes, not {placement['parameters']}",
+            (*at, "placement", "parameters"),
+        )
 
 
 ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {

@@ -19,6 +19,7 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
@@ -177,6 +178,8 @@ class Result:
     """Memory ports of a streaming machine."""
     roofline: Roofs | None = None
     """Roofs of the machine and the operations under them; None where none is known."""
+    resources: dict[str, Resource] | None = None
+    """What a streaming machine needs of its device, by kind; None where no device is named."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -267,6 +270,7 @@ _ORDER = (
     "layers",
     "ports",
     "roofline",
+    "resources",
     "baselines",
     "functional",
     "simulation",

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from pimsim import catalog
+from pimsim import catalog, validate_edge_moe
 from pimsim.arch.system import FORMAT_BYTES
 from pimsim.bounds import pim
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import UnknownName
 from pimsim.model import Model
+from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.validate_aim import AIM_ROWS, measure_aim
 from pimsim.workload.models import build_graph
@@ -100,7 +101,8 @@ _SERIAL = "gpt3_xl_decode"
 def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | None = None) -> list[Row]:
     """Compare the figures whose name contains or matches one of ``names`` (all if there are none).
 
-    A name is ``pim_gpt/<workload>/<figure>`` or ``aim_gddr6/<variant>/cases_exact``.
+    A name is ``<machine>/<workload>/<figure>``, such as ``pim_gpt/gpt2_decode/row_hit_rate``, or
+    ``aim_gddr6/<variant>/cases_exact``.
 
     Raises:
         UnknownName: no figure matches a name.
@@ -110,17 +112,29 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
     wanted = [name for name in selected if name not in AIM_ROWS]
     cases = [case for case in _cases() if any(_needs(name, case) for name in wanted)]
     measured: dict[tuple[str, str], dict[str, float]] = {}
+    streaming = [name for name in wanted if name.startswith(f"{validate_edge_moe.MACHINE}/")]
+    total = len(cases) + len(validate_edge_moe.runs(streaming))
     for done, (case, figures) in enumerate(_measure_all(cases)):
         measured[case.workload, case.variant] = figures
         if progress:
-            progress(done + 1, len(cases))
-    published = load_published()
-    return [_row(name, measured, published) for name in wanted] + [_aim_row(name) for name in aim]
+            progress(done + 1, total)
+    results: dict[str, Result] = {}
+    for run, result in validate_edge_moe.measure(streaming):
+        results[run] = result
+        if progress:
+            progress(len(cases) + len(results), total)
+    published = {machine: load_published(machine) for machine in ("pim_gpt", validate_edge_moe.MACHINE)}
+    return [
+        _row(name, validate_edge_moe.simulated(name, results), published, validate_edge_moe.NOTES)
+        if name in streaming
+        else _row(name, _simulated(name, measured), published, NOTES)
+        for name in wanted
+    ] + [_aim_row(name) for name in aim]
 
 
-def load_published() -> Published:
-    """The published figures."""
-    return validated(load_tree(catalog.folder("arch") / "published" / "pim_gpt.yaml"), Published)
+def load_published(machine: str = "pim_gpt") -> Published:
+    """The published figures of a machine."""
+    return validated(load_tree(catalog.folder("arch") / "published" / f"{machine}.yaml"), Published)
 
 
 def figure_names() -> list[str]:
@@ -138,7 +152,7 @@ def figure_names() -> list[str]:
         "pim_gpt/gpt2_xl_decode/decoder_weights_gpt2_xl",
         *AIM_ROWS,
     ]
-    return rows
+    return rows + validate_edge_moe.names()
 
 
 def _workloads() -> list[str]:
@@ -213,10 +227,9 @@ def _measure(case: _Case) -> dict[str, float]:
     return figures | {"first_order_ratio": own / bound}
 
 
-def _row(name: str, measured: dict[tuple[str, str], dict[str, float]], published: Published) -> Row:
-    _, workload, key = name.split("/")
-    figure = published.figures[key]
-    simulated = _simulated(workload, key, measured)
+def _row(name: str, simulated: float, published: Mapping[str, Published], notes: Mapping[str, str]) -> Row:
+    machine, _, key = name.split("/")
+    figure = published[machine].figures[key]
     deviation = _deviation(simulated, figure)
     return Row(
         name=name,
@@ -225,8 +238,8 @@ def _row(name: str, measured: dict[tuple[str, str], dict[str, float]], published
         trust=figure.source.partition(":")[0],
         simulated=simulated,
         deviation=deviation,
-        status=_status(deviation, figure, key),
-        note=next((note for start, note in NOTES.items() if key.startswith(start)), ""),
+        status=_status(deviation, figure, key, notes),
+        note=next((note for start, note in notes.items() if key.startswith(start)), ""),
     )
 
 
@@ -246,7 +259,9 @@ def _aim_row(name: str) -> Row:
     )
 
 
-def _simulated(workload: str, key: str, measured: dict[tuple[str, str], dict[str, float]]) -> float:
+def _simulated(name: str, measured: dict[tuple[str, str], dict[str, float]]) -> float:
+    _, workload, key = name.split("/")
+
     def figure(name: str, variant: str = "") -> float:
         return measured[workload, variant][name]
 
@@ -287,12 +302,12 @@ def _deviation(value: float, figure: Figure) -> float:
     return 0.0
 
 
-def _status(deviation: float, figure: Figure, key: str) -> Status:
+def _status(deviation: float, figure: Figure, key: str, notes: Mapping[str, str]) -> Status:
     if deviation == 0:
         return "exact" if figure.low == figure.high else "within"
     if abs(deviation) <= figure.within:
         return "within"
-    return "explained" if any(key.startswith(start) for start in NOTES) else "open"
+    return "explained" if any(key.startswith(start) for start in notes) else "open"
 
 
 def _text(figure: Figure) -> str:

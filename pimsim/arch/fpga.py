@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.arch.system import AnyArch
-from pimsim.model import Documented, PositiveFloat, PositiveInt
+from pimsim.model import Documented, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class FpgaPorts(Documented):
@@ -35,6 +35,75 @@ class FpgaAttention(Documented):
     placement: dict[str, str] = Field(description="stream -> port")
 
 
+class FpgaEncoder(Documented):
+    """Units of a vision transformer apart from attention; depths in cycles, without what the memory port adds."""
+
+    tile: PositiveInt = Field(description="inputs and outputs of the linear unit at once, tile x tile multipliers")
+    weight_bits: PositiveInt = Field(description="width of a weight or bias in memory")
+    pixel_bits: PositiveInt = Field(description="width of a colour of a pixel in memory")
+    buffer_weights: PositiveInt = Field(description="weights that each of the two on-chip buffers holds")
+    weight_load_depth: PositiveInt
+    input_fifo: PositiveInt = Field(description="tiles between the reader and the linear unit")
+    result_fifo: PositiveInt = Field(description="tiles between the linear unit and the writer")
+    gather_depth: PositiveInt = Field(description="reader of the linear unit: beats to tiles")
+    linear_depth: PositiveInt
+    gelu_depth: PositiveInt
+    scatter_depth: PositiveInt = Field(description="writer of the linear unit: tiles to beats")
+    accumulate_depth: PositiveInt = Field(description="adding an expert's row to what other experts gave")
+    moments_depth: PositiveInt = Field(description="first half of a LayerNorm: mean and variance of a row")
+    normalize_depth: PositiveInt = Field(description="second half of a LayerNorm: scale and shift of a row")
+    residual_depth: PositiveInt
+    patch_interval: PositiveInt
+    patch_depth: PositiveInt
+    gate_depth: PositiveInt = Field(description="scores of all experts for one beat of a token")
+    gate_statistics_interval: PositiveInt
+    gate_statistics_depth: PositiveInt
+    select_depth: PositiveInt = Field(description="choice of the top experts")
+    gate_normalize_depth: PositiveInt = Field(description="exponential and division of the chosen scores")
+    queue_interval: PositiveInt = Field(description="cycles to append a token to the queues of its experts")
+    order: Literal["expert_by_expert", "token_by_token"] = Field(
+        description="expert_by_expert reads the weights of an expert once a layer, token_by_token for each of its tokens"
+    )
+    weight_prefetch: Literal["experts", "none"] = Field(
+        description="experts: the next weights are read while an expert computes; none: never while anything computes"
+    )
+    placement: dict[str, str] = Field(description="stream -> port")
+
+
+Quantity = Literal["lanes", "heads", "scores", "multipliers", "buffer_weights", "patch_weights", "nothing"]
+"""What the size of a unit follows: query rows at once, heads, their product, tile x tile, weights in a buffer or of the patch
+embedding."""
+
+
+class FpgaUnitCost(Documented):
+    """Resources of a unit of one size."""
+
+    section: Literal["attention", "encoder"] = Field(description="encoder: absent where attention alone is computed")
+    grows_with: Quantity
+    quantity: PositiveInt = Field(description="size that the figures are for; others are proportional")
+    dsp: NonNegativeInt
+    bram18: NonNegativeInt
+    lut: NonNegativeInt
+    ff: NonNegativeInt
+
+
+class FpgaDevice(Documented):
+    """What a device offers."""
+
+    name: str
+    dsp: PositiveInt
+    bram18: PositiveInt = Field(description="block RAMs of 18 kbit")
+    lut: PositiveInt
+    ff: PositiveInt
+
+
+class FpgaResources(Documented):
+    """The device and what the units cost on it; a design that needs more is refused."""
+
+    device: FpgaDevice
+    units: dict[str, FpgaUnitCost]
+
+
 class FpgaConfig(Documented):
     """The programmable logic."""
 
@@ -44,6 +113,8 @@ class FpgaConfig(Documented):
     board_power_w: PositiveFloat = Field(description="power of the whole board while it computes")
     ports: FpgaPorts
     attention: FpgaAttention
+    encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
+    resources: FpgaResources | None = Field(None, description="absent: nobody checks whether the design fits a device")
 
 
 class FpgaArchConfig(AnyArch):
@@ -53,4 +124,6 @@ class FpgaArchConfig(AnyArch):
     fpga: FpgaConfig
 
 
-__all__ = ["FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaPorts"]
+__all__ = [
+    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaEncoder", "FpgaPorts", "FpgaResources", "FpgaUnitCost",
+]  # fmt: skip

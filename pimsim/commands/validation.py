@@ -29,12 +29,17 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
         write_json([_finite(dataclasses.asdict(row)) for row in rows])
     else:
         cells = [
-            (row.name, row.published, f"{row.simulated:.4g}", f"{row.deviation:+.1%}", row.trust, row.status, row.note)
+            (row.name, row.published, _figure(row.simulated), f"{row.deviation:+.1%}", row.trust, row.status, row.note)
             for row in rows
         ]
         counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
         write_out(f"{columns([HEADER, *cells])}\n{counts}\n")
     return all(row.status != "failed" for row in rows)
+
+
+def _figure(value: float) -> str:
+    """Four digits, but whole numbers in full."""
+    return f"{value:.0f}" if math.isfinite(value) and value == round(value) else f"{value:.4g}"
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

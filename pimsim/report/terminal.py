@@ -74,6 +74,8 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield from ("", _memory(result))
     if result.ports is not None:
         yield from ("", _ports(result))
+    if result.resources is not None:
+        yield from ("", _resources(result))
     if result.baselines:
         yield from ("", _baselines(result))
     yield from ("", _footer(result))
@@ -212,6 +214,19 @@ def _ports(result: Result) -> Table:
             percent(port.read_share),
             si(port.bytes_written, "B"),
             percent(port.write_share),
+        )
+    return table
+
+
+def _resources(result: Result) -> Table:
+    table = _table("Resource", "needed", "of the device", "<most for")
+    for kind, resource in (result.resources or {}).items():
+        largest = sorted(resource.by_unit.items(), key=lambda entry: -entry[1])[:3]
+        table.add_row(
+            kind,
+            count(resource.needed),
+            percent(resource.needed / resource.available),
+            ", ".join(f"{unit} {count(number)}" for unit, number in largest if number) or NONE,
         )
     return table
 

@@ -62,6 +62,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("fpga", "attention"): "pimsim.runners.fpga",
+    ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
 }
 """(kind of architecture, kind of workload) -> module."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
+from pimsim.workload.encoder import EncoderConfig
 from pimsim.workload.trace import TraceWorkload
 
 WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
     "decoder": WorkloadConfig,
     "attention": AttentionConfig,
     "trace": TraceWorkload,
+    "encoder": EncoderConfig,
 }
 """Kind -> model. A file without ``kind`` is of the first one."""
 

@@ -48,6 +48,7 @@ CONTRACT = {
     "layers": None,
     "ports": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
+    "resources": None,
     "baselines": None,
     "functional": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},

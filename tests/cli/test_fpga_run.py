@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pimsim.cli import app
-from pimsim.errors import ConfigError
+from pimsim.errors import ConfigError, MappingError
 from pimsim.result import Result
 from pimsim.run import simulate
 
@@ -44,6 +44,14 @@ def test_json_has_null_where_there_is_no_dram() -> None:
     found = json.loads(answer.stdout)
     assert (found["dram"], found["interface"], found["tokens"]) == (None, None, None)
     assert found["ports"]["inout3"]["bytes_read"] == 13 * -(-13 // 4) * 8 * 32
+
+
+def test_a_port_with_too_little_in_flight_is_refused() -> None:
+    ports = ("arch.fpga.ports.outstanding=1", "arch.fpga.ports.max_burst=3")
+    with pytest.raises(
+        MappingError, match=r"^a port must have at least 4 beats in flight .* takes so many of key at once, not 3$"
+    ):
+        run(*SMALL, *ports, workload="attention_naive")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,17 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import UnsupportedOp
+from pimsim.errors import InputError, UnsupportedOp
+from pimsim.machine.fpga.fast import run_region
+from pimsim.machine.fpga.ports import PortTiming
+from pimsim.mapper.fpga import units
+from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.mapping import Mapping
+from pimsim.program.dataflow import Call, beats
 from pimsim.result import Result
-from pimsim.run import simulate
+from pimsim.run import simulate, simulate_loaded
+from pimsim.runners import RunOptions
+from pimsim.validate_edge_moe import names
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,3 +130,84 @@ def test_20_models_begin_behind_the_embedding() -> None:
 def test_18_erf_and_relu_are_refused(function: str) -> None:
     with pytest.raises(UnsupportedOp, match=rf"^activation of 'h0\.act' must be one that the ASIC has, not {function}"):
         small(f"workload.model.activation={function}")
+
+
+# ------------------------------------------------------------------------------------------------- streaming machines
+
+ONE_LAYER = ("workload.layers=1", "workload.moe=null")
+
+
+def image(*overrides: str) -> Result:
+    return simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=overrides)
+
+
+def image_calls(order: str = "expert_by_expert", **workload: str) -> list[Call]:
+    fpga = load_arch("edge_moe_zcu102", [("fpga.encoder.order", order)]).value.fpga
+    return encoder_calls(fpga, fpga.encoder, load_workload("m3vit_cityscapes", list(workload.items())).value)
+
+
+def beats_read(calls: list[Call], port: str) -> int:
+    return sum(beats(read.bursts) for call in calls for read in call.region.reads if read.port == port)
+
+
+def test_24_ports_do_not_share_a_memory() -> None:
+    ports = dict.fromkeys("abc", PortTiming(2, 1, 64, 16, 16))
+    one, two = units.copy(3000, ("a", "c"), 2, 2), units.residual(3000, ("a", "b", "c"), 2, 2)
+    assert run_region(one, ports).cycles == run_region(two, ports).cycles
+
+
+def test_25_the_naive_schedule_has_scores_only() -> None:
+    assert set(simulate("edge_moe_zcu102", "attention_naive", overrides=["workload.tokens=9"]).ops) == {
+        "attention_scores"
+    }
+
+
+def test_26_energy_is_board_power_times_time() -> None:
+    one, two = image(*ONE_LAYER), image(*ONE_LAYER, "arch.fpga.board_power_w=29.08")
+    assert one.time.cycles == two.time.cycles
+    assert (one.energy.joules, two.energy.joules) == pytest.approx((14.54 * one.time.seconds, 29.08 * one.time.seconds))
+
+
+def test_31_all_layers_route_alike() -> None:
+    work = load_workload("m3vit_cityscapes").value
+    assert {tuple(work.queues(layer)) for layer in range(12) if work.is_moe(layer)} == {tuple(work.queues(1))}
+    assert sum(tokens > 0 for tokens in work.queues(1)) == 12
+
+
+def test_32_dense_layers_never_overlap_their_weights() -> None:
+    one, two = image(*ONE_LAYER), image(*ONE_LAYER, "arch.fpga.encoder.weight_prefetch=none")
+    assert one.time.cycles == two.time.cycles
+
+
+def test_33_patch_weights_are_not_read() -> None:
+    calls = [call for call in image_calls(layers="1") if call.op == "patch_embedding"]
+    assert beats_read(calls, "weights") == 129 * 192 // 8
+
+
+def test_34_token_by_token_reads_an_expert_for_every_token() -> None:
+    first, second = (
+        beats_read([call for call in image_calls(order, layers="2") if call.op.startswith("moe_")], "weights")
+        for order in ("expert_by_expert", "token_by_token")
+    )
+    assert second * 12 == first * 2 * 129
+
+
+def test_35_gating_costs_no_resources() -> None:
+    with_experts, without = image("workload.layers=2"), image("workload.layers=2", "workload.moe=null")
+    assert with_experts.resources is not None
+    assert with_experts.resources == without.resources
+
+
+def test_36_pieces_of_a_matrix_read_the_input_again() -> None:
+    calls = [c for c in image_calls(layers="1", moe="null", d_ff="1536") if c.op == "ffn_up"]
+    assert beats_read(calls, "inout1") == 2 * 129 * 192 // 8
+
+
+@pytest.mark.parametrize("workload", ["m3vit_cityscapes", "attention_reordered"])
+def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
+    with pytest.raises(InputError, match=r"^--check must be left out: "):
+        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload(workload), RunOptions(check_tokens=1))
+
+
+def test_38_ablation_rows() -> None:
+    assert [name.split("/")[2] for name in names() if "saving" in name] == ["saving_expert_order", "saving_reordering"]

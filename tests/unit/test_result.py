@@ -37,6 +37,7 @@ SHAPE: dict[str, Any] = {
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
     "roofline": None,
+    "resources": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,

@@ -52,6 +52,8 @@ class _Queue:
         engine.wake(self.consumer, now + self.latency)
 
     def state(self, now: int) -> Any:
+        if self.source is not None and self.source.cursor.done and (not self.visible or self.visible[-1] <= now):
+            return None  # everything has come: how much is left bounds nothing that the consumer's loops do not
         visible = [time - now for time in self.visible if time > now]
         freed = [time - now for time in self.freed if time > now]
         return len(self.visible), tuple(visible), len(self.freed), tuple(freed)
@@ -175,6 +177,8 @@ class _Reader:
         engine.wake(self.number, self.next)
 
     def credit(self, tokens: int, now: int, engine: FastEngine) -> None:
+        if self.cursor.done:
+            return
         while tokens:
             taken = min(tokens, self.open[0])
             self.open[0] -= taken
@@ -186,6 +190,8 @@ class _Reader:
                 engine.wake(self.number, now + 1)
 
     def state(self, now: int) -> Any:
+        if self.cursor.done:
+            return None
         return self.cursor.leaf, max(self.next - now, 0), tuple(self.open)
 
     def waits(self) -> str:
@@ -211,7 +217,7 @@ class _Writer:
         if now < earliest:
             engine.wake(self.number, earliest)
             return
-        if not self.collected and len(self.responses) >= self.channel.timing.outstanding:
+        while self.responses and self.responses[0] <= now:
             self.responses.popleft()
         self.queue.take(1, now, engine)
         self.collected += 1
@@ -225,21 +231,27 @@ class _Writer:
         engine.wake(self.number, self.next)
 
     def state(self, now: int) -> Any:
-        return self.cursor.leaf, max(self.next - now, 0), self.collected, tuple(max(r - now, 0) for r in self.responses)
+        return (
+            self.cursor.leaf,
+            max(self.next - now, 0),
+            self.collected,
+            tuple(r - now for r in self.responses if r > now),
+        )
 
     def waits(self) -> str:
         return f"{self.name} for data"
 
 
 class _Snapshot:
-    """A moment to compare with."""
+    """A moment to compare with, in real time, so that it outlives jumps."""
 
     def __init__(self, engine: FastEngine, now: int) -> None:
-        self.now = now
+        self.now = now + engine.offset
         self.counters = [list(agent.cursor.counters) for agent in engine.movers]
         self.started = [stage.started for stage in engine.stages]
-        self.next = [stage.next for stage in engine.stages]
+        self.next = [stage.next + stage.next_offset for stage in engine.stages]
         self.stalls = [dict(stage.stalls) for stage in engine.stages]
+        self.held = [len(queue.visible) for queue in engine.queues]
 
 
 class FastEngine:
@@ -250,21 +262,20 @@ class FastEngine:
         self.offset = 0
         self.end = 0
         self._heap: list[tuple[int, int]] = []
-        self._queues = {fifo.name: _Queue(fifo) for fifo in region.fifos}
+        queues = {fifo.name: _Queue(fifo) for fifo in region.fifos}
+        self.queues = list(queues.values())
         self._channels = {
             (port, way): PortChannel(ports[port])
             for port, way in [*((r.port, "read") for r in region.reads), *((w.port, "write") for w in region.writes)]
         }
-        self.stages = [_Stage(stage, 2 * i, self._queues) for i, stage in enumerate(region.stages)]
+        self.stages = [_Stage(stage, 2 * i, queues) for i, stage in enumerate(region.stages)]
         first = 2 * len(self.stages)
         self._readers = [
-            _Reader(r, first + i, self._queues[r.fifo], self._channels[r.port, "read"])
-            for i, r in enumerate(region.reads)
+            _Reader(r, first + i, queues[r.fifo], self._channels[r.port, "read"]) for i, r in enumerate(region.reads)
         ]
         first += len(self._readers)
         self._writers = [
-            _Writer(w, first + i, self._queues[w.fifo], self._channels[w.port, "write"])
-            for i, w in enumerate(region.writes)
+            _Writer(w, first + i, queues[w.fifo], self._channels[w.port, "write"]) for i, w in enumerate(region.writes)
         ]
         self.movers: list[Any] = [*self.stages, *self._readers, *self._writers]
         self._steps: list[Any] = []
@@ -289,10 +300,9 @@ class FastEngine:
         heap, at, steps = self._heap, self._at, self._steps
         while heap:
             now, agent = heappop(heap)
-            if at[agent] != now:
-                continue
-            at[agent] = NEVER
-            steps[agent](now, self)
+            if at[agent] == now:
+                at[agent] = NEVER
+                steps[agent](now, self)
             if self._level >= 0 and (not heap or heap[0][0] > now):
                 self._compare(now)
         stuck = [agent.waits() for agent in self.movers if not agent.cursor.done]
@@ -341,8 +351,7 @@ class FastEngine:
         key = self._state(now)
         before = seen.get(key)
         if before is not None and self._jump(before, now):
-            self._seen.clear()
-        seen = self._seen.setdefault(level, {})
+            seen.clear()  # moments of loops further out stay: what led here from them is what it would have been
         seen[key] = _Snapshot(self, now)
 
     def _state(self, now: int) -> Any:
@@ -351,7 +360,7 @@ class FastEngine:
             (max(c.address - now, -1), max(c.free - now * c.timing.denominator, 0)) for c in self._channels.values()
         )
         agents = tuple(agent.state(now) for agent in self.movers)
-        return waking, channels, agents, tuple(queue.state(now) for queue in self._queues.values())
+        return waking, channels, agents, tuple(queue.state(now) for queue in self.queues)
 
     def _jump(self, before: _Snapshot, now: int) -> bool:
         moves = [repeats(agent.cursor, old) for agent, old in zip(self.movers, before.counters, strict=True)]
@@ -359,19 +368,23 @@ class FastEngine:
         times = min(limited, default=0)
         if times < 1 or not self._books_repeat(before, now):
             return False
+        period = now + self.offset - before.now
         for agent, (_, counter, step) in zip(self.movers, moves, strict=True):
             agent.cursor.counters[counter] += times * step
+        for queue, held in zip(self.queues, before.held, strict=True):
+            for _ in range(times * (held - len(queue.visible))):
+                queue.visible.popleft()
         for number, stage in enumerate(self.stages):
             moved = times * (stage.started - before.started[number])
             if not moved:
                 continue
             stage.started += moved
             stage.flight = deque((i + moved, ready, action) for i, ready, action in stage.flight)
-            stage.next_offset += times * (now - before.now)
+            stage.next_offset += times * period
             for reason, cycles in stage.stalls.items():
                 stage.stalls[reason] = cycles + times * (cycles - before.stalls[number].get(reason, 0))
-        self.offset += times * (now - before.now)
-        self.end += times * (now - before.now)
+        self.offset += times * period
+        self.end += times * period
         return True
 
     def _books_repeat(self, before: _Snapshot, now: int) -> bool:

@@ -15,16 +15,48 @@ from pimsim.program.dataflow import Action, Burst, Fifo, Loop, Nest, Read, Regio
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``tokens`` rows of ``beats`` beats each, ``lanes`` rows at once; ``score_beats``: beats of the scores of one lane."""
+    """``tokens`` rows of ``beats`` beats each, ``lanes`` rows at once, ``heads`` scores for each pair, ``words`` in a beat.
+
+    Scores of a lane are padded to a power of two words, and so are the sum and the bias of each head of a row.
+    """
 
     tokens: int
     beats: int
     lanes: int
-    score_beats: int = 1
+    heads: int = 3
+    words: int = 8
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.beats, self.lanes, self.score_beats) < 1:
-            raise MappingError("tokens, beats, lanes and score beats of an attention product must be at least 1")
+        if min(self.tokens, self.beats, self.lanes, self.heads, self.words) < 1:
+            raise MappingError("tokens, beats, lanes, heads and words of an attention product must be at least 1")
+
+    @property
+    def lanes_per_beat(self) -> int:
+        """Lanes whose scores share a beat."""
+        return max(1, self.words // _power_of_two(self.heads))
+
+    @property
+    def beats_per_lane(self) -> int:
+        """Beats of the scores of one lane where they need more than one."""
+        return -(-_power_of_two(self.heads) // self.words)
+
+    @property
+    def sum_beats(self) -> int:
+        """Beats of the softmax statistics of a row."""
+        return -(-_power_of_two(2 * self.heads) // self.words)
+
+    def score_beats(self, lanes: int) -> int:
+        """Beats of the scores of so many lanes, one after the other."""
+        return -(-lanes // self.lanes_per_beat) * self.beats_per_lane
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is no less.
+
+    >>> [_power_of_two(number) for number in (1, 3, 4, 12)]
+    [1, 4, 4, 16]
+    """
+    return 1 << (number - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +144,12 @@ def query_key(shape: Shape, pipes: Pipelines, ports: dict[str, str], overhead: i
         depth=pipes.product,
         unit="attention.query_key",
     )
+    sums = ("sums", shape.sum_beats)
     statistics = Stage(
         "statistics",
         (
             Action((("packets", 1),), (("scores", 1),)), Action((), (("scores", 1),)),
-            Action((("packets", 1),), (("scores", 1), ("sums", 1))), Action((), (("scores", 1), ("sums", 1))),
+            Action((("packets", 1),), (("scores", 1), sums)), Action((), (("scores", 1), sums)),
         ),
         _statistics_nest(shape),
         pipes.statistics_interval,
@@ -124,7 +157,7 @@ def query_key(shape: Shape, pipes: Pipelines, ports: dict[str, str], overhead: i
         "softmax",
     )  # fmt: skip
     total = sum(keys for _, keys in _blocks(shape))
-    score_bits = _store("store_scores", "scores", "score_beats", total * p, pipes.store)
+    store = _store(shape, total * p, pipes.store)
     blocks = tuple(Burst(keys * d) for _, keys in _blocks(shape))
     return Region(
         (
@@ -132,19 +165,20 @@ def query_key(shape: Shape, pipes: Pipelines, ports: dict[str, str], overhead: i
             _load("load_key", "key_port", "key", total * d, pipes.load),
             product,
             statistics,
-            *score_bits,
+            store,
         ),
         (
             Fifo("query_port", 0), Fifo("key_port", 0), Fifo("query", pipes.fifo), Fifo("key", pipes.fifo),
-            Fifo("packets", pipes.fifo), Fifo("scores", pipes.fifo), Fifo("sums", pipes.fifo), Fifo("score_beats", pipes.fifo),
+            Fifo("packets", pipes.fifo), Fifo("scores", pipes.fifo), Fifo("sums", max(pipes.fifo, shape.sum_beats)),
+            Fifo("score_beats", max(pipes.fifo, shape.beats_per_lane)),
         ),
         (
             Read("read_query", "query_port", ports["query"], (Burst(n * d),)),
             Read("read_key", "key_port", ports["key"], _merge(blocks)),
         ),
         (
-            Write("write_scores", "score_beats", ports["scores"], (Burst(-(-total * p // 2)),)),
-            Write("write_statistics", "sums", ports["statistics"], (Burst(n),)),
+            Write("write_scores", "score_beats", ports["scores"], (Burst(shape.score_beats(total * p)),)),
+            Write("write_statistics", "sums", ports["statistics"], (Burst(n * shape.sum_beats),)),
         ),
         overhead,
     )  # fmt: skip
@@ -184,10 +218,13 @@ def _load(name: str, source: str, target: str, count: int, depth: int) -> Stage:
     return Stage(name, (Action(((source, 1),), ((target, 1),)),), nest(Run(0, count)), depth=depth)
 
 
-def _store(name: str, source: str, target: str, count: int, depth: int) -> tuple[Stage, ...]:
-    """Two lanes' scores make a beat; an odd one fills the last beat alone."""
-    actions = (Action(((source, 1),)), Action(((source, 1),), ((target, 1),)))
-    return (Stage(name, actions, nest(Loop(count // 2, (Run(0, 1), Run(1, 1))), Run(1, count % 2)), depth=depth),)
+def _store(shape: Shape, count: int, depth: int) -> Stage:
+    """Scores of several lanes make a beat, or those of a lane several; lanes left over fill the last beat alone."""
+    group, took, gave = shape.lanes_per_beat, (("scores", 1),), (("score_beats", shape.beats_per_lane),)
+    actions = (Action(took), Action(took, gave))
+    body, rest = (Run(0, group - 1), Run(1, 1)), count % group
+    last = (Run(0, rest - 1), Run(1, 1)) if rest else ()
+    return Stage("store_scores", actions, nest(Loop(count // group, body), *last), depth=depth)
 
 
 def _merge(bursts: tuple[Burst, ...]) -> tuple[Burst, ...]:
@@ -206,22 +243,23 @@ def naive_query_key(shape: Shape, pipes: Pipelines, ports: dict[str, str], overh
     if p > n:
         raise MappingError(f"parallelism must be at most the number of tokens, which is {n}, not {p}")
     groups, rest = divmod(n, p)
+    whole, part = ("scores", shape.score_beats(p)), ("scores", shape.score_beats(max(rest, 1)))
     actions = (
-        Action((("key", p), ("query", 1))), Action((("key", p), ("query", 1)), (("scores", 1),)),
-        Action((("key", p),)), Action((("key", p),), (("scores", 1),)),
-        Action((("key", max(rest, 1)),)), Action((("key", max(rest, 1)),), (("scores", 1),)),
+        Action((("key", p), ("query", 1))), Action((("key", p), ("query", 1)), (whole,)),
+        Action((("key", p),)), Action((("key", p),), (whole,)),
+        Action((("key", max(rest, 1)),)), Action((("key", max(rest, 1)),), (part,)),
     )  # fmt: skip
     last: tuple[Nest, ...] = (Run(4, d - 1), Run(5, 1)) if rest else ()
     body = nest(Run(0, d - 1), Run(1, 1), Loop(groups - 1, (Run(2, d - 1), Run(3, 1))), *last)
-    packets = groups + (1 if rest else 0)
+    written = groups * shape.score_beats(p) + (shape.score_beats(rest) if rest else 0)
     return Region(
         (Stage("product", actions, nest(Loop(n, body)), depth=pipes.product, unit="attention.query_key"),),
-        (Fifo("query", 0), Fifo("key", 0), Fifo("scores", pipes.fifo)),
+        (Fifo("query", 0), Fifo("key", 0), Fifo("scores", max(pipes.fifo, whole[1]))),
         (
             Read("read_query", "query", ports["query"], (Burst(n * d),)),
             Read("read_key", "key", ports["key"], (Burst(n * d, n),)),
         ),
-        (Write("write_scores", "scores", ports["scores"], (Burst(n * packets),)),),
+        (Write("write_scores", "scores", ports["scores"], (Burst(n * written),)),),
         overhead,
     )
 
@@ -237,7 +275,11 @@ def weighted_values(shape: Shape, pipes: Pipelines, ports: dict[str, str], overh
     # bits of an action: 4 first beat (takes a packet), 2 a row's statistics arrive, 1 a finished row leaves
     actions = tuple(
         Action(
-            (("value", 1), *((("packets", 1),) if bits & 4 else ()), *((("sums", 1),) if bits & 2 else ())),
+            (
+                ("value", 1),
+                *((("packets", 1),) if bits & 4 else ()),
+                *((("sums", shape.sum_beats),) if bits & 2 else ()),
+            ),
             (("rows", 1),) if bits & 1 else (),
         )
         for bits in range(8)
@@ -256,10 +298,12 @@ def weighted_values(shape: Shape, pipes: Pipelines, ports: dict[str, str], overh
         depth=pipes.weighted,
         unit="attention.weighted_values",
     )
+    group, rest = shape.lanes_per_beat, total * p % shape.lanes_per_beat
+    beat = (("score_port", shape.beats_per_lane),)
     unpack = Stage(
         "unpack",
-        (Action((("score_port", 1),), (("lane_scores", 2),)), Action((("score_port", 1),), (("lane_scores", 1),))),
-        nest(Run(0, total * p // 2), Run(1, total * p % 2)),
+        (Action(beat, (("lane_scores", group),)), Action(beat, (("lane_scores", max(rest, 1)),))),
+        nest(Run(0, total * p // group), Run(1, 1 if rest else 0)),
         depth=pipes.load,
     )
     pack = Stage(
@@ -272,12 +316,12 @@ def weighted_values(shape: Shape, pipes: Pipelines, ports: dict[str, str], overh
         (_load("load_value", "value_port", "value", total * d, pipes.load), unpack, pack, product),
         (
             Fifo("value_port", 0), Fifo("score_port", 0), Fifo("sums", 0), Fifo("value", pipes.fifo),
-            Fifo("lane_scores", max(2, pipes.fifo)), Fifo("packets", pipes.fifo), Fifo("rows", pipes.fifo),
+            Fifo("lane_scores", max(group, pipes.fifo)), Fifo("packets", pipes.fifo), Fifo("rows", pipes.fifo),
         ),
         (
             Read("read_value", "value_port", ports["value"], _merge(tuple(Burst(keys * d) for _, keys in _blocks(shape)))),
-            Read("read_scores", "score_port", ports["scores"], (Burst(-(-total * p // 2)),)),
-            Read("read_statistics", "sums", ports["statistics"], (Burst(n),)),
+            Read("read_scores", "score_port", ports["scores"], (Burst(shape.score_beats(total * p)),)),
+            Read("read_statistics", "sums", ports["statistics"], (Burst(n * shape.sum_beats),)),
         ),
         (Write("write_rows", "rows", ports["output"], (Burst(n * d),)),),
         overhead,

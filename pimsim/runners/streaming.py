@@ -1,0 +1,163 @@
+"""Programs of streaming machines: from calls to a result."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from pimsim.analysis.energy import OUTSIDE, EnergyReport
+from pimsim.analysis.resources import Resource
+from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.config import Loaded
+from pimsim.machine.fpga.ports import PortTiming
+from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
+from pimsim.program.dataflow import Call, beats, iterations, verify_calls
+from pimsim.result import Identity, Layer, Op, Port, Result, Simulation, Time, Unit, manifest
+from pimsim.runners import RunOptions
+from pimsim.runners.pim_decoder import peak_memory_bytes
+
+
+def run_calls(
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[Any],
+    calls: Sequence[Call],
+    options: RunOptions,
+    start: float,
+    needs: dict[str, Resource],
+) -> Result:
+    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`; ``needs``: of the device."""
+    verify_calls(calls)
+    timing = port_timing(arch.value)
+    times = run_program(calls, timing, _engine(options.engine), options.progress)
+    cycles = times.cycles
+    hertz = arch.value.fpga.clock_mhz * 1e6
+    joules = cycles / hertz * arch.value.fpga.board_power_w
+    return Result(
+        arch=Identity(arch.value.name, arch.hash),
+        workload=Identity(workload.value.name, workload.hash),
+        engine=options.engine,
+        time=Time(cycles / hertz, cycles, hertz),
+        tokens=None,
+        energy=EnergyReport(joules, {"board": joules}, {}, {}, arch.value.fpga.board_power_w, []),
+        dram=None,
+        interface=None,
+        units=_units(calls, times, hertz),
+        ops=_ops(calls, times, hertz, joules),
+        layers=_layers(calls, times, hertz, joules),
+        baselines={},
+        simulation=Simulation(
+            time.perf_counter() - start,
+            sum(_iterations(calls)),
+            peak_memory_bytes(),
+        ),
+        manifest=manifest(options.command_line, {"arch": arch.hash, "workload": workload.hash}),
+        ports=_traffic(calls, arch.value, timing, cycles),
+        resources=needs or None,
+    )
+
+
+def port_timing(arch: FpgaArchConfig) -> PortTiming:
+    """The ports in fabric cycles: a beat takes ``beat bits / port bits x fabric clock / port clock``."""
+    ports = arch.fpga.ports
+    rate = Fraction(arch.fpga.beat_bits, ports.width_bits) * Fraction(repr(arch.fpga.clock_mhz))
+    rate /= Fraction(repr(ports.clock_mhz))
+    return PortTiming(rate.numerator, rate.denominator, ports.latency, ports.max_burst, ports.outstanding)
+
+
+def _engine(name: str) -> RunRegion:
+    if name == "fast":
+        from pimsim.machine.fpga.fast import run_region
+
+        return run_region
+    from pimsim.machine.fpga.reference import run_region as run_beats  # SimPy is only needed here
+
+    return run_beats
+
+
+def _iterations(calls: Sequence[Call]) -> list[int]:
+    """Iterations of every call, all stages together."""
+    known: dict[int, int] = {}
+    for call in calls:
+        if id(call.region) not in known:
+            known[id(call.region)] = sum(iterations(stage) for stage in call.region.stages)
+    return [known[id(call.region)] for call in calls]
+
+
+def _moved(calls: Sequence[Call], times: ProgramTimes) -> list[tuple[Call, int]]:
+    """By how many cycles each call moved the end of the program; calls in the order in which they end."""
+    moved, latest = [], 0
+    for end, _, call in sorted(zip(times.ends, range(len(calls)), calls, strict=True), key=lambda entry: entry[:2]):
+        moved.append((call, end - latest))
+        latest = end
+    return moved
+
+
+def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, joules: float) -> dict[str, Op]:
+    counts = Counter(call.op for call in calls)
+    cycles: Counter[str] = Counter()
+    for call, moved in _moved(calls, times):
+        cycles[call.op] += moved
+    return {
+        op: Op(counts[op], moved / hertz, moved / times.cycles, joules * moved / times.cycles)
+        for op, moved in cycles.most_common()
+    }
+
+
+def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, joules: float) -> list[Layer]:
+    cycles: Counter[int] = Counter()
+    for call, moved in _moved(calls, times):
+        cycles[call.layer] += moved
+    return [
+        Layer(
+            "outside the blocks" if layer == OUTSIDE else f"block {layer}",
+            cycles[layer] / hertz,
+            joules * cycles[layer] / times.cycles,
+        )
+        for layer in sorted(cycles, key=lambda layer: (layer == OUTSIDE, layer))
+    ]
+
+
+def _units(calls: Sequence[Call], times: ProgramTimes, hertz: float) -> dict[str, Unit]:
+    busy: Counter[str] = Counter()
+    used: Counter[str] = Counter()
+    stalls: dict[str, Counter[str]] = {}
+    for call, part in zip(calls, times.regions, strict=True):
+        for stage in call.region.stages:
+            if stage.unit:
+                waits = Counter({f"wait {reason}": n for reason, n in part.stalls[stage.name].items()})
+                works = iterations(stage) * stage.interval
+                busy[stage.unit] += works
+                used[stage.unit] += part.cycles
+                stalls.setdefault(stage.unit, Counter()).update(waits)
+                stalls[stage.unit]["fill and drain"] += part.cycles - works - waits.total()
+    for unit, cycles in used.items():
+        stalls[unit]["idle"] = times.cycles - cycles
+    return {
+        unit: Unit(
+            works / hertz,
+            works / times.cycles,
+            {reason: n / hertz for reason, n in stalls[unit].most_common() if n},
+        )
+        for unit, works in busy.most_common()
+    }
+
+
+def _traffic(calls: Sequence[Call], arch: FpgaArchConfig, timing: PortTiming, cycles: int) -> dict[str, Port]:
+    read: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    for call in calls:
+        for stream in call.region.reads:
+            read[stream.port] += beats(stream.bursts)
+        for target in call.region.writes:
+            written[target.port] += beats(target.bursts)
+    size, share = arch.fpga.beat_bits // 8, timing.numerator / timing.denominator / cycles
+    return {
+        name: Port(read[name] * size, written[name] * size, read[name] * share, written[name] * share)
+        for name in arch.fpga.ports.names
+    }
+
+
+__all__ = ["port_timing", "run_calls"]
