@@ -26,8 +26,7 @@ class Session:
     """One sequence of tokens; the KV cache is kept between steps.
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
-    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
-    of banks, in floating-point formats.
+    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Floating-point formats only.
     """
 
     def __init__(
@@ -39,8 +38,7 @@ class Session:
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
-            WorkloadError: the workload has no embeddings or no head, a tensor is missing or has another shape, or heads
-                do not fill whole columns.
+            WorkloadError: the workload has no embeddings or no head, or a tensor is missing or has another shape.
             UnknownName: the format is not a floating-point one.
         """
         if whole and not (workload.embeddings and workload.lm_head):
@@ -48,11 +46,7 @@ class Session:
         self.graph = build_graph(workload)
         self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
-        shape, d_head = mapping.shape, workload.model.head_width
-        if d_head % shape.lanes or d_head % shape.banks:
-            raise WorkloadError(
-                f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
-            )
+        shape = mapping.shape
         self._logits = np.zeros(workload.model.vocabulary, np.float32)
         self._rotations: dict[str, Any] = {}
         self.executor = Executor(

@@ -139,8 +139,8 @@ class Executor:
         for channel in channels:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
             for k, column in enumerate(self.format.decode(columns)):
-                start = sram + k * run.sram_step + channel * run.sram_channel
-                self._store(slice(start, start + self.lanes), column)
+                start, carried = sram + k * run.sram_step + channel * run.sram_channel, _carried(run, k, self.lanes)
+                self._store(slice(start, start + carried), column[:carried])
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         for channel in channels:
@@ -152,7 +152,9 @@ class Executor:
                 if run.lane >= 0:
                     target[run.lane] = self.format.encode(self.sram[start])
                 else:
-                    target[:] = self.format.encode(self.sram[start : start + self.lanes])
+                    carried = _carried(run, k, self.lanes)
+                    target[:carried] = self.format.encode(self.sram[start : start + carried])
+                    target[carried:] = 0
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         at = np.arange(run.count)[:, None] * run.sram_step + np.arange(self.lanes)
@@ -160,6 +162,7 @@ class Executor:
             self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
                 at + sram + channel * run.sram_channel
             ]
+        self.buffers[channels, run.buffer + run.count - 1, _carried(run, run.count - 1, self.lanes) :] = 0
 
     def _register(self, run: Run) -> int:
         return 0 if self._field is None else run.where[self._field]
@@ -175,9 +178,9 @@ class Executor:
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
-        banks = np.arange(self.spec.banks_per_channel)
+        banks = np.arange(_carried(run, 0, self.spec.banks_per_channel))
         at = sram + channels[:, None] * run.sram_channel + banks
-        self._store(at, self.mac.read(self.accumulators[channels, register]))
+        self._store(at, self.mac.read(self.accumulators[channels, register, : banks.size]))
         self.accumulators[channels, register] = 0
 
     commands: ClassVar[dict[str, Callable[[Executor, Run, Array, int, int], None]]] = {
@@ -273,6 +276,11 @@ class Executor:
         "softmax": _softmax,
     }
     """Function of the ASIC -> what it does."""
+
+
+def _carried(run: Run, k: int, full: int) -> int:
+    """Elements that the ``k``-th command of a run carries, of a full command's ``full``."""
+    return full if run.elements < 0 else max(0, min(full, run.elements - k * full))
 
 
 def _sharing(block: Block) -> list[list[int]]:
