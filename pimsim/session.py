@@ -99,7 +99,7 @@ class Session:
             raise WorkloadError(f"a token must be from 0 to {vocabulary - 1}, not {token_id}")
         if self.length == self.capacity:
             raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
-        self._rotate_to(self.length)
+        self.rotate_to(self.length)
         self.length += 1
         self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
         return self._logits.copy()
@@ -111,7 +111,7 @@ class Session:
             logits = self.executor.sram[start : start + compute.length]
             self._logits[compute.offset : compute.offset + compute.length] = logits
 
-    def _rotate_to(self, position: int) -> None:
+    def rotate_to(self, position: int) -> None:
         """Tables of the rotary embedding for a position; all layers share them."""
         rope = next((op for op in self.graph if isinstance(op, Rope)), None)
         if rope is not None:

@@ -215,6 +215,9 @@ class Judge:
         first = f"h0.{op.name.partition('.')[2]}" if layer_of(op.name) >= 0 else op.name
         start = self.places.results[first]
         values = written[op.name][start : start + _width(op)].astype(np.float64)
+        if isinstance(op, ops.Rope):  # the values are not rotated: they stay where the projection put them
+            turned = (op.heads + op.kv_heads) * op.d_head
+            values[turned:] = self.found[op.inputs[0]][turned:]
         scores = self._scores_after(op)
         if scores is not None:  # its factor is folded into the projection
             values[: scores.heads * scores.d_head] /= scores.scale

@@ -99,7 +99,8 @@ class PimCheck:
         }
 
     def _enter(self, number: int) -> None:
-        """Without embeddings, the stream is put where they would put it."""
+        """Rotations are those of the position; without embeddings, the stream is put where they would put it."""
+        self.session.rotate_to(number)
         if not self.workload.embeddings:
             stream = self.judge.stream(self.tokens[number], number)
             start = self.session.mapping.sram["x"]
