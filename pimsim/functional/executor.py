@@ -46,7 +46,7 @@ class _Product(NamedTuple):
     start: Array | None
     """Accumulators before the first part; None for zero."""
     at: Array
-    """SRAM elements ``[channels, banks]``."""
+    """SRAM elements ``[channels, banks]``; the results of further banks are dropped."""
 
 
 class Observer(Protocol):
@@ -174,8 +174,8 @@ class Executor:
         for channel in channels:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
             for k, column in enumerate(self.format.decode(columns)):
-                start = sram + k * run.sram_step + channel * run.sram_channel
-                self._store(slice(start, start + self.lanes), column)
+                start, carried = sram + k * run.sram_step + channel * run.sram_channel, _carried(run, k, self.lanes)
+                self._store(slice(start, start + carried), column[:carried])
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -188,7 +188,9 @@ class Executor:
                 if run.lane >= 0:
                     target[run.lane] = self.format.encode(self.sram[start])
                 else:
-                    target[:] = self.format.encode(self.sram[start : start + self.lanes])
+                    carried = _carried(run, k, self.lanes)
+                    target[:carried] = self.format.encode(self.sram[start : start + carried])
+                    target[carried:] = 0
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -197,6 +199,7 @@ class Executor:
             self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
                 at + sram + channel * run.sram_channel
             ]
+        self.buffers[channels, run.buffer + run.count - 1, _carried(run, run.count - 1, self.lanes) :] = 0
 
     def _register(self, run: Run) -> int:
         return 0 if self._field is None else run.where[self._field]
@@ -216,7 +219,8 @@ class Executor:
 
     def _results(self, run: Run, channels: Array, sram: int) -> Array:
         """SRAM elements ``[channels, banks]`` of the results of a read."""
-        return sram + channels[:, None] * run.sram_channel + np.arange(self.spec.banks_per_channel)
+        banks = np.arange(_carried(run, 0, self.spec.banks_per_channel))
+        return sram + channels[:, None] * run.sram_channel + banks
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
@@ -234,7 +238,8 @@ class Executor:
         products, self._products = self._products, []
         for alike in _runs_of(products):
             found = self._alike(alike, channels) if len(alike) > 1 else [self._one(alike[0], channels)]
-            self._store(np.stack([product.at for product in alike]), self.mac.read(np.stack(found)))
+            at = np.stack([product.at for product in alike])
+            self._store(at, self.mac.read(np.stack(found)[..., : at.shape[-1]]))
         for register, parts in self._sums.items():
             start = self.accumulators[channels, register]
             self.accumulators[channels, register] = self._one(_Product(parts, start, start), channels)
@@ -242,7 +247,8 @@ class Executor:
 
     def _one(self, product: _Product, channels: Array) -> Array:
         """Accumulators ``[channels, banks]`` after a product."""
-        sums = self.mac.zeros(product.at.shape) if product.start is None else product.start
+        banks = self.spec.banks_per_channel
+        sums = self.mac.zeros((channels.size, banks)) if product.start is None else product.start
         for part in product.parts:
             weights = _pick(self._columns[part.first : part.first + part.columns], channels).swapaxes(0, 1)
             sums = self.mac.mac_first(sums, weights, self._vector_of(part, channels))
@@ -348,9 +354,11 @@ class Executor:
         "add": _add,
         "argmax": _argmax,
         "gelu": _elementwise,
+        "gelu_erf": _elementwise,
         "layernorm": _norm,
         "multiply": _product,
         "reciprocal": _elementwise,
+        "relu": _elementwise,
         "rmsnorm": _norm,
         "rope": _rope,
         "scale": _scale,
@@ -372,6 +380,8 @@ def _runs_of(products: Sequence[_Product]) -> Iterator[Sequence[_Product]]:
 def _follows(one: _Product, other: _Product) -> bool:
     if one.start is not None or other.start is not None or len(one.parts) != 1 or len(other.parts) != 1:
         return False
+    if one.at.shape != other.at.shape:
+        return False
     a, b = one.parts[0], other.parts[0]
     return b == _Part(a.first + a.columns, a.columns, a.buffer)
 
@@ -382,6 +392,11 @@ def _pick(array: Array, channels: Array) -> Array:
     if last - first + 1 == channels.size:
         return array[..., first : last + 1, :]
     return array[..., channels, :]
+
+
+def _carried(run: Run, k: int, full: int) -> int:
+    """Elements that the ``k``-th command of a run carries, of a full command's ``full``."""
+    return full if run.elements < 0 else max(0, min(full, run.elements - k * full))
 
 
 def _sharing(block: Block) -> list[list[int]]:

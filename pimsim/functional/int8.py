@@ -91,8 +91,9 @@ class Int8Executor(Executor):
 
     def _read_sums(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
-        at = sram + channels[:, None] * run.sram_channel + np.arange(self.spec.banks_per_channel)
-        self._store(at, self.mac.read(self.accumulators[channels, register], self.units[channels, register]))
+        at = self._results(run, channels, sram)
+        sums = self.mac.read(self.accumulators[channels, register], self.units[channels, register])
+        self._store(at, sums[:, : at.shape[-1]])
         self.accumulators[channels, register] = 0
         self.units[channels, register] = 0
 

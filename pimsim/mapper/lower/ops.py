@@ -111,8 +111,8 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
         start = chunk * shape.buffer
         waits = source.tokens(start, start + length)
         partial = f"partial{chunk % 2}" if chunk else ""
-        if partial in b.freed:
-            waits += (b.freed[partial],)
+        if (partial or name) in b.freed:
+            waits += (b.freed[partial or name],)
         into = b.sram[partial] if chunk else target
         step = piece if last else whole
         _product_steps(b, product, layout, chunk, (source.sram, into), step, waits, name)
@@ -450,7 +450,7 @@ def _asic_function(op: ops.Gate | ops.Activation) -> str:
     Raises:
         UnsupportedOp: the ASIC has none.
     """
-    known = {"silu": "silu", "gelu_tanh": "gelu"}
+    known = {"silu": "silu", "gelu_tanh": "gelu", "gelu_erf": "gelu_erf", "relu": "relu"}
     if op.function not in known:
         raise UnsupportedOp(
             f"activation of {op.name!r} must be one that the ASIC has, not {op.function}; choices: {', '.join(known)}"
