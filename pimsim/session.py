@@ -28,8 +28,7 @@ class Session:
     """One sequence of tokens; the KV cache is kept between steps.
 
     `step` makes one forward pass of the program that the machine times, so ``length`` tokens are in the cache after
-    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit. Decoders whose heads fill whole columns and groups
-    of banks.
+    ``length`` steps, and ``prompt_tokens + generate_tokens - 1`` fit.
     """
 
     def __init__(
@@ -48,19 +47,14 @@ class Session:
 
         Raises:
             MappingError: the machine cannot run the workload, or its memories are too small.
-            WorkloadError: the workload has no embeddings or no head, a tensor is missing or has another shape, or heads
-                do not fill whole columns.
+            WorkloadError: the workload has no embeddings or no head, or a tensor is missing or has another shape.
         """
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         self.graph = build_graph(workload)
         self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
-        shape, d_head = mapping.shape, workload.model.head_width
-        if d_head % shape.lanes or d_head % shape.banks:
-            raise WorkloadError(
-                f"model.d_head must be a multiple of {shape.lanes} lanes and {shape.banks} banks, not {d_head}"
-            )
+        shape = mapping.shape
         self._logits = np.zeros(workload.model.vocabulary, np.float32)
         self._rotations: dict[str, Any] = {}
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes

@@ -174,8 +174,8 @@ class Executor:
         for channel in channels:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
             for k, column in enumerate(self.format.decode(columns)):
-                start = sram + k * run.sram_step + channel * run.sram_channel
-                self._store(slice(start, start + self.lanes), column)
+                start, given = sram + k * run.sram_step + channel * run.sram_channel, carried(run, k, self.lanes)
+                self._store(slice(start, start + given), column[:given])
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -188,7 +188,9 @@ class Executor:
                 if run.lane >= 0:
                     target[run.lane] = self.format.encode(self.sram[start])
                 else:
-                    target[:] = self.format.encode(self.sram[start : start + self.lanes])
+                    given = carried(run, k, self.lanes)
+                    target[:given] = self.format.encode(self.sram[start : start + given])
+                    target[given:] = 0
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -197,6 +199,7 @@ class Executor:
             self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
                 at + sram + channel * run.sram_channel
             ]
+        self.buffers[channels, run.buffer + run.count - 1, carried(run, run.count - 1, self.lanes) :] = 0
 
     def _register(self, run: Run) -> int:
         return 0 if self._field is None else run.where[self._field]
@@ -215,8 +218,9 @@ class Executor:
             self._settle(channels)
 
     def _results(self, run: Run, channels: Array, sram: int) -> Array:
-        """SRAM elements ``[channels, banks]`` of the results of a read."""
-        return sram + channels[:, None] * run.sram_channel + np.arange(self.spec.banks_per_channel)
+        """SRAM elements ``[channels, results]`` of the results of a read."""
+        results = carried(run, 0, self.spec.banks_per_channel)
+        return sram + channels[:, None] * run.sram_channel + np.arange(results)
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
@@ -234,7 +238,8 @@ class Executor:
         products, self._products = self._products, []
         for alike in _runs_of(products):
             found = self._alike(alike, channels) if len(alike) > 1 else [self._one(alike[0], channels)]
-            self._store(np.stack([product.at for product in alike]), self.mac.read(np.stack(found)))
+            at = np.stack([product.at for product in alike])
+            self._store(at, self.mac.read(np.stack(found)[..., : at.shape[-1]]))
         for register, parts in self._sums.items():
             start = self.accumulators[channels, register]
             self.accumulators[channels, register] = self._one(_Product(parts, start, start), channels)
@@ -242,7 +247,7 @@ class Executor:
 
     def _one(self, product: _Product, channels: Array) -> Array:
         """Accumulators ``[channels, banks]`` after a product."""
-        sums = self.mac.zeros(product.at.shape) if product.start is None else product.start
+        sums = self.mac.zeros((channels.size, self.spec.banks_per_channel)) if product.start is None else product.start
         for part in product.parts:
             weights = _pick(self._columns[part.first : part.first + part.columns], channels).swapaxes(0, 1)
             sums = self.mac.mac_first(sums, weights, self._vector_of(part, channels))
@@ -373,7 +378,7 @@ def _follows(one: _Product, other: _Product) -> bool:
     if one.start is not None or other.start is not None or len(one.parts) != 1 or len(other.parts) != 1:
         return False
     a, b = one.parts[0], other.parts[0]
-    return b == _Part(a.first + a.columns, a.columns, a.buffer)
+    return one.at.shape == other.at.shape and b == _Part(a.first + a.columns, a.columns, a.buffer)
 
 
 def _pick(array: Array, channels: Array) -> Array:
@@ -384,6 +389,11 @@ def _pick(array: Array, channels: Array) -> Array:
     return array[..., channels, :]
 
 
+def carried(run: Run, k: int, full: int) -> int:
+    """Elements that the ``k``-th command of a run carries, of a full command's ``full``."""
+    return full if run.elements < 0 else max(0, min(full, run.elements - k * full))
+
+
 def _sharing(block: Block) -> list[list[int]]:
     """For each channel, all channels that have the same stream."""
     found: dict[int, list[int]] = {}
@@ -392,4 +402,4 @@ def _sharing(block: Block) -> list[list[int]]:
     return [found[id(stream)] for stream in block.channels]
 
 
-__all__ = ["Constants", "Executor", "Observer"]
+__all__ = ["Constants", "Executor", "Observer", "carried"]

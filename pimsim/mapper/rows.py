@@ -17,6 +17,8 @@ class DotProduct(NamedTuple):
     sram: int
     buffer: int = 0
     """Column of the global buffer that meets the first column."""
+    results: int = -1
+    """Results that are read, from bank 0 on, where it is not those of all banks."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Pending(NamedTuple):
     accumulator: int
     sram: int
     age: int
+    results: int
 
 
 class _Emitter:
@@ -84,7 +87,7 @@ class _Emitter:
                 self._open(row)
                 self._mac(row, offset, take, accumulator, buffer)
                 column, left, buffer = column + take, left - take, buffer + take
-            self.pending.append(_Pending(index, accumulator, product.sram, 0))
+            self.pending.append(_Pending(index, accumulator, product.sram, 0, product.results))
         self._close()
         return self.parts
 
@@ -118,7 +121,8 @@ class _Emitter:
 
     def _read(self) -> None:
         done = self.pending.pop(0)
-        self._put(Run("RD_MAC", self.plan.at(done.accumulator), sram=done.sram, sram_channel=self.plan.sram_channel))
+        where, across = self.plan.at(done.accumulator), self.plan.sram_channel
+        self._put(Run("RD_MAC", where, sram=done.sram, sram_channel=across, elements=done.results))
         if done.product in self.splits:
             self.parts.append([])
 
@@ -163,7 +167,7 @@ class _Chunk:
         sram = run.sram - self.sram if run.sram >= 0 else None
         return (
             run.command, run.where, row, run.column, run.count, run.sweep, run.lane, run.buffer, sram, run.sram_step,
-            run.sram_channel,
+            run.sram_channel, run.elements,
         )  # fmt: skip
 
 

@@ -37,6 +37,9 @@ class Run:
     """SRAM elements from one command to the next."""
     sram_channel: int = 0
     """SRAM elements from one channel to the next, so that channels can share a stream."""
+    elements: int = -1
+    """Elements that all commands of the run carry together, where the last command is not full: a write fills the rest
+    of its column with zeros, a read leaves the rest out. -1 fills every command. No command takes less time for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ class _Walk:
             or _row_problem(command, run, row, self.machine)
             or _column_problem(command, run, self.machine)
             or _buffer_problem(command, run, self.machine)
+            or _elements_problem(command, run, self.machine)
             or self._sram_problem(command, run, sram)
             or self._state_problem(command, run, row)
         )
@@ -225,10 +226,13 @@ class _Walk:
             return "" if run.sram == -1 else f"sram must be at least -1, not {run.sram}"
         if command.data == "none":
             return f"sram must be -1, because {command.name} moves no data, not {run.sram}"
+        each = self.machine.elements(command, run)
+        rest = run.elements - (run.count - 1) * each if run.elements != -1 else each
         along = (run.count - 1) * run.sram_step
         across = [channel * run.sram_channel for channel in (self.channels[0], self.channels[-1])]
+        before = [along - run.sram_step, 0] if run.count > 1 else []  # the commands before the last one are full
         first = run.sram + base + min(0, along) + min(across)
-        last = run.sram + base + max(0, along) + max(across) + self.machine.elements(command, run) - 1
+        last = run.sram + base + max(along + rest, *(start + each for start in before), 0) + max(across) - 1
         if first < 0 or last >= self.machine.sram_elements:
             return f"SRAM elements must be within 0 to {self.machine.sram_elements - 1}, not {first} to {last}"
         return ""
@@ -353,6 +357,17 @@ def _buffer_problem(command: Command, run: Run, machine: _Machine) -> str:
     if not _uses_buffer(command):
         return _none_problem("buffer", run.buffer, command)
     return _range_problem("buffer column", run.buffer, run.count, machine.buffer_columns)
+
+
+def _elements_problem(command: Command, run: Run, machine: _Machine) -> str:
+    if run.elements == -1:
+        return ""
+    if command.data == "none" or run.lane != -1:
+        why = "moves no data" if command.data == "none" else "writes one element of a column"
+        return f"elements must be -1, because {command.name} {why}, not {run.elements}"
+    each = machine.elements(command, run)
+    low, high = (run.count - 1) * each + 1, run.count * each
+    return "" if low <= run.elements <= high else f"elements must be {low} to {high}, not {run.elements}"
 
 
 def _none_problem(what: str, value: int, command: Command) -> str:

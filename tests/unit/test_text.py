@@ -30,6 +30,7 @@ RUNS = st.builds(
     sram=NUMBERS,
     sram_step=NUMBERS,
     sram_channel=NUMBERS,
+    elements=NUMBERS,
 ) | st.builds(Run, NAMES, st.just((-1, 0)))
 ITEMS: st.SearchStrategy[Item] = st.recursive(
     RUNS,

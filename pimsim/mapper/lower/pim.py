@@ -44,9 +44,10 @@ class PimLowering:
         )
 
     def load(self, sram: int, elements: int, buffer: int = 0) -> tuple[Run, ...]:
-        """Write a vector from SRAM into the global buffer."""
+        """Write a vector from SRAM into the global buffer, with zeros behind its end."""
         lanes = self.shape.lanes
-        return (Run("WR_GB", self.none, count=ceil(elements / lanes), buffer=buffer, sram=sram, sram_step=lanes),)
+        count, carried = ceil(elements / lanes), ragged(elements, lanes)
+        return (Run("WR_GB", self.none, count=count, buffer=buffer, sram=sram, sram_step=lanes, elements=carried),)
 
     def _product_items(
         self, layout: WeightLayout, chunk: int, slots: int, source: int, target: int, parts: int
@@ -114,6 +115,7 @@ class PimLowering:
                 layout.group_row(channel, g, chunk) * shape.columns,
                 columns,
                 target + group_offset(layout, g, shape.banks),
+                results=ragged(group_elements(layout, g, shape.banks), shape.banks),
             )
             for g in groups
         ]
@@ -129,25 +131,38 @@ class PimLowering:
             place = layout.place(token, heads.start, 0)
             source = sram + heads.start * layout.d_head
             if cph * shape.lanes == layout.d_head:
-                items += self._column_write(place, len(heads) * cph, source)
+                items += self._column_write(place, len(heads) * layout.d_head, source)
             else:
                 for h in heads:
-                    items += self._column_write(layout.place(token, h, 0), cph, sram + h * layout.d_head)
+                    items += self._column_write(layout.place(token, h, 0), layout.d_head, sram + h * layout.d_head)
         return channel, tuple(items)
 
-    def _column_write(self, place: Place, columns: int, sram: int) -> list[Item]:
-        """Write consecutive columns of one bank, over as many rows as it takes."""
+    def _column_write(self, place: Place, elements: int, sram: int) -> list[Item]:
+        """Write a vector into consecutive columns of one bank."""
+        return self._columns("WR", place, elements, sram)
+
+    def _columns(self, command: str, place: Place, elements: int, sram: int) -> list[Item]:
+        """Read or write consecutive columns of one bank, over as many rows as it takes."""
         where = bank_where(place.bank, self.spec.counts) + self.none[len(self.spec.counts) :]
         items: list[Item] = []
-        row, column = place.row, place.column
-        while columns:
-            take = min(columns, self.shape.columns - column)
+        lanes, row, column = self.shape.lanes, place.row, place.column
+        while elements:
+            part = min(elements, (self.shape.columns - column) * lanes)
             items += [
                 Run("ACT", where, row=row),
-                Run("WR", where, row=row, column=column, count=take, sram=sram, sram_step=self.shape.lanes),
+                Run(
+                    command,
+                    where,
+                    row=row,
+                    column=column,
+                    count=ceil(part / lanes),
+                    sram=sram,
+                    sram_step=lanes,
+                    elements=ragged(part, lanes),
+                ),
                 Run("PREpb", where),
             ]
-            sram, columns, row, column = sram + take * self.shape.lanes, columns - take, row + 1, 0
+            sram, elements, row, column = sram + part, elements - part, row + 1, 0
         return items
 
     def value_write(self, layout: ValueLayout, channel: int, token: int, sram: int) -> tuple[Item, ...]:
@@ -183,8 +198,7 @@ class PimLowering:
         """The same where the last group of a head is not full."""
         items: list[Item] = []
         for g in groups:
-            inner = g % layout.groups_per_head
-            count = min(self.shape.banks, layout.d_head - inner * self.shape.banks)
+            count = group_elements(layout, g, self.shape.banks)
             row = layout.group_row(channel, g, chunk)
             start = sram + group_offset(layout, g, self.shape.banks)
             items += [replace(body[0], row=row), replace(body[1], row=row, count=count, sram=start), body[2]]
@@ -193,18 +207,17 @@ class PimLowering:
     def table_read(self, layout: TableLayout, entry: int, sram: int) -> tuple[int, tuple[Item, ...]]:
         """Read an entry of a table into SRAM: (channel, items)."""
         place = layout.place(entry, 0)
-        where = bank_where(place.bank, self.spec.counts) + self.none[len(self.spec.counts) :]
-        items: list[Item] = []
-        columns, row, column = layout.columns_per_entry, place.row, place.column
-        while columns:
-            take = min(columns, self.shape.columns - column)
-            items += [
-                Run("ACT", where, row=row),
-                Run("RD", where, row=row, column=column, count=take, sram=sram, sram_step=self.shape.lanes),
-                Run("PREpb", where),
-            ]
-            sram, columns, row, column = sram + take * self.shape.lanes, columns - take, row + 1, 0
-        return place.channel, (*items[:-1], items[-1])
+        return place.channel, tuple(self._columns("RD", place, layout.width, sram))
+
+
+def ragged(elements: int, unit: int) -> int:
+    """The number of elements for `Run.elements`: -1 where they fill whole units."""
+    return elements if elements % unit else -1
+
+
+def group_elements(layout: ValueLayout, group: int, banks: int) -> int:
+    """Elements of a group of values: those of all banks, or what is left at the end of a head."""
+    return min(banks, layout.d_head - group % layout.groups_per_head * banks)
 
 
 def group_offset(layout: ValueLayout, group: int, banks: int) -> int:
