@@ -294,7 +294,10 @@ class Mapping:
             for i, h in enumerate(range(0, model.heads, n))
         )
         b.results[attention[-1].name] = Result(self.sram["values"], parts)
-        b.freed = dict.fromkeys(("partial0", "partial1"), parts[-1].token)  # they share space with the scores
+        shared = ["partial0", "partial1"]  # space that they share with the scores
+        if model.parallel_residual:  # its first product does not read what attention writes
+            shared.append("gate_up" if model.gated else "up")
+        b.freed = dict.fromkeys(shared, parts[-1].token)
         for op in after:
             b.lower(op)
         return _renamed(b.builder.build(), _short(after[-1]), "x")

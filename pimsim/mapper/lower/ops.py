@@ -111,8 +111,8 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
         start = chunk * shape.buffer
         waits = source.tokens(start, start + length)
         partial = f"partial{chunk % 2}" if chunk else ""
-        if partial in b.freed:
-            waits += (b.freed[partial],)
+        if (partial or name) in b.freed:
+            waits += (b.freed[partial or name],)
         into = b.sram[partial] if chunk else target
         step = piece if last else whole
         _product_steps(b, product, layout, chunk, (source.sram, into), step, waits, name)
