@@ -156,6 +156,28 @@ BROKEN: dict[str, tuple[tuple[Item, ...], str, str]] = {
         "item 0[99].0 (RD_MAC)",
         "SRAM elements must be within 0 to 999, not 1584 to 1615",
     ),
+    "sram of what is carried": (
+        (replace(RD_MAC, sram=980, elements=5),),
+        "item 0 (RD_MAC)",
+        "SRAM elements must be within 0 to 999, not 980 to 1000",
+    ),
+    "elements": ((replace(WR_GB, elements=257),), "item 0 (WR_GB)", "elements must be 241 to 256, not 257"),
+    "elements of an empty column": (
+        opened(replace(RD, elements=48)),
+        "item 1 (RD)",
+        "elements must be 49 to 64, not 48",
+    ),
+    "elements of no results": ((replace(RD_MAC, elements=0),), "item 0 (RD_MAC)", "elements must be 1 to 16, not 0"),
+    "elements of a command without data": (
+        (replace(PREab, elements=1),),
+        "item 0 (PREab)",
+        "elements must be -1, because PREab moves no data, not 1",
+    ),
+    "elements of a masked write": (
+        opened(replace(SWEEP, elements=16)),
+        "item 1 (WR)",
+        "elements must be -1, because WR writes one element of a column, not 16",
+    ),
     "sweep": (opened(replace(SWEEP, count=17)), "item 1 (WR)", "count of a sweep must be at most 16"),
     "sweep of an all-bank command": (
         opened(replace(MAC, sweep=True)),
