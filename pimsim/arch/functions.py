@@ -126,6 +126,22 @@ def _silu(f: AsicFunctions) -> tuple[Pass, ...]:
     return (_join(_exp(f), _reciprocal(f), adds=1, multiplies=1),)
 
 
+def _gelu_erf(f: AsicFunctions) -> tuple[Pass, ...]:
+    # max(x, 0) - |x| q, q = poly(t) exp(-x^2 / 2), t = 1 / (1 + p |x|): t with the polynomial of degree 5, and the
+    # exponential, do not wait for each other; a comparison is an addition
+    polynomial = _join(_reciprocal(f), adds=1 + 4, multiplies=1 + 5)
+    exponential = _join(_exp(f), multiplies=2)
+    longer = max(polynomial, exponential, key=lambda p: p.chain_adds + p.chain_multiplies)
+    return (
+        Pass(
+            adds=polynomial.adds + exponential.adds + 2,
+            multiplies=polynomial.multiplies + exponential.multiplies + 2,
+            chain_adds=longer.chain_adds + 1,
+            chain_multiplies=longer.chain_multiplies + 2,
+        ),
+    )
+
+
 _ADD = (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0),)
 
 _PASSES: dict[str, Callable[[AsicFunctions], tuple[Pass, ...]]] = {
@@ -135,6 +151,8 @@ _PASSES: dict[str, Callable[[AsicFunctions], tuple[Pass, ...]]] = {
     "layernorm": _layernorm,
     "softmax": _softmax,
     "gelu": _gelu,
+    "gelu_erf": _gelu_erf,
+    "relu": lambda _f: _ADD,  # one comparison with zero
     "argmax": lambda _f: (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True),),
     "rmsnorm": _rmsnorm,
     "silu": _silu,

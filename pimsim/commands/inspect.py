@@ -31,6 +31,8 @@ FUNCTIONS = {
     "layernorm": "ASIC: normalise a vector to mean 0 and variance 1, then scale and shift it",
     "softmax": "ASIC: exponentials of a row of scores after its maximum, and their sum",
     "gelu": "ASIC: GELU (tanh form) of each element",
+    "gelu_erf": "ASIC: GELU (erf form) of each element",
+    "relu": "ASIC: the larger of each element and 0",
     "rmsnorm": "ASIC: divide a vector by its root mean square, then scale it",
     "silu": "ASIC: SiLU of each element",
     "multiply": "ASIC: product of two vectors, element by element (gate of SwiGLU)",

@@ -13,7 +13,9 @@ product x W + b  ``|x| |W| ((1 + u)(1 + gamma_k) - 1)``, k roundings of the long
 scores, values   likewise, but keys and values are exact in the format
 norms            ``(e_rsqrt + k a (1 + E[x^2] / var)) |y - shift| + u |y|``
 softmax          ``2 e_exp + e_rec + 4 u`` relative to each share
-activations      ``(e_exp + e_rec + 8 a (1 + |z|) + 3 u) |y|``, z the argument of exp
+gelu, silu       ``(e_exp + e_rec + 8 a (1 + |z|) + 3 u) |y|``, z the argument of exp
+gelu_erf         ``(7.5e-8 + (e_exp + 4 e_rec + 8 a (1 + |z|) + 100 a) Phi(-|x|)) |x| + (a + u) |y|``
+relu             ``u |y|``
 residual, rope   one rounding of the result, and a few of the ASIC
 arg-max          none
 int8             plus the rounding of both factors: half a unit of the weights' (or the cache's) scale times |x|, and
@@ -383,17 +385,29 @@ class Judge:
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + self.u * np.abs(sums[-1])
 
     def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
-        exact = reference.ACTIVATIONS["gelu_tanh" if isinstance(op, ops.Gelu) else op.function](x)
-        return exact, self._curve(x, exact) + self.u * np.abs(exact)
+        function = "gelu_tanh" if isinstance(op, ops.Gelu) else op.function
+        exact = reference.ACTIVATIONS[function](x)
+        return exact, self._curve(function, x, exact) + self.u * np.abs(exact)
 
     def _gate(self, op: ops.Gate, x: Array) -> tuple[Array, Array]:
         gate, up = x[: op.width], x[op.width :]
         curve = reference.ACTIVATIONS[op.function](gate)
-        bound = (self._curve(gate, curve) + 2 * self.u * np.abs(curve)) * (1 + self.u) * np.abs(up)
+        bound = (self._curve(op.function, gate, curve) + 2 * self.u * np.abs(curve)) * (1 + self.u) * np.abs(up)
         return curve * up, bound + self.spec.smallest_subnormal * np.abs(up)
 
-    def _curve(self, x: Array, y: Array) -> Array:
-        """Error of x / (1 + e^z): an error of z is one of e^z, relative to it."""
+    def _curve(self, function: str, x: Array, y: Array) -> Array:
+        """Error of an activation before it is rounded to the format.
+
+        Of x / (1 + e^z): an error of z is one of e^z, relative to it. Of the erf form, with t and its polynomial P: the
+        formula's own error (`AsicMath.gelu_erf`); ``t P'(t) / P(t)`` is at most 3.5 and ``sum |b_i| t^i / P(t)`` at most 5
+        for t in (0, 1], and each step of Horner's rule rounds twice.
+        """
+        if function == "relu":
+            return np.zeros_like(x)
+        if function == "gelu_erf":
+            tail = np.abs(reference.gelu_erf(-np.abs(x)))
+            relative = self.e_exp + 4 * self.e_rec + 8 * A * (1 + x * x / 2) + 100 * A
+            return 7.5e-8 * np.abs(x) + relative * tail + A * np.abs(y) + 2.0**-100
         z = np.abs(x) * (1.6 + 0.0714 * x * x)  # GELU's; SiLU's is smaller
         bound: Array = (self.e_exp + self.e_rec + 8 * A * (1 + z)) * np.abs(y) + 2.0**-100
         return bound

@@ -450,7 +450,7 @@ def _asic_function(op: ops.Gate | ops.Activation) -> str:
     Raises:
         UnsupportedOp: the ASIC has none.
     """
-    known = {"silu": "silu", "gelu_tanh": "gelu"}
+    known = {"silu": "silu", "gelu_tanh": "gelu", "gelu_erf": "gelu_erf", "relu": "relu"}
     if op.function not in known:
         raise UnsupportedOp(
             f"activation of {op.name!r} must be one that the ASIC has, not {op.function}; choices: {', '.join(known)}"
