@@ -27,6 +27,9 @@ FAMILIES: dict[str, dict[str, object]] = {
         "biases": "[feed_forward, lm_head]",
         "tied_embeddings": "false",
     },
+    "opt": {"activation": "relu"},
+    "erf": {"activation": "gelu_erf"},
+    "erf_gate": GATED | {"kv_heads": 2, "heads": 4, "activation": "gelu_erf"},
     "gpt_neo": {"attention_scale": 1.0, "biases": "[projection, feed_forward]"},
 }
 """What each family has that GPT-2 has not; heads are 32 wide."""
@@ -46,7 +49,7 @@ def sessions(
     arch = load_arch("pim_gpt", options).value
     model: dict[str, object] = {"layers": 2, "heads": 2, "d_model": 64, "d_head": 32, "d_ff": 100, "context": 40}
     model |= {"vocabulary": vocabulary} | FAMILIES.get(family, {})
-    fields = {"family": family} | {f"model.{name}": str(value) for name, value in model.items()}
+    fields = {"family": {"erf": "gpt2", "erf_gate": "llama"}.get(family, family)} | {f"model.{name}": str(value) for name, value in model.items()}
     fields |= {"prompt_tokens": "3", "generate_tokens": "18", "lm_head": "true", "embeddings": "true"}
     workload = load_workload("gpt2_decode", list(fields.items())).value
     session = Session(workload, arch, random_weights(_graph(workload), scale=0.2))

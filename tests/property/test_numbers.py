@@ -21,7 +21,7 @@ from pimsim.workload.reference import Reference, random_weights
 
 EXACT = {"exp_taylor_terms": 12, "reciprocal_newton_steps": 5, "rsqrt_newton_steps": 4}
 """An ASIC whose functions are exact to float32."""
-GATED: dict[str, Any] = {"norm": "rmsnorm", "gated": "true", "position": "rope", "biases": "[]", "activation": "silu"}
+GATED: dict[str, Any] = {"norm": "rmsnorm", "gated": "true", "position": "rope", "biases": "[]"}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "llama": GATED,
@@ -59,6 +59,7 @@ def workloads(draw: st.DrawFn) -> WorkloadConfig:
         "heads": heads,
         "d_head": d_head,
         "d_model": draw(st.integers(9, 75)),
+        "activation": draw(st.sampled_from(["gelu_tanh", "gelu_erf", "relu", "silu"])),
         "d_ff": 2 * draw(st.integers(8, 60)) + 1,
         "vocabulary": 2 * draw(st.integers(10, 150)) + 1,
         "context": 64,

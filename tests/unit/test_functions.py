@@ -31,8 +31,8 @@ BY_HAND: dict[tuple[str, int, Units], FunctionCost] = {
     # 13 additions and 18 multiplications per element
     ("gelu", 1024, "pipelined"): FunctionCost(busy=8, latency=8 + 61, adds=13312, multiplies=18432),
     ("gelu", 1024, "shared"): FunctionCost(busy=144, latency=144 + 61, adds=13312, multiplies=18432),
-    # with the polynomial: 7 + 4 + 5 + 2 additions and 7 + 7 + 8 + 2 multiplications; the chain is exp with 1 and 4 of them, or
-    # the reciprocal and the polynomial with 4 + 5 + 1 and 7 + 6 + 2
+    # exp, reciprocal, polynomial, ends: 7 + 4 + 5 + 2 additions and 7 + 7 + 6 + 4 multiplications; the longest chain, of
+    # 4 + 5 + 1 and 7 + 6 + 2, goes through the reciprocal and the polynomial
     ("gelu_erf", 1024, "pipelined"): FunctionCost(busy=8, latency=8 + 49, adds=18432, multiplies=24576),
     ("relu", 1024, "shared"): FunctionCost(busy=4, latency=4 + 1, adds=1024, multiplies=0),
     # maximum: 1024/256 cycles and 1 + 16; exponentials: 1024/128 cycles and 31 + 14; the two use different units
