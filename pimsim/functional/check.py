@@ -407,7 +407,8 @@ class Judge:
         if function == "gelu_erf":
             tail = np.abs(reference.gelu_erf(-np.abs(x)))
             relative = self.e_exp + 4 * self.e_rec + 8 * A * (1 + x * x / 2) + 100 * A
-            return 7.5e-8 * np.abs(x) + relative * tail + A * np.abs(y) + 2.0**-100
+            found: Array = 7.5e-8 * np.abs(x) + relative * tail + A * np.abs(y) + 2.0**-100
+            return found
         z = np.abs(x) * (1.6 + 0.0714 * x * x)  # GELU's; SiLU's is smaller
         bound: Array = (self.e_exp + self.e_rec + 8 * A * (1 + z)) * np.abs(y) + 2.0**-100
         return bound

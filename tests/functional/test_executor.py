@@ -49,7 +49,9 @@ def sessions(
     arch = load_arch("pim_gpt", options).value
     model: dict[str, object] = {"layers": 2, "heads": 2, "d_model": 64, "d_head": 32, "d_ff": 100, "context": 40}
     model |= {"vocabulary": vocabulary} | FAMILIES.get(family, {})
-    fields = {"family": {"erf": "gpt2", "erf_gate": "llama"}.get(family, family)} | {f"model.{name}": str(value) for name, value in model.items()}
+    fields = {"family": {"erf": "gpt2", "erf_gate": "llama"}.get(family, family)} | {
+        f"model.{name}": str(value) for name, value in model.items()
+    }
     fields |= {"prompt_tokens": "3", "generate_tokens": "18", "lm_head": "true", "embeddings": "true"}
     workload = load_workload("gpt2_decode", list(fields.items())).value
     session = Session(workload, arch, random_weights(_graph(workload), scale=0.2))
