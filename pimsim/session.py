@@ -59,7 +59,6 @@ class Session:
         self._rotations: dict[str, Any] = {}
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
         if arch.pim.format == "int8":
-            self._require_whole_columns()
             self.executor: Executor = Int8Executor(mapping.spec, arch.asic, rows, columns, self._constants())
             self._set_cache_scales(cache_scales)
         else:
@@ -137,13 +136,6 @@ class Session:
             self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
 
     # -- int8 -----------------------------------------------------------------------------------------------------
-
-    def _require_whole_columns(self) -> None:
-        """What lies behind a vector in a column that is not full would take part in its scale."""
-        model, lanes = self.workload.model, self.mapping.shape.lanes
-        for name, width in (("d_model", model.d_model), ("d_ff", model.d_ff), ("d_head", model.head_width)):
-            if width % lanes:
-                raise WorkloadError(f"model.{name} must be a multiple of {lanes} to run on int8 numbers, not {width}")
 
     def _set_cache_scales(self, scales: Named[int, tuple[float, float]] | None) -> None:
         if scales is None:

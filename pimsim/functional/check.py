@@ -232,9 +232,6 @@ class Judge:
         first = f"h0.{op.name.partition('.')[2]}" if layer_of(op.name) >= 0 else op.name
         start = self.places.results[first]
         values = written[op.name][start : start + _width(op)].astype(np.float64)
-        if isinstance(op, ops.Rope):  # the values are not rotated: they stay where the projection put them
-            turned = (op.heads + op.kv_heads) * op.d_head
-            values[turned:] = self.found[op.inputs[0]][turned:]
         scores = self._scores_after(op)
         if scores is not None:  # its factor is folded into the projection
             values[: scores.heads * scores.d_head] /= scores.scale
@@ -410,8 +407,8 @@ class Judge:
         if function == "gelu_erf":
             tail = np.abs(reference.gelu_erf(-np.abs(x)))
             relative = self.e_exp + 4 * self.e_rec + 8 * A * (1 + x * x / 2) + 100 * A
-            allowed: Array = 7.5e-8 * np.abs(x) + relative * tail + A * np.abs(y) + 2.0**-100
-            return allowed
+            found: Array = 7.5e-8 * np.abs(x) + relative * tail + A * np.abs(y) + 2.0**-100
+            return found
         z = np.abs(x) * (1.6 + 0.0714 * x * x)  # GELU's; SiLU's is smaller
         bound: Array = (self.e_exp + self.e_rec + 8 * A * (1 + z)) * np.abs(y) + 2.0**-100
         return bound

@@ -46,7 +46,7 @@ class _Product(NamedTuple):
     start: Array | None
     """Accumulators before the first part; None for zero."""
     at: Array
-    """SRAM elements ``[channels, banks]``; the results of further banks are dropped."""
+    """SRAM elements ``[channels, banks]``."""
 
 
 class Observer(Protocol):
@@ -174,8 +174,8 @@ class Executor:
         for channel in channels:
             columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
             for k, column in enumerate(self.format.decode(columns)):
-                start, carried = sram + k * run.sram_step + channel * run.sram_channel, _carried(run, k, self.lanes)
-                self._store(slice(start, start + carried), column[:carried])
+                start, given = sram + k * run.sram_step + channel * run.sram_channel, carried(run, k, self.lanes)
+                self._store(slice(start, start + given), column[:given])
 
     def _write(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -188,9 +188,9 @@ class Executor:
                 if run.lane >= 0:
                     target[run.lane] = self.format.encode(self.sram[start])
                 else:
-                    carried = _carried(run, k, self.lanes)
-                    target[:carried] = self.format.encode(self.sram[start : start + carried])
-                    target[carried:] = 0
+                    given = carried(run, k, self.lanes)
+                    target[:given] = self.format.encode(self.sram[start : start + given])
+                    target[given:] = 0
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
@@ -199,7 +199,7 @@ class Executor:
             self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
                 at + sram + channel * run.sram_channel
             ]
-        self.buffers[channels, run.buffer + run.count - 1, _carried(run, run.count - 1, self.lanes) :] = 0
+        self.buffers[channels, run.buffer + run.count - 1, carried(run, run.count - 1, self.lanes) :] = 0
 
     def _register(self, run: Run) -> int:
         return 0 if self._field is None else run.where[self._field]
@@ -218,9 +218,9 @@ class Executor:
             self._settle(channels)
 
     def _results(self, run: Run, channels: Array, sram: int) -> Array:
-        """SRAM elements ``[channels, banks]`` of the results of a read."""
-        banks = np.arange(_carried(run, 0, self.spec.banks_per_channel))
-        return sram + channels[:, None] * run.sram_channel + banks
+        """SRAM elements ``[channels, results]`` of the results of a read."""
+        results = carried(run, 0, self.spec.banks_per_channel)
+        return sram + channels[:, None] * run.sram_channel + np.arange(results)
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
@@ -247,8 +247,7 @@ class Executor:
 
     def _one(self, product: _Product, channels: Array) -> Array:
         """Accumulators ``[channels, banks]`` after a product."""
-        banks = self.spec.banks_per_channel
-        sums = self.mac.zeros((channels.size, banks)) if product.start is None else product.start
+        sums = self.mac.zeros((channels.size, self.spec.banks_per_channel)) if product.start is None else product.start
         for part in product.parts:
             weights = _pick(self._columns[part.first : part.first + part.columns], channels).swapaxes(0, 1)
             sums = self.mac.mac_first(sums, weights, self._vector_of(part, channels))
@@ -380,10 +379,8 @@ def _runs_of(products: Sequence[_Product]) -> Iterator[Sequence[_Product]]:
 def _follows(one: _Product, other: _Product) -> bool:
     if one.start is not None or other.start is not None or len(one.parts) != 1 or len(other.parts) != 1:
         return False
-    if one.at.shape != other.at.shape:
-        return False
     a, b = one.parts[0], other.parts[0]
-    return b == _Part(a.first + a.columns, a.columns, a.buffer)
+    return one.at.shape == other.at.shape and b == _Part(a.first + a.columns, a.columns, a.buffer)
 
 
 def _pick(array: Array, channels: Array) -> Array:
@@ -394,7 +391,7 @@ def _pick(array: Array, channels: Array) -> Array:
     return array[..., channels, :]
 
 
-def _carried(run: Run, k: int, full: int) -> int:
+def carried(run: Run, k: int, full: int) -> int:
     """Elements that the ``k``-th command of a run carries, of a full command's ``full``."""
     return full if run.elements < 0 else max(0, min(full, run.elements - k * full))
 
@@ -407,4 +404,4 @@ def _sharing(block: Block) -> list[list[int]]:
     return [found[id(stream)] for stream in block.channels]
 
 
-__all__ = ["Constants", "Executor", "Observer"]
+__all__ = ["Constants", "Executor", "Observer", "carried"]

@@ -17,7 +17,7 @@ import numpy as np
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import AsicConfig
 from pimsim.errors import ProgramError
-from pimsim.functional.executor import Constants, Executor
+from pimsim.functional.executor import Constants, Executor, carried
 from pimsim.functional.numerics import INT8, Array, mac_arithmetic
 from pimsim.program.isa import Run
 
@@ -49,8 +49,8 @@ class Int8Executor(Executor):
         for channel in channels:
             at = channel, bank, self._row(channel, bank), slice(run.column, run.column + run.count)
             for k, column in enumerate(INT8.decode(self.rows[at], self.scales[at][:, None])):
-                start = sram + k * run.sram_step + channel * run.sram_channel
-                self._store(slice(start, start + self.lanes), column)
+                start, given = sram + k * run.sram_step + channel * run.sram_channel, carried(run, k, self.lanes)
+                self._store(slice(start, start + given), column[:given])
 
     def _write_scaled(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         for channel in channels:
@@ -62,13 +62,16 @@ class Int8Executor(Executor):
                 if run.lane >= 0:
                     self.rows[at][run.lane] = INT8.encode(self.sram[start], self.scales[at])
                 else:
-                    self.rows[at] = INT8.encode(self.sram[start : start + self.lanes], self.scales[at])
+                    given = carried(run, k, self.lanes)
+                    self.rows[at][:given] = INT8.encode(self.sram[start : start + given], self.scales[at])
+                    self.rows[at][given:] = 0
 
     def _load_scaled(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         at = np.arange(run.count)[:, None] * run.sram_step + np.arange(self.lanes)
         target = slice(run.buffer, run.buffer + run.count)
         for channel in channels:
             vector = self.sram[at + sram + channel * run.sram_channel]
+            vector[-1, carried(run, run.count - 1, self.lanes) :] = 0  # no part of the scale
             self.buffers[channel, target], scale = INT8.quantize(vector)
             self.buffer_scales[channel, target] = scale.item()
 
@@ -92,8 +95,8 @@ class Int8Executor(Executor):
     def _read_sums(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
         at = self._results(run, channels, sram)
-        sums = self.mac.read(self.accumulators[channels, register], self.units[channels, register])
-        self._store(at, sums[:, : at.shape[-1]])
+        results = self.mac.read(self.accumulators[channels, register], self.units[channels, register])
+        self._store(at, results[:, : at.shape[1]])
         self.accumulators[channels, register] = 0
         self.units[channels, register] = 0
 

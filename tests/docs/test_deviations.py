@@ -9,7 +9,7 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import InputError, UnsupportedOp
+from pimsim.errors import CapacityExceeded, InputError
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
@@ -126,10 +126,10 @@ def test_20_models_begin_behind_the_embedding() -> None:
     assert "embedding" in small("workload.embeddings=true").ops
 
 
-@pytest.mark.parametrize("function", ["relu", "gelu_erf"])
-def test_18_erf_and_relu_are_refused(function: str) -> None:
-    with pytest.raises(UnsupportedOp, match=rf"^activation of 'h0\.act' must be one that the ASIC has, not {function}"):
-        small(f"workload.model.activation={function}")
+@pytest.mark.parametrize("workload", ["llama2_7b_decode", "llama3_8b_decode"])
+def test_18_llama_exceeds_the_memory(workload: str) -> None:
+    with pytest.raises(CapacityExceeded, match=rf"^dram\.rows must hold {workload} with a KV cache of 256 tokens: "):
+        simulate("pim_gpt", workload)
 
 
 # ------------------------------------------------------------------------------------------------- streaming machines

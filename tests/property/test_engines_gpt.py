@@ -86,7 +86,7 @@ def test_mapped_programs_agree(arch: ArchConfig, workload: WorkloadConfig) -> No
         return
     sram, buffer = arch.asic.sram_bytes // 2, arch.pim.global_buffer_bytes // spec.burst_bytes
     for blocks in mapping.program():
-        verify(blocks, spec, sram, buffer)
+        verify(blocks, spec, sram, buffer, lanes=spec.burst_bytes // 2)
     slow, expected = trace_of(ReferenceEngine(arch, spec, trace=True), mapping)
     fast, found = trace_of(FastEngine(arch, spec, trace=True), mapping)
     assert found == expected

@@ -97,8 +97,8 @@ def test_the_program_computes_what_the_reference_computes(arch: ArchConfig, work
     verify(mapping.forward_pass(session.capacity), mapping.spec, session.executor.sram.size, buffer, lanes=lanes)
 
 
-@pytest.mark.parametrize("number_format", ["bfloat16", "float16"])
-@settings(PROPERTY, max_examples=10)
+@pytest.mark.parametrize("number_format", ["bfloat16", "float16", "int8"])
+@settings(PROPERTY, max_examples=8)
 @given(data=st.data())
 def test_every_operation_is_within_the_error_of_its_roundings(number_format: str, data: st.DataObject) -> None:
     """The bounds are derived in `pimsim.functional.check`, which also compares with the machine's issue order."""
