@@ -297,10 +297,13 @@ class Comparison:
     """Seconds of the baseline over seconds of the run; None for a run that takes no time."""
     energy_ratio: float | None
     """Joules of the baseline over joules of the run; None for a run without energy."""
-    kind: str
+    kind: Literal["model", "measured"]
+    """Whether the time was computed or taken with a watch."""
     source: str
     device: str
     stack: str
+    method: str
+    """Which of `BASELINE_KINDS` it is."""
 
 
 def load_baseline(name: str) -> AnyBaseline:
@@ -336,10 +339,11 @@ def compare(baseline: AnyBaseline, workload: Generation, seconds: float, joules:
         joules=burns,
         speedup=needs / seconds if seconds else None,
         energy_ratio=burns / joules if joules and burns is not None else None,
-        kind=baseline.kind,
+        kind="measured" if isinstance(baseline, FigureTable) else "model",
         source=baseline.source_of(workload),
         device=baseline.device,
         stack=baseline.stack,
+        method=baseline.kind,
     )
 
 

@@ -37,7 +37,7 @@ def summary_html(result: Result) -> str:
     ]
     rows += [
         (
-            f"against {name} ({baseline.kind}; {baseline.stack})",
+            f"against {name} ({baseline.kind}: {baseline.method}; {baseline.stack})",
             f"{ratio(baseline.speedup)} faster, {ratio(baseline.energy_ratio)} energy",
         )
         for name, baseline in result.baselines.items()

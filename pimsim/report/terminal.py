@@ -241,7 +241,7 @@ def _baselines(result: Result) -> Table:
             si(baseline.joules, "J"),
             ratio(baseline.speedup),
             ratio(baseline.energy_ratio),
-            f"{baseline.kind}, {baseline.stack}",
+            f"{baseline.kind}: {baseline.method}, {baseline.stack}",
         )
     return table
 

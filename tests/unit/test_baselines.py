@@ -161,6 +161,6 @@ def test_compare() -> None:
     beside = compare(device, work, seconds / 10, seconds * 50 / 20)
     assert beside.speedup == pytest.approx(10)
     assert beside.energy_ratio == pytest.approx(20)
-    assert beside.kind == "roofline+overhead"
+    assert (beside.kind, beside.method) == ("model", "roofline+overhead")
     assert beside.source == "Round, none; roofline and 1 us per kernel (assumed: round)"
     assert compare(device, work, 0.0, 0.0).speedup is None

@@ -45,6 +45,7 @@ SHAPE: dict[str, Any] = {
             "speedup": NUMBER,
             "energy_ratio": NUMBER,
             "kind": TEXT,
+            "method": TEXT,
             "source": TEXT,
             "device": TEXT,
             "stack": TEXT,
@@ -182,7 +183,7 @@ def test_layers_in_order_and_complete() -> None:
 def test_baselines_are_compared_with_the_run() -> None:
     figures = builders.result(baselines=["t4"])
     card = figures.baselines["t4"]
-    assert card.kind == "roofline+overhead"
+    assert (card.kind, card.method) == ("model", "roofline+overhead")
     assert card.speedup == pytest.approx(card.seconds / figures.time.seconds)
     assert card.energy_ratio == pytest.approx(card.joules / figures.energy.joules)
 
