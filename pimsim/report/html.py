@@ -169,8 +169,8 @@ def _roofline(roofs: Mapping[str, Any]) -> str:
 def _baselines(baselines: Mapping[str, Any]) -> str:
     if not baselines:
         return ""
-    rows = [[k, b["seconds"], b["joules"], b["speedup"], b["energy_ratio"], b["kind"], b.get("method", ""), b.get("stack", ""), b["source"]]
-            for k, b in baselines.items()]  # fmt: skip
+    columns = ("seconds", "joules", "speedup", "energy_ratio", "kind", "method", "stack", "source")
+    rows = [[name, *(baseline.get(column, "") for column in columns)] for name, baseline in baselines.items()]
     return "<h3>Baselines</h3>" + _table(
         ["device", "seconds", "joules", "speed-up", "energy ratio", "kind", "method", "stack", "source"], rows
     )
