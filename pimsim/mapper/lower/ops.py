@@ -331,9 +331,11 @@ def _value_pass(
     chunks = ceil(b.context / values.chunk_tokens)
     index = b.builder.op(op.kind, f"{op.name}.{number}")
     adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum") if chunks > 1 else -1
-    scale = b.builder.op("softmax", f"{op.name}.{number}.scale")
     finished: dict[str, None] = {}
     for chunk in range(chunks):
+        if chunk > 2 and b.builder.serial:  # it waits for a partial sum, so that must have an operation before it
+            index = b.builder.op(op.kind, f"{op.name}.{number}")
+            adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum")
         length = min(b.context - chunk * values.chunk_tokens, values.chunk_tokens)
         into = b.sram["values"] if chunk == 0 else b.sram[f"weighted{chunk % 2}"]
         token = f"weighted{number}.{chunk}"
@@ -357,7 +359,7 @@ def _value_pass(
             finished = {summed: None}
         else:
             finished = {token: None}
-    done = f"attended{number}"
+    scale, done = b.builder.op("softmax", f"{op.name}.{number}.scale"), f"attended{number}"
     divide = Compute(
         "scale",
         width,
