@@ -107,8 +107,12 @@ def test_products_that_are_put_off_are_the_same(
 @pytest.mark.parametrize(
     ("family", "sram", "buffer", "chunks"), [("llama", 3600, 512, 1), ("gptj", 4400, 128, 2)], ids=["llama", "gptj"]
 )
-def test_logits_come_in_pieces_where_the_sram_is_small(family: str, sram: int, buffer: int, chunks: int) -> None:
-    small = (("asic.sram_bytes", str(sram)), ("dram.channels", "1"), ("pim.global_buffer_bytes", str(buffer)))
+@pytest.mark.parametrize("dispatch", ["overlap", "serial"])
+def test_logits_come_in_pieces_where_the_sram_is_small(
+    family: str, sram: int, buffer: int, chunks: int, dispatch: str
+) -> None:
+    small: tuple[tuple[str, str], ...] = (("dispatch", dispatch),)
+    small += (("asic.sram_bytes", str(sram)), ("dram.channels", "1"), ("pim.global_buffer_bytes", str(buffer)))
     session, reference = sessions("float32", (*EXACT, *small), family, vocabulary=700)
     pieces = -(-session.mapping.layouts["lm_head"].slots(0) // session.mapping.head_piece)
     assert (pieces > 2, len(session.mapping.layouts["lm_head"].chunks)) == (True, chunks)

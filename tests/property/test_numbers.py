@@ -121,3 +121,15 @@ def test_the_feed_forward_waits_for_the_space_of_the_scores() -> None:
     arch = load_arch("pim_gpt", [(path, str(value)) for path, value in machine.items()]).value
     workload = load_workload("gpt2_decode", [(path, str(value)) for path, value in fields.items()]).value
     assert PimCheck(arch, workload, tokens=8).run()["message"] is None
+
+
+@pytest.mark.parametrize("dispatch", ["overlap", "serial"])
+def test_a_context_of_many_rows_of_values(dispatch: str) -> None:
+    """Partial sums take turns in two buffers, so a fourth one waits for a sum; 32 tokens to a row."""
+    machine = {"pim.format": "float32", "dram.columns": 4, "dram.channels": 1, "dispatch": dispatch}
+    model = {"layers": 1, "heads": 2, "d_head": 9, "d_model": 18, "d_ff": 17, "vocabulary": 21, "context": 150}
+    fields = {f"model.{name}": value for name, value in model.items()}
+    fields |= {"prompt_tokens": 1, "generate_tokens": 140, "lm_head": "true", "embeddings": "true"}
+    arch = load_arch("pim_gpt", [(path, str(value)) for path, value in machine.items()]).value
+    workload = load_workload("gpt2_decode", [(path, str(value)) for path, value in fields.items()]).value
+    assert PimCheck(arch, workload, tokens=140).run()["message"] is None

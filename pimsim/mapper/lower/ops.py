@@ -142,8 +142,14 @@ def _head_in_pieces(b: LayerLowering, op: ops.Linear, layout: WeightLayout) -> R
     argmax = b.graph.consumers(op.name)[0]
     assert isinstance(argmax, ops.ArgMax)
     source, pitch = b.results[op.inputs[0]], b.pim.shape.banks * b.channels
-    product, searching = b.builder.op(op.kind, op.name), b.builder.op(argmax.kind, argmax.name)
-    adding = b.builder.op("partial_sum", f"{op.name}.sum") if op.bias or len(layout.chunks) > 1 else -1
+    indices: dict[str, int] = {}
+
+    def index(kind: str, name: str) -> int:
+        """One operation for all pieces; in a serial program one for each, as a barrier follows each operation."""
+        if b.builder.serial or name not in indices:
+            indices[name] = b.builder.op(kind, name)
+        return indices[name]
+
     pieces = range(0, layout.slots(0), b.head_piece)
     last = b.short(argmax)
     for number, start in enumerate(pieces):
@@ -155,11 +161,13 @@ def _head_in_pieces(b: LayerLowering, op: ops.Linear, layout: WeightLayout) -> R
             waits = source.tokens(chunk * b.pim.shape.buffer, chunk * b.pim.shape.buffer + layout.chunks[chunk])
             waits += (b.freed[buffer],) if buffer in b.freed else ()
             slots = range(start, start + b.head_piece)
+            product = index(op.kind, op.name)
             _piece_steps(b, product, layout, chunk, slots, (source.sram, b.sram[buffer]), waits, ready)
             if chunk or op.bias:
                 operands = (b.sram[into], b.sram[buffer])[: 2 if chunk else 1]
                 bias = "" if chunk else "lm_head.bias"
                 add = Compute("add", stop - first, operands, b.sram[into], bias, 0 if chunk else first)
+                adding = index("partial_sum", f"{op.name}.sum")
                 b.builder.asic(adding, (add,), (ready,), (f"lm_head.sum{number}.{chunk}",))
                 ready = b.freed[buffer] = f"lm_head.sum{number}.{chunk}"
         b.freed[into] = f"{last}.{number}"
@@ -167,6 +175,7 @@ def _head_in_pieces(b: LayerLowering, op: ops.Linear, layout: WeightLayout) -> R
             "argmax", stop - first, (b.sram[into],), b.sram["token"], offset=first, total=b.sram["token"] + 1
         )
         ended = (last,) if start == pieces[-1] else ()
+        searching = index(argmax.kind, argmax.name)
         b.builder.asic(searching, (search,), (ready,), (b.freed[into], *ended))
     return Result(b.sram["token"], (Part(0, op.d_out, last),))
 
@@ -322,9 +331,11 @@ def _value_pass(
     chunks = ceil(b.context / values.chunk_tokens)
     index = b.builder.op(op.kind, f"{op.name}.{number}")
     adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum") if chunks > 1 else -1
-    scale = b.builder.op("softmax", f"{op.name}.{number}.scale")
     finished: dict[str, None] = {}
     for chunk in range(chunks):
+        if chunk > 2 and b.builder.serial:  # it waits for a partial sum, so that must have an operation before it
+            index = b.builder.op(op.kind, f"{op.name}.{number}")
+            adding = b.builder.op("partial_sum", f"{op.name}.{number}.sum")
         length = min(b.context - chunk * values.chunk_tokens, values.chunk_tokens)
         into = b.sram["values"] if chunk == 0 else b.sram[f"weighted{chunk % 2}"]
         token = f"weighted{number}.{chunk}"
@@ -348,7 +359,7 @@ def _value_pass(
             finished = {summed: None}
         else:
             finished = {token: None}
-    done = f"attended{number}"
+    scale, done = b.builder.op("softmax", f"{op.name}.{number}.scale"), f"attended{number}"
     divide = Compute(
         "scale",
         width,
