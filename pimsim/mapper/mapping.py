@@ -144,8 +144,7 @@ class Mapping:
 
     def _padded(self, length: int) -> int:
         """Whole groups of results and whole columns."""
-        unit = max(self.shape.banks, self.shape.lanes)
-        return unit * ceil(length / unit)
+        return max(unit * ceil(length / unit) for unit in (self.shape.banks, self.shape.lanes))
 
     # -- program --------------------------------------------------------------------------------------------------
 

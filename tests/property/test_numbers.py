@@ -133,3 +133,15 @@ def test_a_context_of_many_rows_of_values(dispatch: str) -> None:
     arch = load_arch("pim_gpt", [(path, str(value)) for path, value in machine.items()]).value
     workload = load_workload("gpt2_decode", [(path, str(value)) for path, value in fields.items()]).value
     assert PimCheck(arch, workload, tokens=140).run()["message"] is None
+
+
+def test_banks_that_do_not_divide_a_column_have_their_own_space() -> None:
+    """13 outputs are 18 results of six banks, more than two columns of eight."""
+    machine = {"pim.format": "float32", "dram.channels": 1, "dram.levels.bankgroup": 3, "dram.levels.bank": 2}
+    machine |= {"dram.columns": 4, "pim.global_buffer_bytes": 160}
+    model = {"layers": 1, "heads": 1, "d_head": 8, "d_model": 13, "d_ff": 81, "vocabulary": 21, "context": 64}
+    fields = {f"model.{name}": value for name, value in model.items()}
+    fields |= {"prompt_tokens": 2, "generate_tokens": 1, "lm_head": "true", "embeddings": "true"}
+    arch = load_arch("pim_gpt", [(path, str(value)) for path, value in machine.items()]).value
+    workload = load_workload("gpt2_decode", [(path, str(value)) for path, value in fields.items()]).value
+    assert PimCheck(arch, workload, tokens=2).run()["message"] is None
