@@ -12,6 +12,7 @@ speed-up: the numbers of the shipped baselines, with their sources, are in ``arc
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
@@ -89,21 +90,21 @@ class AnyBaseline(Documented):
     device: str
     stack: str = Field(description="software and number format that the figures stand for")
 
+    @abstractmethod
     def seconds(self, workload: Generation) -> float:
         """Time of a whole generation in seconds, batch 1.
 
         Raises:
             InputError: the baseline says nothing about this workload.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def joules(self, workload: Generation) -> float | None:
         """Energy of a whole generation in joules; None if it is unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def source_of(self, workload: Generation) -> str:
         """One line for tables: device, stack and where the time of this workload comes from."""
-        raise NotImplementedError
 
 
 class Roofline(AnyBaseline):

@@ -41,7 +41,7 @@ def test_every_section_is_there() -> None:
         assert word in text
     assert "98.4 % of column accesses; 2 refreshes" in text
     assert "188x less traffic" in text
-    assert "roofline+overhead, eager" in next(line for line in text.splitlines() if line.startswith("t4"))
+    assert "model: roofline+overhead, eager" in next(line for line in text.splitlines() if line.startswith("t4"))
     assert "2,929 DRAM commands in 500 ms, 5,858 commands/s" in text
 
 
