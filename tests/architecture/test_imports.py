@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio"}
+FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
 FACTS = FLOOR | {"arch", "workload", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors"},
     "model": set(),
     "yamlio": {"errors"},
+    "jsonio": {"errors"},
     "arch": FLOOR,
     "workload": FLOOR,
     "trace": {"errors", "names"},
@@ -85,7 +86,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ml_dtypes": ("pimsim/functional/",),
     "gguf": ("pimsim/workload/importers/gguf.py",),
     "tokenizers": ("pimsim/workload/importers/vocabulary.py",),
-    "pyarrow": ("pimsim/explore/store.py",),
+    "pyarrow": ("pimsim/explore/store.py", "pimsim/report/frames.py"),
     "optuna": ("pimsim/explore/search.py",),
     "distributed": ("pimsim/explore/engine.py",),
     "typer": ("pimsim/cli.py", "pimsim/commands/"),
