@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.formats import FLOAT_BITS
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import InputError
 from pimsim.functional.attention import AttentionExecutor, PieceLike
@@ -151,8 +152,8 @@ def _recorded(method: Algorithm, case: Case, file: str) -> Recording:
 
 
 def rounded(tensors: Mapping[str, Any], number_format: str) -> dict[str, Array]:
-    """Tensors of values that the format has, in float64; int8 machines are timed on float32 numbers."""
-    spec = float_spec("float32" if number_format == "int8" else number_format)
+    """Tensors of values that the format has, in float64; machines that compute with integers are timed on float32 numbers."""
+    spec = float_spec(number_format if number_format in FLOAT_BITS else "float32")
     return {name: spec.round_to(np.asarray(x, np.float32)).astype(np.float64) for name, x in tensors.items()}
 
 
@@ -208,7 +209,7 @@ class AttentionCheck:
     def _executor(self) -> AttentionExecutor:
         arch = self.arch
         columns = arch.pim.global_buffer_bytes // self.spec.burst_bytes
-        executor = AttentionExecutor(self.spec, arch.asic, arch.pim.format, max(1, self.rows), columns, self.constants)
+        executor = AttentionExecutor(self.spec, arch.asic, arch.pim, max(1, self.rows), columns, self.constants)
         executor.sram[:] = np.nan  # what nobody wrote must not pass for a number
         executor.replay = self.inputs.decided
         for op in self.inputs.ops:
@@ -273,10 +274,11 @@ def tolerances(inputs: Inputs, arch: ArchConfig, names: Sequence[str]) -> dict[s
     """Output -> relative error, in the 2-norm, that the arithmetic explains."""
     spec = float_spec(arch.pim.format)
     errors = {name: measure(name, arch.asic.functions)[1] for name in ("exp", "reciprocal", "rsqrt")}
-    exact = _perturbed(inputs, None, spec, errors)
+    adding = float_spec(arch.pim.accumulator or "float32")
+    exact = _perturbed(inputs, None, spec, adding, errors)
     worst = dict.fromkeys(names, 0.0)
     for sample in range(SAMPLES):
-        found = _perturbed(inputs, np.random.default_rng(sample), spec, errors)
+        found = _perturbed(inputs, np.random.default_rng(sample), spec, adding, errors)
         for name in names:
             worst[name] = max(worst[name], _norm_ratio(np.abs(found[name] - exact[name]), exact[name]))
     unit = 2.0**-spec.precision
@@ -284,7 +286,11 @@ def tolerances(inputs: Inputs, arch: ArchConfig, names: Sequence[str]) -> dict[s
 
 
 def _perturbed(
-    inputs: Inputs, random: np.random.Generator | None, spec: FloatSpec, errors: Mapping[str, float]
+    inputs: Inputs,
+    random: np.random.Generator | None,
+    spec: FloatSpec,
+    adding: FloatSpec,
+    errors: Mapping[str, float],
 ) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for op in inputs.ops:
@@ -296,7 +302,7 @@ def _perturbed(
             continue
         found: Any = op.meaning(*(results[name] for name in op.inputs))
         if random is not None and not isinstance(op, EXACT) and not _is_whole(found):
-            size = _amplitude(op, spec, errors)
+            size = _amplitude(op, spec, adding, errors)
             found = _weights_off(found, size, random) if isinstance(found, prim.Weights) else _off(found, size, random)
         results[op.name] = found
     return results
@@ -316,14 +322,14 @@ def _off(x: Array, size: float, random: np.random.Generator) -> Array:
         return np.where(np.isfinite(x), x * (1 + size * random.uniform(-1, 1, np.shape(x))), x)
 
 
-def _amplitude(op: Primitive, spec: FloatSpec, errors: Mapping[str, float]) -> float:
+def _amplitude(op: Primitive, spec: FloatSpec, adding: FloatSpec, errors: Mapping[str, float]) -> float:
     """Largest relative error of a primitive's result: roundings on its way, and the functions that it takes.
 
-    Operands and results in between are rounded to the format; sums in float32 grow with their length.
+    Operands and results in between are rounded to the format; sums in the format of the accumulators grow with their length.
     """
     unit = 2.0**-spec.precision
     terms = op.sources[0][-1] if op.sources and op.sources[0] else 1
-    size = 2 * unit + (terms + 8) * 2.0**-24
+    size = 2 * unit + (terms + 8) * 2.0**-adding.precision
     if op.exps() or op.logs() or isinstance(op, prim.Normalise | prim.Softmax):
         size += 2 * errors["exp"] + errors["reciprocal"]
     if isinstance(op, prim.Norm) or getattr(op, "function", "") == "inverse_root":

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.formats import FLOAT_BITS, format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import InputError
 from pimsim.mapper.attention.banks import Banks
@@ -39,9 +40,9 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
-    if options.check_tokens and arch.value.pim.format == "int8":
+    if options.check_tokens and arch.value.pim.format not in FLOAT_BITS:
         raise InputError(
-            "--check must be left out where pim.format is int8: attention programs have no scales of their own"
+            f"--check must be left out where pim.format is {arch.value.pim.format}: their programs have no scales"
         )
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
@@ -67,7 +68,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     if options.trace is not None and runner.trace is not None:
         options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
     counts = count_program(block, lowering)
-    element = FORMAT_BYTES[arch.value.pim.format]
+    element = format_bytes(arch.value.pim.format)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
     over_pins = counts.reads + counts.writes + counts.moved_besides
@@ -119,7 +120,7 @@ def lower(
         UnsupportedOp: a primitive has no lowering, or meets memory as the machine does not lay it out.
         CapacityExceeded: a memory is too small.
     """
-    element = FORMAT_BYTES[arch.pim.format]
+    element = format_bytes(arch.pim.format)
     shape = Shape(
         channels=spec.channels,
         banks=spec.banks_per_channel,
