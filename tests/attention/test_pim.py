@@ -153,5 +153,5 @@ def test_what_is_refused() -> None:
         run("landmark", "keys=40", "heads=1", "d_head=4", parameters={"block": 3})
     with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must hold the results of the attention algorithm: "):
         run("vanilla", "keys=100000", "heads=1", "d_head=8")
-    with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8"):
+    with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8: their programs"):
         run("vanilla", "keys=40", machine=["arch.pim.format=int8"], check_tokens=1)
