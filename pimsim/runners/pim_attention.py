@@ -127,11 +127,13 @@ def attention_algorithms() -> tuple[str, ...]:
 
 def _check_states(workload: Loaded[AttentionConfig], lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
-    given = {id(lowering.values[op.name].buffer) for op in lowering.ops if isinstance(op, Source)}
+    from pimsim.functional.attention_check import successor
+
+    given = {successor(op.name): lowering.values[op.name].buffer for op in lowering.ops if isinstance(op, Source)}
     for name, value in lowering.persistent.items():
-        if value.buffer is None or id(value.buffer) not in given:
+        if value.buffer is None or value.buffer is not given.get(name):
             raise workload.tree.error(
-                f"must be left out for attention {workload.value.algorithm}: {name} is not updated where it lies",
+                f"must be left out for attention {workload.value.algorithm}: {name} is not a state that is updated where it lies",
                 ("chunk",),
             )
 

@@ -160,7 +160,7 @@ class AttentionLowering:
         elif isinstance(op, prim.Arrange) and given is not None and not op.order and not op.split:
             view = _reshaped(given, op.to)
         elif isinstance(op, prim.Part) and given is not None:
-            axis = op.axis % len(op.sources[0]) + 3 - len(op.sources[0])
+            axis = _axis(op)
             view = given.part(axis, op.start, op.stop) if axis < 2 else None
             if view is not None and axis == 1:
                 self._cut(view)
@@ -191,7 +191,10 @@ class AttentionLowering:
 
     def _stays(self, load: Primitive) -> bool:
         readers = self.readers[load.name]
-        return bool(readers) and all(self.is_matrix(op, position) for op, position in readers)
+        return bool(readers) and all(
+            self.is_matrix(op, position) or (isinstance(op, prim.Part) and _axis(op) < 2 and self._stays(op))
+            for op, position in readers
+        )
 
     def _new_tensor(self, op: Primitive) -> View:
         heads, rows, width = _three(op.shape)
@@ -335,14 +338,11 @@ class AttentionLowering:
         """The place of a result that nobody reads after this operation, so that a state is updated where it lies; or another."""
         value = self.values[name]
         assert value.buffer is not None
-        last = self.ops[self._last[name]] is self._op and not isinstance(self._by_name[name], prim.Source)
-        state = isinstance(self._op, prim.WeightedSum)  # a state that is given is updated where it lies
-        if (
-            not (last or (state and self.ops[self._last[name]] is self._op))
-            or value.buffer.uses > 1
-            or value.view is not None
-            or value.shape != shape
-        ):
+        last = self.ops[self._last[name]] is self._op
+        given = isinstance(self._by_name[name], prim.Source) and not isinstance(self._op, prim.WeightedSum)
+        if name in self.persistent or given or not last or value.buffer.uses > 1 or value.view is not None:
+            return self.new(self._op.name, shape)
+        if value.shape != shape:
             return self.new(self._op.name, shape)
         value.buffer.uses += 1
         return Value(shape, value.buffer, value.offset)
@@ -731,6 +731,11 @@ def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range
         column, count = column + take, count - take
 
 
+def _axis(op: prim.Part) -> int:
+    """Axis of heads (0), rows (1) or width (2) along which it takes a part."""
+    return op.axis % len(op.sources[0]) + 3 - len(op.sources[0])
+
+
 def _three(shape: Sequence[int]) -> tuple[int, int, int]:
     """Heads, rows, width: axes that are missing have one entry, heads take up what is more."""
     padded = (1,) * (3 - len(shape)) + tuple(shape)
@@ -859,7 +864,7 @@ def _moved(b: AttentionLowering, op: Primitive) -> None:
 def _part(b: AttentionLowering, op: prim.Part) -> None:
     value = b.values[op.inputs[0]]
     if op.name in b.views:
-        b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens)
+        b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens, load=value.load)
         if value.buffer is None:
             return
     value = b.on_chip(op.inputs[0])
@@ -942,6 +947,8 @@ def _product(b: AttentionLowering, op: prim.Product) -> None:
         b.multiply(turned, matrix.view, out, "columns", matrix.load, matrix.tokens, used, limited=used is not None)
         if turned is not a:
             b.done_with(turned)
+        if used is None and op.pairs >= 0:  # zeros at places that only the algorithm knows
+            b.skipped["macs"] += a.size * op.shape[-1] - op.macs()
     else:
         b.call(
             "matmul", op.macs(), (a, b.on_chip(op.inputs[1])), out, product="transposed" if op.transpose else "plain"
