@@ -8,8 +8,9 @@ from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
-from pimsim.mapper.fpga.attention import Shape, naive_query_key
-from pimsim.mapper.fpga.encoder import attention_regions, pipelines
+from pimsim.mapper.fpga.attention import PASSES
+from pimsim.mapper.fpga.encoder import attention_regions
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
 from pimsim.runners import RunOptions
@@ -46,14 +47,11 @@ def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> l
             ("fpga", "attention", "parallelism"),
         )
     shape = Shape(work.tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
-    if work.schedule == "naive":
-        region = naive_query_key(shape, pipelines(unit), unit.placement)
-        return [Call("query_key", "attention_scores", 0, region)]
-    scores, values = attention_regions(unit, shape)
-    return [
-        Call("query_key", "attention_scores", 0, scores),
-        Call("weighted_values", "attention_values", 0, values, (0,)),
-    ]
+    regions = attention_regions(unit, shape, work.schedule)
+    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
+    for which, region in zip(PASSES, regions.softmax, strict=False):
+        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
+    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
 
 
 __all__ = ["estimate_commands", "port_timing", "simulate"]

@@ -17,8 +17,10 @@ class AttentionConfig(AnyWorkload):
     tokens: PositiveInt = Field(le=100_000, description="rows, each a query, a key and a value")
     heads: PositiveInt = Field(le=1024)
     d_head: PositiveInt = Field(le=65_536)
-    schedule: Literal["reordered", "naive"] = Field(
-        description="reordered: p rows in skewed lanes share one stream of keys; naive: one row meets p keys at once"
+    schedule: Literal["reordered", "naive"] | None = Field(
+        None,
+        description="reordered: p rows in skewed lanes share one stream of keys; naive: one row meets p keys at once; absent: "
+        "what the machine does",
     )
 
 
