@@ -15,7 +15,9 @@ LANES = "arch.fpga.attention.parallelism"
 with tempfile.TemporaryDirectory() as folder:
     frame = sweep("edge_moe_bandwidth", out=folder).to_frame()
 points = [
-    BandwidthPoint(row["workload.schedule"], row[LANES], row["attention_tokens_per_step"], row["cycles"])
+    BandwidthPoint(
+        row["workload"].removeprefix("attention_"), row[LANES], row["attention_tokens_per_step"], row["cycles"]
+    )
     for row in frame.to_dict("records")
 ]
 plot_bandwidth(points).savefig(Path(__file__).parent.parent / "docs" / "img" / "edge_moe_bandwidth.png", dpi=110)

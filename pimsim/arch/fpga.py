@@ -37,7 +37,7 @@ class FpgaAttention(Documented):
 
     schedule: Literal["reordered", "naive"] = Field(
         "reordered",
-        description="reordered: p rows in skewed lanes share one stream of keys; naive: one row meets p keys at once",
+        description="of encoders. reordered: p rows in skewed lanes share a stream of keys; naive: one row meets p keys at once",
     )
     softmax: Literal["single_pass", "three_pass"] = Field(
         "single_pass",

@@ -140,9 +140,9 @@ def test_the_demand_of_a_run_is_the_papers_cost_table(lanes: int) -> None:
     for schedule, tokens_per_step in wanted.items():
         result = simulate(
             "edge_moe_zcu102",
-            "attention_reordered",
+            f"attention_{schedule}",
             overrides=[
-                "workload.tokens=128", f"workload.schedule={schedule}", f"arch.fpga.attention.parallelism={p}",
+                "workload.tokens=128", f"arch.fpga.attention.parallelism={p}",
                 "arch.fpga.resources.device=null", "workload.d_head=8",
             ],
         )  # fmt: skip
