@@ -180,6 +180,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -252,6 +254,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -269,6 +272,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
     "baselines",
