@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
+from pimsim.arch.controller import ControllerConfig, MemoryConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
@@ -311,10 +312,38 @@ def _check_encoder(tree: Tree, fpga: Any) -> None:
         )
 
 
+def check_memory(loaded: Loaded[MemoryConfig]) -> None:
+    """Check what must hold between fields of a memory behind a controller.
+
+    Raises:
+        ConfigError: as `check_arch` of its DRAM, the DRAM does not say how long a burst is, or the controller does not
+            fit it.
+    """
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    check_limits(loaded.tree, loaded.value.dram, ("dram",))
+    check_controller_of(loaded, loaded.value.dram.resolve(), loaded.value.controller, ("controller",))
+
+
+def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: ControllerConfig, at: FieldPath) -> None:
+    """`check_controller`, with errors at their place in the file.
+
+    Raises:
+        ConfigError: the DRAM does not say how long a burst is, or the controller does not fit it.
+    """
+    if not spec.timing.get("nBL"):
+        raise loaded.tree.error("must have nBL, the clocks of a burst on the data pins", ("dram", "timing"))
+    try:
+        check_controller(spec, controller)
+    except ConfigError as error:
+        raise loaded.tree.error(error.message, (*at, *error.path.split(".")[1:])) from None
+
+
 ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
     "pim": check_arch,
     "aim": check_aim,
     "fpga": check_fpga,
+    "memory": check_memory,
 }
 """Kind of architecture -> what checks it across fields."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.requests import Requests
 from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
@@ -180,6 +181,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    requests: Requests | None = None
+    """Plain requests to the memory; None where there are none."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -271,6 +274,7 @@ _ORDER = (
     "ports",
     "roofline",
     "resources",
+    "requests",
     "baselines",
     "functional",
     "simulation",

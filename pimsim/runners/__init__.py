@@ -63,6 +63,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("memory", "requests"): "pimsim.runners.memory",
 }
 """(kind of architecture, kind of workload) -> module."""
 

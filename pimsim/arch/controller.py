@@ -1,0 +1,201 @@
+"""A memory controller for plain requests, and a machine that is a memory behind one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.system import AnyArch
+from pimsim.errors import ConfigError, UnknownName
+from pimsim.model import Documented, Model, NonNegativeFloat, PositiveInt
+
+
+class ControllerRefresh(Model):
+    """Which rows the controller refreshes, and when."""
+
+    policy: Literal["all_bank", "per_bank", "none"] = Field(
+        "all_bank",
+        description="all_bank: a rank (pseudo channel, channel) at a time, every dram.refresh.interval; per_bank: every "
+        "bank once in that time, the banks in turn; none",
+    )
+    per_bank_command: str = Field("REFpb", description="command of the DRAM that refreshes one bank")
+    postpone: Annotated[int, Field(ge=0, le=8)] = Field(
+        0,
+        description="refreshes that may be put off while requests wait; they are made up for when none waits, or when "
+        "one more is due (JEDEC allows 8)",
+    )
+
+
+class ControllerCommands(Model):
+    """The commands of the DRAM that the controller issues."""
+
+    activate: str = "ACT"
+    precharge: str = "PREpb"
+    read: str = "RD"
+    write: str = "WR"
+
+
+class ControllerConfig(Documented):
+    """A controller with a read queue and a write queue for each channel."""
+
+    scheduler: Literal["fr_fcfs", "fcfs"] = Field(
+        "fr_fcfs",
+        description="fr_fcfs: of what may issue now, column commands first, then the oldest; fcfs: the oldest request only",
+    )
+    page: Literal["open", "closed"] = Field(
+        "open", description="closed: a row is closed as soon as no request in a queue needs it"
+    )
+    read_queue: PositiveInt = Field(32, description="reads that a channel holds")
+    write_queue: PositiveInt = Field(32, description="writes that a channel holds")
+    drain_start: PositiveInt = Field(
+        24, description="writes in the queue at which they are served; they also are while no read waits"
+    )
+    drain_stop: Annotated[int, Field(ge=0)] = Field(
+        8, description="writes in the queue at which waiting reads are served again"
+    )
+    age_limit: PositiveInt | None = Field(
+        None, description="clocks after which the oldest request goes before all others of its queue; null: never"
+    )
+    mapping: list[str] | None = Field(
+        None,
+        description="what the bits of an address mean, most significant first: row, column, channel and each level once. "
+        "Default: row, levels from the innermost out, column, channel",
+    )
+    commands: ControllerCommands = ControllerCommands()
+    refresh: ControllerRefresh = ControllerRefresh()
+
+
+class MemoryEnergyConfig(Documented):
+    """What the currents of the DRAM do not say. ``null`` means unknown and is listed as uncosted."""
+
+    interface_pj_per_bit: NonNegativeFloat | None = Field(None, description="energy per bit on the data pins")
+
+
+class MemoryConfig(AnyArch):
+    """A memory behind a controller, which runs streams of plain requests."""
+
+    kind: Literal["memory"] = "memory"
+    dram: DramConfig
+    controller: ControllerConfig = ControllerConfig()
+    energy: MemoryEnergyConfig = MemoryEnergyConfig()
+
+
+def check_controller(spec: DramSpec, config: ControllerConfig) -> None:
+    """Check that a controller fits its DRAM.
+
+    Raises:
+        ConfigError: a command is missing or does something else than its role, the refresh policy has no command, the
+            marks of the write queue do not fit it, or the mapping does not name every part of an address once. The
+            path begins with ``controller``.
+    """
+    _check_commands(spec, config)
+    _check_queue(config)
+    order = config.mapping
+    if order is not None and sorted(order) != sorted(default_order(spec)):
+        raise ConfigError(
+            f"must hold each of {', '.join(default_order(spec))} once, not {', '.join(order) or 'nothing'}",
+            path="controller.mapping",
+        )
+    refresh = refresh_command(spec, config)
+    if refresh is not None and config.refresh.policy == "all_bank":
+        closing_command(spec, refresh)
+
+
+def default_order(spec: DramSpec) -> tuple[str, ...]:
+    """Rows slowest; consecutive bursts go to all channels, then along a row."""
+    return ("row", *reversed(spec.levels), "column", "channel")
+
+
+def refresh_command(spec: DramSpec, config: ControllerConfig) -> Command | None:
+    """The command that refreshes under the configured policy; None if there is no refresh.
+
+    Raises:
+        ConfigError: the DRAM has no such command, or no refresh interval.
+    """
+    policy = config.refresh.policy
+    if policy == "none":
+        return None
+    if not spec.refresh_interval:
+        raise ConfigError(
+            f"must be none where dram.refresh.policy is none, not {policy}", path="controller.refresh.policy"
+        )
+    if policy == "all_bank":
+        return next(command for command in spec.commands.values() if command.refresh)
+    name = config.refresh.per_bank_command
+    path = "controller.refresh.per_bank_command"
+    if name not in spec.commands:
+        raise ConfigError(str(UnknownName("command", name, spec.commands)), path=path)
+    command = spec.commands[name]
+    if (command.scope, command.effect, command.needs, command.data) != (spec.levels[-1], "none", "closed", "none"):
+        raise ConfigError(
+            f"must be a command with scope: {spec.levels[-1]}, needs: closed and no other effect, which {name} is not",
+            path=path,
+        )
+    return command
+
+
+def closing_command(spec: DramSpec, refresh: Command) -> str:
+    """The command that closes all rows that one refresh command refreshes.
+
+    Raises:
+        ConfigError: the DRAM has none.
+    """
+    for command in spec.commands.values():
+        if (
+            command.effect == "close"
+            and command.needs == "any"
+            and command.data == "none"
+            and command.scope == refresh.scope
+        ):
+            return command.name
+    raise ConfigError(
+        f"must be per_bank or none, or the DRAM must have a command that closes all rows of a {refresh.scope}",
+        path="controller.refresh.policy",
+    )
+
+
+_ROLES = {
+    "activate": ("open", "closed", "none"),
+    "precharge": ("close", "any", "none"),
+    "read": ("none", "open", "read"),
+    "write": ("none", "open", "write"),
+}
+"""Role -> effect, needs and data of the command."""
+
+
+def _check_commands(spec: DramSpec, config: ControllerConfig) -> None:
+    for role, (effect, needs, data) in _ROLES.items():
+        name, path = getattr(config.commands, role), f"controller.commands.{role}"
+        if name not in spec.commands:
+            raise ConfigError(str(UnknownName("command", name, spec.commands)), path=path)
+        command = spec.commands[name]
+        if (command.scope, command.effect, command.needs, command.data) != (spec.levels[-1], effect, needs, data):
+            raise ConfigError(
+                f"must be a command with scope: {spec.levels[-1]}, effect: {effect}, needs: {needs} and data: {data}, "
+                f"which {name} is not",
+                path=path,
+            )
+
+
+def _check_queue(config: ControllerConfig) -> None:
+    if not config.drain_stop < config.drain_start <= config.write_queue:
+        raise ConfigError(
+            f"must be more than drain_stop, which is {config.drain_stop}, and at most write_queue, which is "
+            f"{config.write_queue}, not {config.drain_start}",
+            path="controller.drain_start",
+        )
+
+
+__all__ = [
+    "ControllerCommands",
+    "ControllerConfig",
+    "ControllerRefresh",
+    "MemoryConfig",
+    "MemoryEnergyConfig",
+    "check_controller",
+    "closing_command",
+    "default_order",
+    "refresh_command",
+]
