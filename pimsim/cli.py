@@ -251,6 +251,14 @@ def run(
         ),
     ] = False,
     check_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")] = 4,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Let an independent oracle check every DRAM command as it issues; the first illegal one ends the run with "
+            "exit code 1. Takes minutes for a hundred million commands.  [default: off]",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -271,6 +279,7 @@ def run(
         baselines=baseline or [],
         quiet=quiet,
         check_tokens=check_tokens if check else 0,
+        strict=strict,
         command_line=context.obj or [],
     )
 

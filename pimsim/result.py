@@ -183,6 +183,8 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     requests: Requests | None = None
     """Plain requests to the memory; None where there are none."""
+    legality: dict[str, int] | None = None
+    """``checked``: commands that the oracle of a strict run found legal; None for a run without it."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -277,6 +279,7 @@ _ORDER = (
     "requests",
     "baselines",
     "functional",
+    "legality",
     "simulation",
     "manifest",
 )

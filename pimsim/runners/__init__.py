@@ -44,6 +44,8 @@ class RunOptions:
     """Ticks from which and before which commands are traced; None traces all of the run."""
     recorder: Recorder | None = None
     """Told every step of every unit."""
+    strict: bool = False
+    """Whether the legality oracle checks every command as it issues; the first illegal one ends the run."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
 
@@ -67,6 +69,9 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
+COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
+"""Pairs whose runs issue DRAM commands, which the legality oracle can check."""
+
 CHECKED = {("pim", "decoder")}
 """Pairs whose programs can be checked on numbers."""
 
@@ -87,4 +92,4 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     return cast(Runner, import_module(RUNNERS[pair]))
 
 
-__all__ = ["CHECKED", "RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]
+__all__ = ["CHECKED", "COMMANDED", "RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]

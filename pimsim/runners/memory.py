@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pimsim.analysis.energy import OUTSIDE, Memory, UnknownCoefficients, dram_energy
 from pimsim.analysis.requests import summarise
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.controller import MemoryConfig
 from pimsim.arch.dram import DramSpec
 from pimsim.config import Loaded
-from pimsim.errors import ConfigError, TraceError
+from pimsim.errors import TraceError
 from pimsim.machine.controller.fast import FastController
 from pimsim.machine.controller.plain import PlainController
 from pimsim.machine.controller.policy import Policy, make_policy
 from pimsim.machine.controller.queues import Log, Queues, by_channel
 from pimsim.result import Dram, Identity, Interface, Op, Result, Simulation, Time, Unit, manifest
-from pimsim.runners import RunOptions
-from pimsim.runners.pim_decoder import peak_memory_bytes
+from pimsim.runners import RunOptions, TraceRow
+from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
 from pimsim.trace.served import Served
 from pimsim.trace.totals import RunTotals
 from pimsim.traffic.config import StreamConfig
@@ -35,7 +36,11 @@ def simulate(arch: Loaded[MemoryConfig], workload: Loaded[RequestsConfig], optio
     policy = make_policy(arch.value.dram.resolve(), arch.value.controller)
     spec = policy.spec
     check_stream(workload, workload.value.stream, spec, policy.addresses.capacity, ("stream",))
-    served = [_run_channel(policy, workload, channel, options) for channel in range(spec.channels)]
+    oracle = StrictOracle(spec) if options.strict else None
+    sink = strict_sink(oracle, options) if oracle else options.trace.append if options.trace is not None else None
+    served = [_run_channel(policy, workload, channel, options, sink) for channel in range(spec.channels)]
+    if options.trace is not None:
+        options.trace.sort(key=lambda row: (row[0], row[1]))
     if not any(one.end for one in served):
         raise TraceError(
             "must hold at least one request that the memory has to answer", file=workload.value.stream.path
@@ -71,6 +76,7 @@ def simulate(arch: Loaded[MemoryConfig], workload: Loaded[RequestsConfig], optio
         simulation=Simulation(time.perf_counter() - start, sum(commands.values()), peak_memory_bytes()),
         manifest=manifest(options.command_line, {"arch": arch.hash, "workload": workload.hash}),
         requests=figures,
+        legality=None if oracle is None else {"checked": oracle.checked},
     )
 
 
@@ -92,22 +98,27 @@ def check_stream(loaded: Loaded[Any], stream: StreamConfig, spec: DramSpec, capa
     Raises:
         ConfigError: they do not, or they are no bursts.
     """
-    burst = spec.burst_bytes
-
-    def wrong(field: str, message: str) -> ConfigError:
-        return loaded.tree.error(message, (*at, field))
-
-    if stream.start_address % burst or stream.start_address >= capacity:
-        raise wrong("start_address", f"must be a multiple of {burst} below the {capacity:,} bytes of the memory, not {stream.start_address:,}")  # fmt: skip
-    room = capacity - stream.start_address
-    if stream.span_bytes is not None and (stream.span_bytes % burst or stream.span_bytes > room):
-        raise wrong("span_bytes", f"must be a multiple of {burst} that is at most the {room:,} bytes from start_address on, not {stream.span_bytes:,}")  # fmt: skip
+    burst, room = spec.burst_bytes, capacity - stream.start_address
     span = stream.span_bytes or room
-    if stream.stride_bytes is not None and (stream.stride_bytes % burst or stream.stride_bytes > span):
-        raise wrong("stride_bytes", f"must be a multiple of {burst} that is at most the span, {span:,} bytes, not {stream.stride_bytes:,}")  # fmt: skip
+    for field, value, most, what in (
+        ("start_address", stream.start_address, capacity - burst, "the last burst of the memory"),
+        ("span_bytes", stream.span_bytes, room, "what lies behind start_address"),
+        ("stride_bytes", stream.stride_bytes, span, "the span"),
+    ):
+        if value is not None and (value % burst or value > most):
+            raise loaded.tree.error(
+                f"must be a multiple of {burst}, the bytes of a burst, and at most {most:,}, {what}, not {value:,}",
+                (*at, field),
+            )
 
 
-def _run_channel(policy: Policy, workload: Loaded[RequestsConfig], channel: int, options: RunOptions) -> Served:
+def _run_channel(
+    policy: Policy,
+    workload: Loaded[RequestsConfig],
+    channel: int,
+    options: RunOptions,
+    sink: Callable[[TraceRow], object] | None,
+) -> Served:
     spec, stream = policy.spec, workload.value.stream
     source = requests(
         stream,
@@ -120,7 +131,13 @@ def _run_channel(policy: Policy, workload: Loaded[RequestsConfig], channel: int,
     own = source if spec.channels == 1 else by_channel(policy, source, channel)
     if options.progress and workload.value.count:
         own = _watched(own, channel, spec.channels, workload.value.count, options)
-    return kind(policy, own, log=_log(channel, options), outstanding=stream.outstanding).run()
+    log: Log | None = None
+    if sink is not None:
+
+        def log(tick: int, command: str, where: tuple[int, ...], row: int, column: int) -> None:
+            sink((tick, channel, command, where, row, column))
+
+    return kind(policy, own, log=log, outstanding=stream.outstanding).run()
 
 
 def _watched(
@@ -132,13 +149,6 @@ def _watched(
         if not number % 4096:
             options.progress(min(count, channel * (count // channels) + number), count)
         yield request
-
-
-def _log(channel: int, options: RunOptions) -> Log | None:
-    rows = options.trace
-    if rows is None:
-        return None
-    return lambda tick, command, where, row, column: rows.append((tick, channel, command, where, row, column))
 
 
 def _totals(spec: DramSpec, served: list[Served]) -> RunTotals:

@@ -7,13 +7,14 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
@@ -21,7 +22,7 @@ from pimsim.machine.fast import FastEngine
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
-from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.runners import Engine, Progress, RunOptions, TraceRow
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -40,18 +41,21 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
+    oracle = StrictOracle(spec) if options.strict else None
     runner = _engine(options.engine)(
         arch.value,
         spec,
-        trace=options.trace is not None,
+        trace=options.trace is not None and oracle is None,
         window=options.trace_window,
         recorder=options.recorder,
+        sink=None if oracle is None else strict_sink(oracle, options),
     )
     program = mapping.program()
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
-    if options.trace is not None and runner.trace is not None:
-        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
     element_bytes = FORMAT_BYTES[arch.value.pim.format]
@@ -74,7 +78,23 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
+    return replace(
+        result,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        legality=None if oracle is None else {"checked": oracle.checked},
+    )
+
+
+def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
+    """What checks every command and, where a trace is asked for, keeps those of its window."""
+    trace, window = options.trace, options.trace_window
+
+    def take(row: TraceRow) -> None:
+        oracle(row)
+        if trace is not None and (window is None or window[0] <= row[0] < window[1]):
+            trace.append(row)
+
+    return take
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:

@@ -45,10 +45,7 @@ class FastController(Queues):
 
         After a command that is the next tick (`Queues.retry`), as the queue that is served may change.
         """
-        wake = min(self._wake, self.retry)
-        for number, node in enumerate(self.policy.nodes):
-            if node not in self.latched:
-                wake = min(wake, self.latch_at(number))
+        wake = min(self._wake, self.retry, self.latch_at())
         queue, limit = self.active(), self.policy.age_limit
         if queue and limit is not None and not self.policy.oldest_only and tick - queue[0].entered < limit:
             wake = min(wake, queue[0].entered + limit)

@@ -13,7 +13,7 @@ Where = tuple[int, ...]
 Bank = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RefreshNode:
     """What one refresh command refreshes."""
 

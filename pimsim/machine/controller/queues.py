@@ -69,8 +69,6 @@ class Queues:
         self.writes: list[Entry] = []
         self.writing = False
         """Whether writes are being served."""
-        self.taken: list[int] = [0] * len(policy.nodes)
-        """Refreshes that each node has had."""
         self.latched: list[RefreshNode] = []
         """Nodes whose refresh comes next."""
         self.served = Served()
@@ -84,6 +82,11 @@ class Queues:
         self._queued: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
         """Addresses in the read queue and in the write queue."""
         self._opened = 0
+        self._due = [node.first for node in policy.nodes]
+        """Tick at which the next refresh of each node is due."""
+        self._soonest = min(self._due, default=NEVER)
+        """The first of them, of nodes that are not latched."""
+        self._late = policy.postpone * policy.interval
 
     @property
     def done(self) -> bool:
@@ -204,16 +207,27 @@ class Queues:
 
     # -- refresh --------------------------------------------------------------------------------------------------
 
-    def latch_at(self, number: int) -> int:
-        """Tick from which a node must be refreshed before anything else: later while requests wait."""
-        node = self.policy.nodes[number]
-        late = self.policy.postpone if self.reads or self.writes else 0
-        return node.first + (self.taken[number] + late) * self.policy.interval
+    def latch_at(self) -> int:
+        """Tick from which some node must be refreshed before anything else: later while requests wait."""
+        return self._soonest + (self._late if self.reads or self.writes else 0)
 
     def _latch(self, tick: int) -> None:
+        if tick < self.latch_at():
+            return
+        late = self._late if self.reads or self.writes else 0
         for number, node in enumerate(self.policy.nodes):
-            if tick >= self.latch_at(number) and node not in self.latched:
+            if tick >= self._due[number] + late and node not in self.latched:
                 self.latched.append(node)
+        self._find_soonest()
+
+    def _refreshed(self, node: RefreshNode) -> None:
+        self._due[self.policy.nodes.index(node)] += self.policy.interval
+        self.latched.remove(node)
+        self._find_soonest()
+
+    def _find_soonest(self) -> None:
+        free = [due for due, node in zip(self._due, self.policy.nodes, strict=True) if node not in self.latched]
+        self._soonest = min(free, default=NEVER)
 
     def is_latched(self, bank: Bank) -> bool:
         """Whether a bank belongs to a node that is to be refreshed."""
@@ -246,10 +260,8 @@ class Queues:
             self._serve(entry, tick + self.spec.commands[command].latency)
         elif entry is not None:
             entry.met = CONFLICT if command == policy.precharge or entry.met == CONFLICT else MISS
-        for number, node in enumerate(policy.nodes):
-            if node.refresh == command and node.where == where:
-                self.taken[number] += 1
-                self.latched.remove(node)
+        for node in [node for node in self.latched if node.refresh == command and node.where == where]:
+            self._refreshed(node)
         self.retry = min(self.retry, tick + 1)
         self.issued(command, where)
 
