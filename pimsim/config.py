@@ -14,9 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
-from pimsim.arch.controller import ControllerConfig, MemoryConfig, check_controller
+from pimsim.arch.controller import SchedulerConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.kinds import ARCH_KINDS
+from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
@@ -207,6 +208,9 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     _check_commands(loaded.tree, loaded.value.dram)
     _check_pim(loaded.tree, loaded.value)
     _check_asic(loaded.tree, loaded.value.asic)
+    if loaded.value.host_traffic is not None:
+        spec, controller = loaded.value.dram.resolve(), loaded.value.host_traffic.controller
+        check_controller_of(loaded, spec, controller, ("host_traffic", "controller"))
 
 
 def check_aim(loaded: Loaded[AimConfig]) -> None:
@@ -325,7 +329,7 @@ def check_memory(loaded: Loaded[MemoryConfig]) -> None:
     check_controller_of(loaded, loaded.value.dram.resolve(), loaded.value.controller, ("controller",))
 
 
-def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: ControllerConfig, at: FieldPath) -> None:
+def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: SchedulerConfig, at: FieldPath) -> None:
     """`check_controller`, with errors at their place in the file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A memory controller for plain requests, and a machine that is a memory behind one."""
+"""A memory controller for plain requests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pimsim.arch.dram import Command, DramConfig, DramSpec
-from pimsim.arch.system import AnyArch
+from pimsim.arch.dram import Command, DramSpec
 from pimsim.errors import ConfigError, UnknownName
-from pimsim.model import Documented, Model, NonNegativeFloat, PositiveInt
+from pimsim.model import Documented, Model, PositiveInt
+from pimsim.traffic.config import StreamConfig
 
 
 class ControllerRefresh(Model):
@@ -37,8 +37,8 @@ class ControllerCommands(Model):
     write: str = "WR"
 
 
-class ControllerConfig(Documented):
-    """A controller with a read queue and a write queue for each channel."""
+class SchedulerConfig(Documented):
+    """Queues of a channel, and which of the requests in them goes first."""
 
     scheduler: Literal["fr_fcfs", "fcfs"] = Field(
         "fr_fcfs",
@@ -64,25 +64,26 @@ class ControllerConfig(Documented):
         "Default: row, levels from the innermost out, column, channel",
     )
     commands: ControllerCommands = ControllerCommands()
+
+
+class ControllerConfig(SchedulerConfig):
+    """A controller with a read queue and a write queue for each channel."""
+
     refresh: ControllerRefresh = ControllerRefresh()
 
 
-class MemoryEnergyConfig(Documented):
-    """What the currents of the DRAM do not say. ``null`` means unknown and is listed as uncosted."""
+class HostTrafficConfig(Documented):
+    """Plain requests of a host to the channels on which a PIM program runs; the two take turns."""
 
-    interface_pj_per_bit: NonNegativeFloat | None = Field(None, description="energy per bit on the data pins")
-
-
-class MemoryConfig(AnyArch):
-    """A memory behind a controller, which runs streams of plain requests."""
-
-    kind: Literal["memory"] = "memory"
-    dram: DramConfig
-    controller: ControllerConfig = ControllerConfig()
-    energy: MemoryEnergyConfig = MemoryEnergyConfig()
+    stream: StreamConfig = Field(description="the requests; they go on as long as the program runs")
+    controller: SchedulerConfig = SchedulerConfig()
+    batch: PositiveInt = Field(16, description="waiting requests of a channel that interrupt its program")
+    patience: PositiveInt = Field(1000, description="clocks after which even one waiting request interrupts it")
+    turn: PositiveInt = Field(32, description="requests that are served at most before the program goes on")
+    program_clocks: PositiveInt = Field(500, description="clocks that the program has to itself after an interruption")
 
 
-def check_controller(spec: DramSpec, config: ControllerConfig) -> None:
+def check_controller(spec: DramSpec, config: SchedulerConfig) -> None:
     """Check that a controller fits its DRAM.
 
     Raises:
@@ -99,7 +100,7 @@ def check_controller(spec: DramSpec, config: ControllerConfig) -> None:
             path="controller.mapping",
         )
     refresh = refresh_command(spec, config)
-    if refresh is not None and config.refresh.policy == "all_bank":
+    if refresh is not None and isinstance(config, ControllerConfig) and config.refresh.policy == "all_bank":
         closing_command(spec, refresh)
 
 
@@ -108,15 +109,15 @@ def default_order(spec: DramSpec) -> tuple[str, ...]:
     return ("row", *reversed(spec.levels), "column", "channel")
 
 
-def refresh_command(spec: DramSpec, config: ControllerConfig) -> Command | None:
-    """The command that refreshes under the configured policy; None if there is no refresh.
+def refresh_command(spec: DramSpec, config: SchedulerConfig) -> Command | None:
+    """The command that refreshes under the configured policy; None if the controller does not refresh.
 
     Raises:
         ConfigError: the DRAM has no such command, or no refresh interval.
     """
-    policy = config.refresh.policy
-    if policy == "none":
+    if not isinstance(config, ControllerConfig) or config.refresh.policy == "none":
         return None
+    policy = config.refresh.policy
     if not spec.refresh_interval:
         raise ConfigError(
             f"must be none where dram.refresh.policy is none, not {policy}", path="controller.refresh.policy"
@@ -165,7 +166,7 @@ _ROLES = {
 """Role -> effect, needs and data of the command."""
 
 
-def _check_commands(spec: DramSpec, config: ControllerConfig) -> None:
+def _check_commands(spec: DramSpec, config: SchedulerConfig) -> None:
     for role, (effect, needs, data) in _ROLES.items():
         name, path = getattr(config.commands, role), f"controller.commands.{role}"
         if name not in spec.commands:
@@ -179,7 +180,7 @@ def _check_commands(spec: DramSpec, config: ControllerConfig) -> None:
             )
 
 
-def _check_queue(config: ControllerConfig) -> None:
+def _check_queue(config: SchedulerConfig) -> None:
     if not config.drain_stop < config.drain_start <= config.write_queue:
         raise ConfigError(
             f"must be more than drain_stop, which is {config.drain_stop}, and at most write_queue, which is "
@@ -192,8 +193,8 @@ __all__ = [
     "ControllerCommands",
     "ControllerConfig",
     "ControllerRefresh",
-    "MemoryConfig",
-    "MemoryEnergyConfig",
+    "HostTrafficConfig",
+    "SchedulerConfig",
     "check_controller",
     "closing_command",
     "default_order",

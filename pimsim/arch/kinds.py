@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pimsim.arch.aim import AimConfig
-from pimsim.arch.controller import MemoryConfig
 from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
 ARCH_KINDS: dict[str, type[AnyArch]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
@@ -42,6 +42,7 @@ class ReferenceEngine:
         recorder: Recorder | None = None,
         start_order: Iterable[int] | None = None,
         sink: Sink | None = None,
+        cores: Sequence[ChannelCore] | None = None,
     ) -> None:
         self.arch, self.spec = arch, spec
         self.recorder, self.window = recorder, window
@@ -50,7 +51,7 @@ class ReferenceEngine:
         self.costs = AsicCosts(arch.asic)
         self.books = Books(self.costs)
         self._frontier = 0
-        self.cores = [ChannelCore(spec) for _ in range(spec.channels)]
+        self.cores = list(cores) if cores is not None else [ChannelCore(spec) for _ in range(spec.channels)]
         self.trace: list[TraceRow] | None = [] if trace else None
         for channel, core in enumerate(self.cores):
             core.log = [] if trace else None

@@ -9,8 +9,8 @@ from typing import Any
 from pimsim.analysis.energy import OUTSIDE, Memory, UnknownCoefficients, dram_energy
 from pimsim.analysis.requests import summarise
 from pimsim.analysis.strict import StrictOracle
-from pimsim.arch.controller import MemoryConfig
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.memory import MemoryConfig
 from pimsim.config import Loaded
 from pimsim.errors import TraceError
 from pimsim.machine.controller.fast import FastController

@@ -73,8 +73,10 @@ class FastController(Queues):
         for node in self.policy.nodes:
             if node in self.latched:
                 command = self.maintenance(node)
-                if self._is_legal(self.plan(command, node.where), tick):
+                legal = self.legal_from(node, command)
+                if legal <= tick:
                     return command, node.where, None
+                self._wake = min(self._wake, legal)
         return None
 
     def _serve_first(self, entry: Entry, tick: int) -> tuple[str, Where, Entry | None] | None:
@@ -141,14 +143,8 @@ class FastController(Queues):
         if not queue.entries:
             del queues[entry.bank]
 
-    def issued(self, command: str, where: Where) -> None:
-        """Banks whose row was opened or closed want other commands."""
-        if self.spec.commands[command].effect != "none":
-            for bank in self.banks.banks(command, where):
-                self.forget(bank)
-
-    def forget(self, bank: Bank) -> None:
-        """What was found out about a bank no longer holds."""
+    def changed(self, bank: Bank) -> None:
+        """Requests of the bank want another command."""
         for queues in self._of_bank:
             if bank in queues:
                 queues[bank].stale = True

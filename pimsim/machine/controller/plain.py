@@ -18,7 +18,7 @@ class PlainController(Queues):
         policy = self.policy
         for node in sorted(self.latched, key=policy.nodes.index):
             command = self.maintenance(node)
-            if self._is_legal(command, node.where, tick):
+            if self.legal_from(node, command) <= tick:
                 return command, node.where, None
         first = self.exclusive(tick)
         wanted = [first] if first is not None else self.active()

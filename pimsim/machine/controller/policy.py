@@ -6,7 +6,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pimsim.arch.controller import ControllerConfig, check_controller, closing_command, default_order, refresh_command
+from pimsim.arch.controller import (
+    ControllerConfig,
+    SchedulerConfig,
+    check_controller,
+    closing_command,
+    default_order,
+    refresh_command,
+)
 from pimsim.arch.dram import Command, DramSpec
 
 Where = tuple[int, ...]
@@ -80,8 +87,8 @@ class Policy:
         return bank + (-1,) * len(self.spec.register_files)
 
 
-def make_policy(spec: DramSpec, config: ControllerConfig) -> Policy:
-    """Compile a controller for a DRAM.
+def make_policy(spec: DramSpec, config: SchedulerConfig) -> Policy:
+    """Compile a controller for a DRAM; one without a ``refresh`` section leaves refresh to somebody else.
 
     Raises:
         ConfigError: as `check_controller`.
@@ -103,9 +110,9 @@ def make_policy(spec: DramSpec, config: ControllerConfig) -> Policy:
         activate=config.commands.activate,
         precharge=config.commands.precharge,
         column=(config.commands.read, config.commands.write),
-        nodes=tuple(_nodes(spec, config, refresh)) if refresh else (),
+        nodes=tuple(_nodes(spec, config, refresh)) if refresh and isinstance(config, ControllerConfig) else (),
         interval=spec.refresh_interval,
-        postpone=config.refresh.postpone,
+        postpone=config.refresh.postpone if isinstance(config, ControllerConfig) else 0,
         addresses=AddressMap(spec, config.mapping),
     )
 

@@ -87,6 +87,10 @@ class Queues:
         self._soonest = min(self._due, default=NEVER)
         """The first of them, of nodes that are not latched."""
         self._late = policy.postpone * policy.interval
+        self._node_at = {node.node: node for node in policy.nodes}
+        self._depth = len(policy.nodes[0].node) if policy.nodes else 0
+        self._settled = dict.fromkeys(policy.nodes, 0)
+        """Tick at which the precharges and refreshes of a node have taken effect."""
 
     @property
     def done(self) -> bool:
@@ -125,6 +129,18 @@ class Queues:
             self.served.row_open_ticks += end - self._opened
             self._opened = end
         return self.served
+
+    def shut(self, tick: int) -> None:
+        """Somebody else has closed every row, at a tick."""
+        open_banks = list(self.banks.open_rows)
+        if open_banks:
+            self.served.row_open_ticks += tick - self._opened
+            self.banks.open_rows.clear()
+        for bank in open_banks:
+            self.changed(bank)
+
+    def changed(self, bank: Bank) -> None:
+        """The row of a bank was opened or closed."""
 
     # -- requests come in -----------------------------------------------------------------------------------------
 
@@ -239,6 +255,15 @@ class Queues:
         is_open = any(bank[:depth] == node.node for bank in self.banks.open_rows)
         return node.close if is_open else node.refresh
 
+    def legal_from(self, node: RefreshNode, command: str) -> int:
+        """Earliest tick of a command of `maintenance`.
+
+        A refresh also waits until the precharges and the refresh before it have taken effect (their ``latency``): tables
+        of reference simulators lack the distance from a refresh to the next one, or from single precharges to a refresh.
+        """
+        earliest = self.calendar.earliest(self.plan(command, node.where))
+        return max(earliest, self._settled[node]) if command == node.refresh else earliest
+
     # -- commands go out ------------------------------------------------------------------------------------------
 
     def _issue(self, tick: int, command: str, where: Where, entry: Entry | None) -> None:
@@ -260,13 +285,17 @@ class Queues:
             self._serve(entry, tick + self.spec.commands[command].latency)
         elif entry is not None:
             entry.met = CONFLICT if command == policy.precharge or entry.met == CONFLICT else MISS
+        facts = self.spec.commands[command]
+        if self._node_at and (facts.effect == "close" or facts.refresh):
+            for place in {bank[: self._depth] for bank in self.banks.banks(command, where)}:
+                node = self._node_at[place]
+                self._settled[node] = max(self._settled[node], tick + facts.latency)
         for node in [node for node in self.latched if node.refresh == command and node.where == where]:
             self._refreshed(node)
         self.retry = min(self.retry, tick + 1)
-        self.issued(command, where)
-
-    def issued(self, command: str, where: Where) -> None:
-        """A command has issued."""
+        if self.spec.commands[command].effect != "none":
+            for bank in self.banks.banks(command, where):
+                self.changed(bank)
 
     def _serve(self, entry: Entry, done: int) -> None:
         served = self.served
