@@ -38,6 +38,7 @@ SHAPE: dict[str, Any] = {
     "ports": None,
     "roofline": None,
     "resources": None,
+    "requests": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -52,6 +53,7 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "legality": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,
