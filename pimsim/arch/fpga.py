@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -115,6 +116,9 @@ class FpgaConfig(Documented):
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
     resources: FpgaResources | None = Field(None, description="absent: nobody checks whether the design fits a device")
+    primitives: FpgaPrimitives | None = Field(
+        None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
+    )
 
 
 class FpgaArchConfig(AnyArch):
