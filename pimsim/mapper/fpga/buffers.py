@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from pimsim.errors import CapacityExceeded
@@ -15,9 +16,8 @@ class Memory:
     words_per_beat: int
     ports: tuple[str, ...]
     size: int = 0
-    tensors: int = 0
-    port_of: dict[int, str] = field(default_factory=dict)
-    """First word of a tensor -> its port."""
+    starts: list[int] = field(default_factory=list)
+    """First word of each tensor, ascending."""
 
     def place(self, shape: Shape, rows: int) -> Place:
         """Room for a tensor whose second last axis may grow to ``rows`` entries."""
@@ -25,15 +25,14 @@ class Memory:
         pitch = -(-width // self.words_per_beat) * self.words_per_beat
         capacity = (*outer, max(rows, have), pitch)
         full = dense("memory", self.size, capacity)
-        self.port_of[self.size] = self.ports[self.tensors % len(self.ports)]
-        self.tensors += 1
+        self.starts.append(self.size)
         self.size += max(1, full.size)
         place = full.part(-2, 0, have).part(-1, 0, width)
         return place if len(shape) >= 2 else Place("memory", place.start, shape, place.strides[len(place.strides) - len(shape) :])
 
     def port(self, place: Place) -> str:
         """The port of the tensor that a place is part of."""
-        return self.port_of[max(start for start in self.port_of if start <= place.start)]
+        return self.ports[(bisect_right(self.starts, place.start) - 1) % len(self.ports)]
 
 
 @dataclass

@@ -183,6 +183,7 @@ PASSES: dict[str, Callable[[Primitive], list[Pass]]] = {
     "exclude": _each("elementwise"),
     "mask_beyond": _each("elementwise"),
     "children": _each("elementwise"),
+    "gather": _each("move"),
     "pick": _each("move"),
     "select": _each("move"),
     "join": _each("move"),

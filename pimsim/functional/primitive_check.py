@@ -1,0 +1,312 @@
+"""Whether a streaming program of attention primitives computed its algorithm: call by call, at the end, and in both orders.
+
+Each call is compared with the meaning of its primitive in float64 on the very operands that it had. What may differ is derived.
+With u = 2^-24 the unit roundoff of the words, n the length of the longest sum, and magnitudes instead of signed values:
+
+=====================  =====================================================================================================
+kind                   bound of an entry
+=====================  =====================================================================================================
+scores, products       ``(n + 3) u |A| |B|``, sums of a weighted sum with the rescaled state (Higham 2002, section 3.1)
+exponentials           ``(|x - m| + 4) u w``: one rounding of the argument, which is absolute, and one ulp of exp and its result
+softmax, sums of them  ``(max |x - m| + n + 8) u`` relative
+log state              the same of the sum, absolute after the logarithm, and then of the weights
+norm                   ``(k + 3) u (|x| + E|x|) |gain| / sd + (k + 6) u (1 + E[x^2] / var) |y - shift| + 2 u |y|``
+sums, means            ``(n + 2) u`` times the sum (mean) of magnitudes
+other functions        a few roundings of the result, or of the terms of a sum
+moves, selections      none; 127 x / top may round to the other neighbour where it lies within its own error of a half
+=====================  =====================================================================================================
+
+The end is compared with the algorithm's reference, which knows neither primitives nor the program. Its tolerance is the sum of
+the relative errors (2-norm) that the calls showed, each within its bound: what the triangle inequality gives if no operation
+magnifies a relative error. Exponentials do, so the error of a score counts as often as the largest score is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pimsim.functional.primitives import Step
+from pimsim.workload.attention import primitives as p
+from pimsim.workload.attention.primitives import Primitive, Weights
+
+Array = npt.NDArray[Any]
+
+U = 2.0**-24
+"""Unit roundoff of float32."""
+
+EXACT = {
+    "load", "store", "append", "gather", "pick", "part", "join", "arrange", "select", "constant", "empty_state", "exclude",
+    "mask_beyond", "children", "top_k", "boundary", "sign_hash", "outlier_columns", "clusters",
+}  # fmt: skip
+"""Kinds that only move or choose: any difference is wrong."""
+
+
+def _gap(x: Array, m: Array) -> Array:
+    """``|x - m|``, 0 where either is infinite."""
+    with np.errstate(invalid="ignore"):
+        found: Array = np.abs(x - m)
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _size(x: Array) -> Array:
+    """Magnitudes, 0 where infinite."""
+    return np.where(np.isfinite(x), np.abs(x), 0.0)
+
+
+def _top(x: Array) -> Array:
+    found: Array = x.max(axis=-1, keepdims=True, initial=0.0)
+    return found
+
+
+def _scores(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    assert isinstance(op, p.Scores)
+    plain = p.Scores("", "", (), sources=op.sources[:2], scale=abs(op.scale))
+    terms = plain.meaning(np.abs(inputs[0]), np.abs(inputs[1]))
+    return (op.sources[0][-1] + 3) * U * (terms + (_size(inputs[2]) if len(inputs) > 2 else 0.0)) + U * _size(exact)
+
+
+def _product(op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
+    found: Array = op.meaning(*(np.abs(each) for each in inputs))
+    return (op.sources[1][-2] + 2) * U * found
+
+
+def _weighted_sum(op: Primitive, inputs: Sequence[Any], _exact: Array) -> Array:
+    weights = inputs[0]
+    states = [np.abs(np.where(np.isfinite(each), each, 0.0)) for each in inputs[2:]]
+    found: Array = op.meaning(weights, np.abs(inputs[1]), *states)
+    head = found.shape[-1] - inputs[1].shape[-1]
+    bound = (op.sources[1][-2] + 3) * U * np.abs(found)
+    bound[..., :head] = 0.0
+    return bound
+
+
+def _exponentiate(op: Primitive, inputs: Sequence[Array], exact: Weights) -> Weights:
+    assert isinstance(op, p.Exponentiate)
+    x, n = inputs[0], op.shape[-1]
+    old = inputs[1][..., :1] if len(inputs) > 1 else None
+    m = exact.head[..., :1]
+    gaps = _gap(x, m)
+    widest = np.maximum(_top(gaps), 0.0 if old is None else _gap(old, m))
+    if op.layout == "mla":
+        head = np.concatenate([np.zeros_like(m), (widest + n + 6) * U * exact.head[..., 1:2]], -1)
+        weights, factor = (gaps + 4) * U * exact.weights, None
+        if old is not None and exact.factor is not None:
+            factor = (_gap(old, m) + 4) * U * exact.factor
+        return Weights(head, factor, weights)
+    largest = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    log_error = (2 * _top(_gap(x, largest)) + 2 * widest + n + 16) * U + 4 * U * (_size(m) + _size(largest))
+    if old is not None:
+        log_error = log_error + 4 * U * _size(old)
+    weights = (log_error + (gaps + 4) * U) * exact.weights
+    factor = None if old is None or exact.factor is None else (log_error + (_gap(old, m) + 4) * U) * exact.factor
+    return Weights(log_error, factor, weights)
+
+
+def _softmax(_op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    x = inputs[0]
+    gaps = _gap(x, x.max(axis=-1, keepdims=True, initial=-np.inf))
+    return (gaps + _top(gaps) + x.shape[-1] + 8) * U * exact
+
+
+def _merge(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    a, b = ([np.concatenate([each[..., :1], np.abs(each[..., 1:])], -1) for each in inputs])
+    found = op.meaning(a, b)
+    m = exact[..., :1]
+    bound = (np.maximum(_gap(a[..., :1], m), _gap(b[..., :1], m)) + 6) * U * np.abs(found)
+    bound[..., :1] = 0.0
+    return bound
+
+
+def _normalise(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    assert isinstance(op, p.Normalise)
+    bound = 4 * U * _size(exact)
+    if op.also == "lse":
+        bound[..., :1] += 4 * U * (1 + _size(inputs[0][..., :1]))
+    return bound
+
+
+def _norm(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    assert isinstance(op, p.Norm)
+    x, gain, shift = inputs
+    over = tuple(range(-op.axes, 0))
+    k = int(np.prod([x.shape[axis] for axis in over]))
+    var = x.var(over, keepdims=True) + op.eps
+    terms = (np.abs(x) + np.abs(x).mean(over, keepdims=True)) * np.abs(gain) / np.sqrt(var)
+    grown = (k + 6) * U * (1 + (x**2).mean(over, keepdims=True) / var) * np.abs(exact - shift)
+    found: Array = (k + 3) * U * terms + grown + 2 * U * (np.abs(exact) + np.abs(shift))
+    return found
+
+
+def _pool(op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
+    assert isinstance(op, p.Pool)
+    found: Array = (op.cell + 2) * U * op.meaning(*(np.abs(each) for each in inputs))
+    return found
+
+
+def _depthwise(op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
+    found: Array = (op.sources[1][-1] ** 2 + 2) * U * op.meaning(*(np.abs(each) for each in inputs))
+    return found
+
+
+def _group_mean(op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
+    found: Array = (op.sources[0][-2] + 2) * U * op.meaning(np.abs(inputs[0]), inputs[1])
+    return found
+
+
+def _reduce(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    assert isinstance(op, p.Reduce)
+    if op.function == "abs_max":
+        return np.zeros_like(exact)
+    found: Array = (op.sources[0][op.axis] + 2) * U * op.meaning(np.abs(inputs[0]))
+    return found
+
+
+def _elementwise(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+    assert isinstance(op, p.Elementwise)
+    x, name = inputs[0], op.function
+    if name in {"unless_at_least", "zero_where", "zero_if_masked", "magnitude", "relu", "child"}:
+        return np.zeros_like(exact)
+    if name in {"exp", "elu_plus_one"}:
+        found: Array = (_size(x) + 4) * U * np.abs(exact)
+        return found
+    if name == "quantise":
+        scaled = 127 * x / np.where(inputs[1] > 0, inputs[1], 1.0)
+        near = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) <= 4 * U * np.abs(scaled)
+        return np.where(near, 1.0, 0.0)
+    if name in {"add", "shift"}:
+        return 2 * U * (_size(x) + (_size(inputs[1]) if len(inputs) > 1 else abs(op.constants[0])))
+    if name == "clip":
+        return 4 * U * (np.abs(op.constants[0] * x) + abs(op.constants[1]))
+    if name == "gelu_gate":  # 1 + erf cancels where the gate is negative
+        return 6 * U * (np.abs(exact) + np.abs(x * inputs[1]))
+    if name in {"sigmoid", "sigmoid_of_magnitude"}:
+        return 4 * U * np.ones_like(exact) + 4 * U * _size(x) * np.abs(exact)
+    return 6 * U * _size(exact)
+
+
+def _outer(_op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
+    return 2 * U * (_size(inputs[0]) + _size(inputs[1]))
+
+
+def _rounded(_op: Primitive, _inputs: Sequence[Array], exact: Array) -> Array:
+    return 2 * U * _size(exact)
+
+
+BOUNDS: dict[str, Any] = {
+    "scores": _scores,
+    "product": _product,
+    "weighted_sum": _weighted_sum,
+    "exponentiate": _exponentiate,
+    "softmax": _softmax,
+    "merge": _merge,
+    "normalise": _normalise,
+    "denormalise": _rounded,
+    "norm": _norm,
+    "pool": _pool,
+    "depthwise": _depthwise,
+    "group_mean": _group_mean,
+    "reduce": _reduce,
+    "elementwise": _elementwise,
+    "outer": _outer,
+}
+"""Kind -> bound of its errors, given operands and exact result."""
+
+
+@dataclass
+class PrimitiveJudge:
+    """Compares every step; use it as the observer of `pimsim.functional.primitives.execute`."""
+
+    compared: int = 0
+    tolerance: float = 0.0
+    """Sum of relative errors so far."""
+    message: str = ""
+    """What differs first, or nothing."""
+
+    def __call__(self, step: Step) -> None:
+        """Compare a call; after the first difference nothing is looked at any more."""
+        if self.message:
+            return
+        op: Primitive = step.call.work.op
+        operands = [_wide(each) for each in step.operands]
+        exact = op.meaning(*operands)
+        self.compared += 1
+        if op.KIND in EXACT:
+            bounds: Any = _zeros(exact)
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                bounds = BOUNDS[op.KIND](op, operands, exact)
+        relative = 0.0
+        for got, want, bound in zip(_parts(step.stored), _parts(exact), _parts(bounds), strict=True):
+            self.message = self.message or _difference(op, got, want, bound)
+            relative = max(relative, relative_error(got, want))
+        weight = max(1.0, float(_size(exact).max(initial=0.0))) if isinstance(op, p.Scores) else 1.0
+        self.tolerance += weight * relative
+
+
+def relative_error(got: Array, want: Array) -> float:
+    """2-norm of the error over that of what is exact; entries that are infinite in both are left out."""
+    with np.errstate(invalid="ignore"):
+        error = np.where(got == want, 0.0, got - want)
+    size = float(np.linalg.norm(_size(want)))
+    norm = float(np.linalg.norm(error))
+    return norm / size if size else norm
+
+
+def _parts(value: Any) -> list[Array]:
+    return [part for part in value if part is not None] if isinstance(value, Weights) else [np.asarray(value)]
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Weights):
+        return Weights(*(None if part is None else part.astype(np.float64) for part in value))
+    return value.astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
+
+
+def _zeros(value: Any) -> Any:
+    if isinstance(value, Weights):
+        return Weights(*(None if part is None else np.zeros(part.shape) for part in value))
+    return np.zeros(np.asarray(value).shape)
+
+
+def _difference(op: Primitive, got: Array, want: Array, bound: Array) -> str:
+    """What is wrong with a result, or nothing. Results smaller than the smallest normal number may lose all their digits."""
+    with np.errstate(invalid="ignore"):
+        error = np.where(got == want, 0.0, np.abs(got - want))
+    allowed = np.broadcast_to(bound, want.shape) * (1 + 2.0**-10) + np.finfo(np.float32).tiny
+    wrong = ~(error <= allowed)
+    if not wrong.any():
+        return ""
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return (
+        f"{op.name} ({op.KIND}) must be {want[at]:.9g} at {list(at)}, within {allowed[at]:.3g}, not {got[at]:.9g}"
+    )
+
+
+def compare_end(
+    found: Mapping[str, Any], reference: Mapping[str, Any], tolerance: float
+) -> tuple[float, float, str]:
+    """(largest absolute, largest relative error, what is wrong or nothing) of results against the algorithm's reference."""
+    worst, relative, message = 0.0, 0.0, ""
+    for name, want in reference.items():
+        if name not in found:
+            return worst, relative, f"{name} must be a result of the program"
+        got = np.asarray(found[name], np.float64)
+        with np.errstate(invalid="ignore"):
+            error = np.where(got == want, 0.0, np.abs(got - want))
+        worst = max(worst, float(error.max(initial=0.0)))
+        here = relative_error(got, want)
+        relative = max(relative, here) if here == here else float("inf")
+        if not here <= tolerance and not message:
+            message = (
+                f"{name} must be within {tolerance:.3g} of the algorithm's reference, the sum of the errors of all calls, not "
+                f"{here:.3g} off"
+            )
+    return worst, relative, message
+
+
+__all__ = ["BOUNDS", "EXACT", "PrimitiveJudge", "compare_end", "relative_error"]
