@@ -7,7 +7,7 @@ call that does not wait for what it reads, or overwrites what another still read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,10 @@ INDEX = {"gather": 1, "pick": 1}
 
 @dataclass(frozen=True)
 class Step:
-    """What a call read and what it left, before rounding and after."""
+    """What a call computed, what it read and what it left."""
 
-    call: Call
+    op: Primitive
     operands: tuple[Any, ...]
-    computed: Any
     stored: Any
 
 
@@ -79,25 +78,28 @@ class StreamMemory:
         return tuple(operands), op.meaning(*operands)
 
 
-def execute(
-    calls: Sequence[Call], memory: StreamMemory, observe: Any = None, times: Sequence[tuple[int, int]] | None = None
-) -> None:
-    """Carry out a program.
+def execute(calls: Sequence[Call], memory: StreamMemory, observe: Callable[[Step], None] | None = None) -> None:
+    """Carry out a program in its order; ``observe`` is told every call that computes something."""
+    for call in calls:
+        if call.work is not None:
+            operands, found = memory.compute(call.work)
+            memory.write(call.work.results, found)
+            if observe is not None:
+                observe(Step(call.work.op, operands, memory.read(call.work.results)))
 
-    Args:
-        calls: The program.
-        memory: Its words, with the inputs in place.
-        observe: Called with the `Step` of every call that computes something, in program order.
-        times: (start, end) of every call, for the machine's order; default: program order.
-    """
-    if times is None:
-        for call in calls:
-            if call.work is not None:
-                operands, found = memory.compute(call.work)
-                memory.write(call.work.results, found)
-                if observe is not None:
-                    observe(Step(call, operands, found, memory.read(call.work.results)))
-        return
+
+def execute_changed(
+    calls: Sequence[Call], memory: StreamMemory, change: Callable[[Primitive, tuple[Any, ...], Any], Any]
+) -> None:
+    """Carry out a program whose every result is changed before it is put down."""
+    for call in calls:
+        if call.work is not None:
+            operands, found = memory.compute(call.work)
+            memory.write(call.work.results, change(call.work.op, operands, found))
+
+
+def execute_in_time(calls: Sequence[Call], memory: StreamMemory, times: Sequence[tuple[int, int]]) -> None:
+    """Carry out a program in the machine's order; ``times``: (start, end) of every call."""
     moments = [(end, 0, number) for number, (_, end) in enumerate(times)]
     moments += [(start, 1, number) for number, (start, _) in enumerate(times)]
     pending: dict[int, Any] = {}
@@ -121,4 +123,4 @@ def results_of(
     return found
 
 
-__all__ = ["StreamMemory", "Step", "execute", "results_of"]
+__all__ = ["Step", "StreamMemory", "execute", "execute_changed", "execute_in_time", "results_of"]
