@@ -180,6 +180,12 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    counts: dict[str, int] | None = None
+    """What a program of an attention algorithm does, counted from the program; None for other workloads."""
+    memory: dict[str, dict[str, Any]] | None = None
+    """Unit -> bytes at the peak, bytes for the next step, and bytes over time, from the program."""
+    decisions: str | None = None
+    """Where the outcome of data-dependent steps comes from; None where the program depends on none."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -271,6 +277,9 @@ _ORDER = (
     "ports",
     "roofline",
     "resources",
+    "counts",
+    "memory",
+    "decisions",
     "baselines",
     "functional",
     "simulation",

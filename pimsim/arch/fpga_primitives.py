@@ -29,7 +29,9 @@ class FpgaPrimitives(Documented):
         True,
         description="vanilla and reordered run on the units of fpga.attention in their exact schedules, where the case fits",
     )
-    ports: list[str] = Field(min_length=1, description="tensors in memory are spread over these ports, one after the other")
+    ports: list[str] = Field(
+        min_length=1, description="tensors in memory are spread over these ports, one after the other"
+    )
     units: dict[PrimitiveUnit, FpgaLanes] = Field(
         description="a primitive that needs a unit which is not here is refused"
     )

@@ -31,8 +31,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pimsim.functional.primitives import Step
+from pimsim.functional.primitives import Step, StreamMemory, execute, execute_changed, execute_in_time, results_of
+from pimsim.program.streaming import StreamProgram
 from pimsim.workload.attention import primitives as p
+from pimsim.workload.attention.base import Algorithm, Case
 from pimsim.workload.attention.primitives import Primitive, Weights
 
 Array = npt.NDArray[Any]
@@ -51,12 +53,14 @@ def _gap(x: Array, m: Array) -> Array:
     """``|x - m|``, 0 where either is infinite."""
     with np.errstate(invalid="ignore"):
         found: Array = np.abs(x - m)
-    return np.where(np.isfinite(found), found, 0.0)
+    gap: Array = np.where(np.isfinite(found), found, 0.0)
+    return gap
 
 
 def _size(x: Array) -> Array:
     """Magnitudes, 0 where infinite."""
-    return np.where(np.isfinite(x), np.abs(x), 0.0)
+    found: Array = np.where(np.isfinite(x), np.abs(x), 0.0)
+    return found
 
 
 def _top(x: Array) -> Array:
@@ -68,7 +72,9 @@ def _scores(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
     assert isinstance(op, p.Scores)
     plain = p.Scores("", "", (), sources=op.sources[:2], scale=abs(op.scale))
     terms = plain.meaning(np.abs(inputs[0]), np.abs(inputs[1]))
-    return (op.sources[0][-1] + 3) * U * (terms + (_size(inputs[2]) if len(inputs) > 2 else 0.0)) + U * _size(exact)
+    bias = _size(inputs[2]) if len(inputs) > 2 else 0.0
+    found: Array = (op.sources[0][-1] + 3) * U * (terms + bias) + U * _size(exact)
+    return found
 
 
 def _product(op: Primitive, inputs: Sequence[Array], _exact: Array) -> Array:
@@ -111,14 +117,15 @@ def _exponentiate(op: Primitive, inputs: Sequence[Array], exact: Weights) -> Wei
 def _softmax(_op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
     x = inputs[0]
     gaps = _gap(x, x.max(axis=-1, keepdims=True, initial=-np.inf))
-    return (gaps + _top(gaps) + x.shape[-1] + 8) * U * exact
+    found: Array = (gaps + _top(gaps) + x.shape[-1] + 8) * U * exact
+    return found
 
 
 def _merge(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
-    a, b = ([np.concatenate([each[..., :1], np.abs(each[..., 1:])], -1) for each in inputs])
+    a, b = [np.concatenate([each[..., :1], np.abs(each[..., 1:])], -1) for each in inputs]
     found = op.meaning(a, b)
     m = exact[..., :1]
-    bound = (np.maximum(_gap(a[..., :1], m), _gap(b[..., :1], m)) + 6) * U * np.abs(found)
+    bound: Array = (np.maximum(_gap(a[..., :1], m), _gap(b[..., :1], m)) + 6) * U * np.abs(found)
     bound[..., :1] = 0.0
     return bound
 
@@ -167,14 +174,13 @@ def _reduce(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
     return found
 
 
-def _elementwise(op: Primitive, inputs: Sequence[Array], exact: Array) -> Array:
+def _elementwise(op: Primitive, inputs: Sequence[Array], exact: Array) -> Any:
     assert isinstance(op, p.Elementwise)
     x, name = inputs[0], op.function
     if name in {"unless_at_least", "zero_where", "zero_if_masked", "magnitude", "relu", "child"}:
         return np.zeros_like(exact)
     if name in {"exp", "elu_plus_one"}:
-        found: Array = (_size(x) + 4) * U * np.abs(exact)
-        return found
+        return (_size(x) + 4) * U * np.abs(exact)
     if name == "quantise":
         scaled = 127 * x / np.where(inputs[1] > 0, inputs[1], 1.0)
         near = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) <= 4 * U * np.abs(scaled)
@@ -259,16 +265,16 @@ class Disturbance:
         self._decisions = decisions
 
     def __call__(self, op: Primitive, operands: Sequence[Any], found: Any) -> Any:
+        """The result that is put down."""
         if op.name in self._decisions:
             return self._decisions[op.name]
         bounds = bounds_of(op, operands, found)
         if isinstance(found, Weights):
-            return Weights(*(self._moved(each, by) for each, by in zip(found, bounds, strict=True)))
+            factor = None if found.factor is None else self._moved(found.factor, bounds.factor)
+            return Weights(self._moved(found.head, bounds.head), factor, self._moved(found.weights, bounds.weights))
         return self._moved(found, bounds)
 
-    def _moved(self, value: Array | None, by: Array | None) -> Array | None:
-        if value is None or by is None:
-            return None
+    def _moved(self, value: Array, by: Array) -> Any:
         return value + by * self._random.choice((-1.0, 1.0), np.shape(value))
 
 
@@ -287,13 +293,11 @@ def _parts(value: Any) -> list[Array]:
 
 def _wide(value: Any) -> Any:
     if isinstance(value, Weights):
-        return Weights(*(None if part is None else part.astype(np.float64) for part in value))
+        return Weights(*(None if part is None else part.astype(np.float64) for part in value))  # type: ignore[arg-type]
     return value.astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
 
 
-def _zeros(value: Any) -> Any:
-    if isinstance(value, Weights):
-        return Weights(*(None if part is None else np.zeros(part.shape) for part in value))
+def _zeros(value: Any) -> Array:
     return np.zeros(np.asarray(value).shape)
 
 
@@ -306,9 +310,7 @@ def _difference(op: Primitive, got: Array, want: Array, bound: Array) -> str:
     if not wrong.any():
         return ""
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
-    return (
-        f"{op.name} ({op.KIND}) must be {want[at]:.9g} at {list(at)}, within {allowed[at]:.3g}, not {got[at]:.9g}"
-    )
+    return f"{op.name} ({op.KIND}) must be {want[at]:.9g} at {list(at)}, within {allowed[at]:.3g}, not {got[at]:.9g}"
 
 
 @dataclass(frozen=True)
@@ -326,8 +328,8 @@ class EndError:
         if self.relative <= self.tolerance:
             return ""
         return (
-            f"{self.name} must be within {self.tolerance:.3g} of the algorithm's reference, as far as errors within the bounds of "
-            f"all calls move it, not {self.relative:.3g} off"
+            f"{self.name} must be within {self.tolerance:.3g} of the algorithm's reference, as far as errors within the "
+            f"bounds of all calls move it, not {self.relative:.3g} off"
         )
 
 
@@ -345,13 +347,98 @@ def compare_end(
             error = np.where(got == want, 0.0, np.abs(got - want))
         tolerance = max(relative_error(np.asarray(each[name]), np.asarray(undisturbed[name])) for each in disturbed)
         relative = relative_error(got, want)
-        errors.append(EndError(name, float(error.max(initial=0.0)), relative if relative == relative else float("inf"), tolerance))
+        relative = float("inf") if np.isnan(relative) else relative
+        errors.append(EndError(name, float(error.max(initial=0.0)), relative, tolerance))
     return errors
 
 
 DRAWS = 3
 """Disturbed runs."""
 
+
+def check(
+    program: StreamProgram,
+    times: Sequence[tuple[int, int]],
+    method: Algorithm,
+    case: Case,
+    seed: int,
+    decided: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Carry the program out and compare it: call by call, at the end, and in the machine's order.
+
+    Args:
+        program: The program.
+        times: (start, end) of every call, as the machine runs them.
+        method: The algorithm, ``case`` its sizes and ``seed`` that of its sample, on which the program runs.
+        decided: Decisions that the program was built on.
+    """
+    tensors = {name: given.astype(np.float32) for name, given in method.sample(case, seed).items()}
+    judge = PrimitiveJudge()
+    memory = filled(program, tensors, np.float32)
+    execute(program.calls, memory, judge)
+    results = results_of(memory, program.results, program.assembled)
+    wide = {name: given.astype(np.float64) for name, given in tensors.items()}
+    undisturbed = _changed(program, wide, lambda op, _operands, value: judge.decisions.get(op.name, value))
+    disturbed = [_changed(program, wide, Disturbance(seed, judge.decisions)) for seed in range(DRAWS)]
+    errors = compare_end(results, method.reference(case, wide), undisturbed, disturbed)
+    message = judge.message or next((error.message for error in errors if error.message), "")
+    message = message or _against(decided, results) or _in_time(program, times, tensors, results)
+    worst = max(errors, key=lambda error: error.relative - error.tolerance)
+    return {
+        "passed": not message,
+        "format": "float32",
+        "max_abs_error": max(error.largest for error in errors),
+        "max_rel_error": worst.relative,
+        "tolerance": worst.tolerance,
+        "compared": judge.compared,
+        "message": message or None,
+    }
+
+
+def filled(program: StreamProgram, tensors: Mapping[str, Any], dtype: Any) -> StreamMemory:
+    """The words of the machine before the program begins."""
+    memory = StreamMemory(program.memory_words, program.buffer_words, dtype)
+    for name, places in program.inputs.items():
+        for place in places:
+            memory.write((place,), tensors[name])
+    for op, place in program.presets:
+        memory.write((place,), op.meaning())
+    return memory
+
+
+def _changed(program: StreamProgram, tensors: Mapping[str, Any], change: Any) -> dict[str, Any]:
+    memory = filled(program, tensors, np.float64)
+    execute_changed(program.calls, memory, change)
+    return results_of(memory, program.results, program.assembled)
+
+
+def _against(decided: Mapping[str, Any] | None, results: Mapping[str, Any]) -> str:
+    """Whether what the data decide on the machine is what the program was built on."""
+    for name, expected in (decided or {}).items():
+        if name in results and not np.array_equal(results[name], expected):
+            return f"{name} must be what the program was built on; the data decide otherwise in float32"
+    return ""
+
+
+def _in_time(
+    program: StreamProgram, times: Sequence[tuple[int, int]], tensors: Mapping[str, Any], expected: Mapping[str, Any]
+) -> str:
+    memory = filled(program, tensors, np.float32)
+    execute_in_time(program.calls, memory, times)
+    found = results_of(memory, program.results, program.assembled)
+    for name, value in expected.items():
+        if not _same(value, found[name]):
+            return f"{name} must be the same in program order and in the machine's order; a call does not wait for what it reads"
+    return ""
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return one is other is None or np.array_equal(one, other, equal_nan=True)
+
+
 __all__ = [
-    "BOUNDS", "DRAWS", "EXACT", "Disturbance", "EndError", "PrimitiveJudge", "bounds_of", "compare_end", "relative_error",
+    "BOUNDS", "DRAWS", "EXACT", "Disturbance", "EndError", "PrimitiveJudge", "bounds_of", "check", "compare_end", "filled",
+    "relative_error",
 ]  # fmt: skip

@@ -71,10 +71,11 @@ class StreamMemory:
     def compute(self, work: Work) -> tuple[tuple[Any, ...], Any]:
         """(operands, result) of a call as things lie now."""
         op: Primitive = work.op
-        operands = [self.read(places) for places in work.operands]
+        operands = [self.compute(each)[1] if isinstance(each, Work) else self.read(each) for each in work.operands]
         position = INDEX.get(op.KIND)
         if position is not None:
-            operands[position] = operands[position].astype(np.int64)
+            index = operands[position]  # of words that were never written, the first row serves as well as any
+            operands[position] = np.where(np.isfinite(index), index, 0).astype(np.int64)
         return tuple(operands), op.meaning(*operands)
 
 

@@ -52,37 +52,23 @@ class Place:
         >>> dense("chip", 0, (4, 6)).permute((1, 0)).reshape((24,)) is None
         True
         """
-        old = [(size, step) for size, step in zip(self.shape, self.strides, strict=True) if size != 1]
+        runs: list[
+            tuple[int, int]
+        ] = []  # (entries, words from one to the next), neighbours that follow each other joined
+        for size, step in zip(self.shape, self.strides, strict=True):
+            if size != 1:
+                joins = runs and runs[-1][1] == size * step
+                runs[-1:] = [(runs[-1][0] * size, step)] if joins else [*runs[-1:], (size, step)]
         strides: list[int] = []
-        at = len(old) - 1
-        left, step = old[at] if old else (1, 1)
+        left, step = runs.pop() if runs else (1, 1)
         for size in reversed(shape):
-            if size == 1:
-                strides.append(1)
-                continue
-            while left == 1 and at > 0:
-                at -= 1
-                left, step = old[at]
-            taken = 1
-            first = step
-            while taken < size:
-                if left == 1:
-                    if at == 0 or old[at - 1][1] != step:
-                        return None
-                    at -= 1
-                    left, step = old[at]
-                here = _common(left, size // taken)
-                if here == 1:
-                    return None
-                taken, left, step = taken * here, left // here, step * here
-            strides.append(first)
+            if left == 1 and size != 1:
+                left, step = runs.pop()
+            if left % size:
+                return None
+            strides.append(step if size != 1 else 1)
+            left, step = left // size, step * size
         return replace(self, shape=shape, strides=tuple(reversed(strides)))
-
-
-def _common(left: int, right: int) -> int:
-    """How many entries of an axis with ``left`` serve an axis that still needs ``right``: all of the smaller one, or none."""
-    small, large = sorted((left, right))
-    return small if large % small == 0 else 1
 
 
 def dense(space: Space, start: int, shape: Shape) -> Place:
@@ -97,10 +83,13 @@ def dense(space: Space, start: int, shape: Shape) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a call computes: ``op`` of what lies at ``operands`` goes to ``results``; several places hold one value in parts."""
+    """What a call computes: ``op`` of what lies at ``operands`` goes to ``results``; several places hold one value in parts.
+
+    An operand that is a work itself streams in while the call runs, and lies nowhere.
+    """
 
     op: Any
-    operands: tuple[tuple[Place, ...], ...]
+    operands: tuple[tuple[Place, ...] | Work, ...]
     results: tuple[Place, ...]
 
 

@@ -76,7 +76,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder")}
+CHECKED = {("pim", "decoder"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 

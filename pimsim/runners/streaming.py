@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,11 +27,17 @@ def run_calls(
     options: RunOptions,
     start: float,
     needs: dict[str, Resource],
+    observe: Callable[[ProgramTimes], None] | None = None,
 ) -> Result:
-    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`; ``needs``: of the device."""
+    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`; ``needs``: of the device.
+
+    ``observe`` is told when every call runs.
+    """
     verify_calls(calls)
     timing = port_timing(arch.value)
     times = run_program(calls, timing, _engine(options.engine), options.progress)
+    if observe is not None:
+        observe(times)
     cycles = times.cycles
     hertz = arch.value.fpga.clock_mhz * 1e6
     joules = cycles / hertz * arch.value.fpga.board_power_w

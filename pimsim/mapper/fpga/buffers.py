@@ -28,7 +28,8 @@ class Memory:
         self.starts.append(self.size)
         self.size += max(1, full.size)
         place = full.part(-2, 0, have).part(-1, 0, width)
-        return place if len(shape) >= 2 else Place("memory", place.start, shape, place.strides[len(place.strides) - len(shape) :])
+        axes = slice(len(place.shape) - len(shape), None)
+        return Place("memory", place.start, place.shape[axes], place.strides[axes])
 
     def port(self, place: Place) -> str:
         """The port of the tensor that a place is part of."""

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from pimsim.errors import UnsupportedOp
@@ -20,6 +20,7 @@ from pimsim.mapper.fpga.passes import Pass, passes
 from pimsim.mapper.fpga.streams import Lanes, Rows
 from pimsim.program.dataflow import Burst, Call, Region
 from pimsim.program.places import Place, Shape, Work, dense
+from pimsim.program.streaming import Held, Kept, StreamProgram
 from pimsim.workload.attention import primitives as p
 from pimsim.workload.attention.primitives import Primitive
 from pimsim.workload.graph import WorkloadGraph
@@ -45,50 +46,9 @@ class StreamUnits:
     name: str = "the machine"
 
 
-@dataclass(frozen=True)
-class Held:
-    """Words of the buffer and the calls that use them, the first of which writes them (-1: they are there from the start)."""
-
-    what: str
-    start: int
-    size: int
-    calls: list[int]
-    stays: bool
-    """Whether they must be there when the program ends."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What must be there for the next step."""
-
-    name: str
-    words: int
-    space: str
-
-
-@dataclass
-class StreamProgram:
-    """Calls, and what lies where before, during and after them."""
-
-    calls: list[Call] = field(default_factory=list)
-    inputs: dict[str, list[Place]] = field(default_factory=dict)
-    """Given tensor -> places that hold it from the start; a cache is followed by room for what is appended."""
-    presets: list[tuple[Primitive, Place]] = field(default_factory=list)
-    """Constants that lie in memory from the start."""
-    results: dict[str, tuple[Place, ...]] = field(default_factory=dict)
-    """Operation -> where its value lies when the program has ended."""
-    assembled: list[Primitive] = field(default_factory=list)
-    """Operations that only put stored results side by side, which nobody computes with; they take no time."""
-    kept: list[Kept] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    memory_words: int = 0
-    buffer_words: int = 0
-    """Words of the buffer that were ever in use."""
-    tensor_words: dict[str, int] = field(default_factory=dict)
-    """Tensor in memory -> its words, padding included."""
-
-
-def lower(graph: WorkloadGraph, machine: StreamUnits, progress: Callable[[int, int], None] | None = None) -> StreamProgram:
+def lower(
+    graph: WorkloadGraph, machine: StreamUnits, progress: Callable[[int, int], None] | None = None
+) -> StreamProgram:
     """The program of an expansion.
 
     Raises:
@@ -106,6 +66,15 @@ class _Value:
     chip: tuple[Place, ...] = ()
     ready: tuple[int, ...] = ()
     held: tuple[Held, ...] = ()
+    stream: Rows | None = None
+    """Rows that stream into the only call that reads the value, from this port."""
+    port: str = ""
+    work: Work | None = None
+    """What streams, where it is no window of memory."""
+
+    def operand(self) -> tuple[Place, ...] | Work:
+        """Where a call reads the value."""
+        return self.work or self.chip or ((self.memory,) if self.memory else ())
 
 
 class _Needs:
@@ -119,10 +88,20 @@ class _Needs:
         self.last: dict[str, int] = {}
         self.growth: dict[str, int] = {}
         """Rows that appends will add."""
+        self.streamed: set[str] = set()
+        """Loads and gathers whose rows stream past the other factor of a product."""
         self._count(ops)
         self._find_host(ops)
+        by_name = {op.name: op for op in ops}
+        for op in ops:
+            if isinstance(op, STREAMED) and op.name not in self.host and self._streams(by_name[op.inputs[1]]):
+                self.streamed.add(op.inputs[1])
         for index in reversed(range(len(ops))):
             self._look_at(index, ops[index], len(ops))
+
+    def _streams(self, source: Primitive) -> bool:
+        moves = isinstance(source, p.Load) or (isinstance(source, p.Gather) and not source.on_chip)
+        return moves and self.uses[source.name] == 1 and source.size > 0
 
     def _count(self, ops: Sequence[Primitive]) -> None:
         for op in ops:
@@ -149,7 +128,7 @@ class _Needs:
         last = self.last.setdefault(op.name, end if not self.uses.get(op.name) else index)
         if isinstance(op, p.Keep):
             last = self.last[op.name] = end
-        window = isinstance(op, (*WINDOWS, p.Store))
+        window = isinstance(op, (*WINDOWS, p.Store)) or op.name in self.streamed
         for position, name in enumerate(op.inputs):
             self.last[name] = max(self.last.get(name, 0), last if window else index)
             if isinstance(op, WINDOWS) or (isinstance(op, p.Join) and op.name in self.memory):
@@ -184,12 +163,6 @@ class _Lowering:
         self.latest: dict[str, int] = {}
         """Unit or port -> the last call that uses it."""
         self.expiring: dict[int, list[Held]] = {}
-        self.streamed: set[str] = set()
-        for op in self.ops:
-            if isinstance(op, STREAMED) and op.name not in self.needs.host:
-                source = self.by_name[op.inputs[1]]
-                if isinstance(source, p.Load) and self.needs.uses[source.name] == 1 and len(source.shape) < 4 and source.size:
-                    self.streamed.add(source.name)
 
     def run(self, progress: Callable[[int, int], None] | None) -> StreamProgram:
         self._check_units()
@@ -207,7 +180,9 @@ class _Lowering:
                 self.buffer.take_back(held.start, held.size, tuple(held.calls))
         end = len(self.ops)
         for op in self.ops:
-            if op.name not in self.needs.host and (isinstance(op, p.Store | p.Append) or self.needs.last[op.name] >= end):
+            if op.name not in self.needs.host and (
+                isinstance(op, p.Store | p.Append) or self.needs.last[op.name] >= end
+            ):
                 value = self.values[op.name]
                 self.program.results[op.name] = (value.memory,) if value.memory else value.chip
         self.program.memory_words, self.program.buffer_words = self.memory.size, self.buffer.high
@@ -271,7 +246,8 @@ class _Lowering:
         if op.name in self.needs.memory and memory is None:
             raise UnsupportedOp(
                 f"{op.name} ({op.KIND}) must keep rows in memory at equal distances, as rows begin with a beat of "
-                f"{self.machine.words_per_beat} words and heads have room for new rows; {op.sources[0]} cannot be seen as {op.shape}"
+                f"{self.machine.words_per_beat} words and heads have room for new rows; {op.sources[0]} cannot be seen as "
+                f"{op.shape}"
             )
         if any(place is None for place in chip):
             return replace(self._compute(index, op), memory=memory)
@@ -296,20 +272,23 @@ class _Lowering:
         step = places[1].start - first.start if len(places) > 1 else 0
         apart = [replace(first, start=first.start + number * step) for number in range(len(places))]
         if places != apart or first.shape[axis] != 1 or (op.name in self.needs.chip):
-            raise UnsupportedOp(f"{op.name} ({op.KIND}) must join single rows at equal distances in memory, which these are not")
+            raise UnsupportedOp(
+                f"{op.name} ({op.KIND}) must join single rows at equal distances in memory, which these are not"
+            )
         strides = (*first.strides[:axis], step, *first.strides[axis + 1 :])
         ready = tuple(sorted({call for source in sources for call in source.ready}))
         return _Value(memory=Place("memory", first.start, op.shape, strides), ready=ready)
 
     def _load(self, index: int, op: p.Load) -> _Value:
         source = self.values[op.inputs[0]]
-        *_, rows, _ = op.sources[0]
-        place = self._memory_of(op, source).part(-2, op.start, rows if op.stop < 0 else op.stop)
-        if op.name in self.streamed:
-            return _Value(memory=place, ready=source.ready)
+        stop = op.sources[0][-2] if op.stop < 0 else op.stop
+        place = self._memory_of(op, source).part(-2, op.start, stop)
         if not op.size:
             return _Value(chip=(dense("chip", 0, op.shape),))
-        region = streams.load(self._rows(op, place, ("reads",)), self.memory.port(place), self.machine.load_depth)
+        rows, port = self._rows(op, place, ("reads",)), self.memory.port(place)
+        if op.name in self.needs.streamed:
+            return _Value(memory=place, ready=source.ready, stream=rows, port=port)
+        region = streams.load(rows, port, self.machine.load_depth)
         window = replace(op, sources=(place.shape,), start=0, stop=-1)
         return self._call(index, window, region, [_Value(memory=place, ready=source.ready)])
 
@@ -334,7 +313,9 @@ class _Lowering:
         place = whole.part(-2, op.sources[0][-2], shape[-2])
         rows = self._rows(op, place, ("writes",))
         region = streams.store(rows, self.memory.port(place), self.machine.store_depth, self.machine.fifo)
-        work = Work(p.Store(op.name, p.Store.KIND, (op.inputs[1],), sources=(op.sources[1],)), (new.chip,), (place,))
+        work = Work(
+            p.Store(op.name, p.Store.KIND, (op.inputs[1],), sources=(op.sources[1],)), (new.operand(),), (place,)
+        )
         number = self._add(op, region, [new], (place,), (), work)
         return _Value(whole, (), tuple(sorted({*cache.ready, number})))
 
@@ -344,18 +325,21 @@ class _Lowering:
         rows = Rows(prod(op.shape[:-1]), op.shape[-1], self.machine.words_per_beat, (), ("reads", "gathered"))
         at, per_beat = place.start // self.machine.words_per_beat, rows.beats
         rows = replace(rows, bursts=(Burst(per_beat, rows.count, at, per_beat),))  # each row is a request of its own
-        region = streams.load(rows, self.memory.port(place), self.machine.load_depth)
-        return self._call(index, op, region, [replace(source, chip=()), chosen])
+        port = self.memory.port(place)
+        if op.name in self.needs.streamed:
+            work = Work(op, ((place,), chosen.operand()), ())
+            ready = tuple(sorted({*source.ready, *chosen.ready}))
+            return _Value(ready=ready, held=chosen.held, stream=rows, port=port, work=work)
+        region = streams.load(rows, port, self.machine.load_depth)
+        return self._call(index, op, region, [_Value(memory=place, ready=source.ready), chosen])
 
     def _compute(self, index: int, op: Primitive) -> _Value:
         operands = [self.values[name] for name in op.inputs]
         work = passes(op)
         if not op.size:
             return _Value(chip=(dense("chip", 0, op.shape),))
-        stream, port = None, ""
-        if isinstance(op, STREAMED) and op.inputs[1] in self.streamed:
-            place = self._memory_of(op, operands[1])
-            stream, port = self._rows(op, place, ("reads",)), self.memory.port(place)
+        stream, port = next(((value.stream, value.port) for value in operands if value.stream), (None, ""))
+        if stream is not None:
             work = [replace(work[0], rows=stream.count), *work[1:]]
         *before, last = self._regions(work, stream, port)
         for region in before:
@@ -403,14 +387,13 @@ class _Lowering:
             for block in value.held:
                 block.calls.append(number)
         used = {stage.unit for stage in region.stages if stage.unit in self.machine.units}
-        used |= {stream.port for stream in (*region.reads, *region.writes)}
+        used |= {read.port for read in region.reads} | {write.port for write in region.writes}
         for one in used:
             if one in self.latest:
                 after.add(self.latest[one])
             self.latest[one] = number
         if work is None and results:
-            read = [value.chip or ((value.memory,) if value.memory else ()) for value in operands[: len(op.inputs)]]
-            work = Work(op, tuple(read), results)
+            work = Work(op, tuple(value.operand() for value in operands[: len(op.inputs)]), results)
         after -= {-1}
         self.program.calls.append(Call(op.name, op.KIND, 0, region, tuple(sorted(after)), work))
         return number
@@ -444,7 +427,9 @@ class _Lowering:
         rows = Rows(prod(shape[:-1]), shape[-1], per_beat, (), events)
         pitch = rows.beats * per_beat
         if (shape[-1] > 1 and strides[-1] != 1) or place.start % per_beat:
-            raise UnsupportedOp(f"{op.name} ({op.KIND}) must move rows of words that begin with a beat, which these do not")
+            raise UnsupportedOp(
+                f"{op.name} ({op.KIND}) must move rows of words that begin with a beat, which these do not"
+            )
         merged: list[tuple[int, int]] = []  # (first word, rows) of each burst
         for start in _starts(place.start, shape[:-1], strides[:-1]):
             if merged and start == merged[-1][0] + merged[-1][1] * pitch:
@@ -467,7 +452,11 @@ def _bursts(runs: Sequence[tuple[int, int]], beats: int, per_beat: int) -> tuple
     for start, rows in runs:
         last = found[-1] if found else None
         at, length = start // per_beat, rows * beats
-        if last is not None and last.beats == length and (last.count == 1 or at == last.start + last.count * last.stride):
+        if (
+            last is not None
+            and last.beats == length
+            and (last.count == 1 or at == last.start + last.count * last.stride)
+        ):
             found[-1] = replace(last, count=last.count + 1, stride=at - last.start if last.count == 1 else last.stride)
         else:
             found.append(Burst(length, 1, at))
@@ -483,4 +472,4 @@ def _shapes(op: Primitive) -> list[Shape]:
     return [(*outer, p.HEAD[op.layout]), *factor, op.shape]
 
 
-__all__ = ["Held", "Kept", "StreamProgram", "StreamUnits", "lower"]
+__all__ = ["StreamUnits", "lower"]

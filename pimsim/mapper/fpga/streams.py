@@ -151,7 +151,7 @@ def _row_beats(rows: Rows) -> list[tuple[Does, int]]:
 def _loader(rows: Rows, gave: Tokens, depth: int) -> Stage:
     actions = _Actions()
     loops = nest(Loop(rows.count, actions.row(_row_beats(rows), (("beats", 1),), (), gave)))
-    return Stage("load", tuple(actions.index), loops, 1, depth, "load")
+    return Stage("load", tuple(actions.index), loops, 1, depth)
 
 
 @cache
@@ -166,7 +166,7 @@ def store(rows: Rows, port: str, depth: int, fifo: int) -> Region:
     """Rows from the buffer on the chip to memory, a beat per cycle."""
     actions = _Actions()
     pieces = [actions.run(Action((), (("beats", 1),), does), count) for does, count in _row_beats(rows)]
-    stage = Stage("store", tuple(actions.index), nest(Loop(rows.count, tuple(pieces))), 1, depth, "store")
+    stage = Stage("store", tuple(actions.index), nest(Loop(rows.count, tuple(pieces))), 1, depth)
     return Region((stage,), (Fifo("beats", fifo),), (), (Write("write", "beats", port, rows.bursts),), OVERHEAD)
 
 
