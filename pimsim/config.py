@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.formats import accumulators_of, format_bytes
 from pimsim.arch.kinds import ARCH_KINDS
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
+from pimsim.arch.system import ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
 from pimsim.workload.attention_only import AttentionConfig
@@ -438,13 +439,19 @@ def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
 
 def _check_pim(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
-    weight_bytes = FORMAT_BYTES[pim.format]
+    weight_bytes = format_bytes(pim.format)
     if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(
             f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "
             f"so that one column access feeds every multiplier, not {pim.multipliers}",
             ("pim", "multipliers"),
+        )
+    fitting_accumulators = accumulators_of(pim.format)
+    if pim.accumulator is not None and pim.accumulator not in fitting_accumulators:
+        raise tree.error(
+            f"must be one of {', '.join(fitting_accumulators)} to add up products of {pim.format}, not {pim.accumulator!r}",
+            ("pim", "accumulator"),
         )
     if pim.global_buffer_bytes % dram.burst_bytes:
         raise tree.error(
