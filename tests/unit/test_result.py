@@ -38,6 +38,9 @@ SHAPE: dict[str, Any] = {
     "ports": None,
     "roofline": None,
     "resources": None,
+    "counts": None,
+    "memory": None,
+    "decisions": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
