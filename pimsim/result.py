@@ -180,6 +180,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     counts: dict[str, int] | None = None
     """What a program of an attention algorithm does, counted from the program; None for other workloads."""
     memory: dict[str, dict[str, Any]] | None = None
@@ -258,6 +260,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -275,6 +278,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
     "counts",

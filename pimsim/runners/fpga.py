@@ -9,8 +9,9 @@ from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import InputError
-from pimsim.mapper.fpga.attention import Shape, naive_query_key
-from pimsim.mapper.fpga.encoder import attention_regions, pipelines
+from pimsim.mapper.fpga.attention import PASSES
+from pimsim.mapper.fpga.encoder import attention_regions
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
 from pimsim.runners import RunOptions, fpga_primitives
@@ -76,14 +77,11 @@ def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> l
             ("fpga", "attention", "parallelism"),
         )
     shape = Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
-    if not _reorders(work):
-        region = naive_query_key(shape, pipelines(unit), unit.placement)
-        return [Call("query_key", "attention_scores", 0, region)]
-    scores, values = attention_regions(unit, shape)
-    return [
-        Call("query_key", "attention_scores", 0, scores),
-        Call("weighted_values", "attention_values", 0, values, (0,)),
-    ]
+    regions = attention_regions(unit, shape, "reordered" if _reorders(work) else "naive")
+    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
+    for which, region in zip(PASSES, regions.softmax, strict=False):
+        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
+    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
 
 
 def _reorders(work: AttentionConfig) -> bool:

@@ -48,7 +48,7 @@ def simulate(
     except MappingError as error:
         raise UnsupportedOp(f"attention {work.algorithm} does not run on {arch.value.name}: {error}") from None
     found: list[ProgramTimes] = []
-    result = run_calls(arch, workload, program.calls, options, start, {}, found.append)
+    result = run_calls(arch, workload, program.calls, options, start, {}, observe=found.append)
     (times,) = found
     spans = list(zip(times.starts, times.ends, strict=True))
     word = arch.value.fpga.word_bits // 8
