@@ -286,6 +286,8 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         raise tree.error("must be given, as softmax is three_pass", ("fpga", "attention", "three_pass"))
     if fpga.encoder is not None:
         _check_encoder(tree, fpga)
+    for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
+        _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:

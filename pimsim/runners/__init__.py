@@ -83,7 +83,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("pim", "attention")}
+CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 

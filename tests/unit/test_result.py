@@ -55,6 +55,8 @@ SHAPE: dict[str, Any] = {
     },
     "functional": None,
     "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,
