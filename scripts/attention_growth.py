@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pimsim.report.growth import plot_growth
+from pimsim.report.growth import persistent_bytes, plot_growth
 from pimsim.result import Result
 from pimsim.run import simulate
 
@@ -43,7 +43,7 @@ def main() -> None:
     curves = {label: runs(label) for label in CURVES}
     for label, points in curves.items():
         for keys, run in points:
-            kept = (run.memory or {})["persistent_bytes"]
+            kept = persistent_bytes(run)
             sys.stdout.write(f"{label} {keys} {run.time.cycles} cycles {run.energy.joules * 1e6:.4g} uJ {kept} B\n")
     plot_growth(curves).savefig(file, dpi=110)
 

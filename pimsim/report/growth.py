@@ -36,7 +36,7 @@ def plot_growth(curves: Mapping[str, Sequence[tuple[int, Result]]]) -> Figure:
         figures = [
             [run.time.seconds for _, run in runs],
             [run.energy.joules for _, run in runs],
-            [(run.memory or {})["persistent_bytes"] for _, run in runs],
+            [persistent_bytes(run) for _, run in runs],
         ]
         for axes, values in zip(panels, figures, strict=True):
             axes.plot(
@@ -46,4 +46,9 @@ def plot_growth(curves: Mapping[str, Sequence[tuple[int, Result]]]) -> Figure:
     return figure
 
 
-__all__ = ["plot_growth"]
+def persistent_bytes(run: Result) -> int:
+    """Bytes that must stay for the next token, in all units; 0 where nothing is known."""
+    return sum(unit["persistent_bytes"] for unit in (run.memory or {}).values())
+
+
+__all__ = ["persistent_bytes", "plot_growth"]
