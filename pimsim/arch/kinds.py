@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
-ARCH_KINDS: dict[str, type[AnyArch]] = {"pim": ArchConfig, "aim": AimConfig, "fpga": FpgaArchConfig}
+ARCH_KINDS: dict[str, type[AnyArch]] = {
+    "pim": ArchConfig,
+    "aim": AimConfig,
+    "fpga": FpgaArchConfig,
+    "hybrid": HybridConfig,
+}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

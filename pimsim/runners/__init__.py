@@ -60,13 +60,14 @@ class Runner(Protocol):
 
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
+    ("hybrid", "decoder"): "pimsim.runners.hybrid_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder")}
+CHECKED = {("pim", "decoder"), ("hybrid", "decoder")}
 """Pairs whose programs can be checked on numbers."""
 
 

@@ -13,7 +13,7 @@ from pimsim.functional.check import Capture, Difference, Judge, Places, first_un
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.machine.fast import FastEngine
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Compute, Item, Repeat
+from pimsim.program.isa import Item, Repeat
 from pimsim.session import Session
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
@@ -158,6 +158,7 @@ class PimCheck:
         spans = SpanList()
         engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans)
         engine.run(iter(self.passes))
+        units = {unit.name: unit for unit in engine.units}
         commands = self.session.mapping.spec.commands
         recorded = iter(spans.blocks)
         for number, blocks in enumerate(self.passes):
@@ -168,26 +169,17 @@ class PimCheck:
                     at = done.get(span.units[0], 0)
                     done |= dict.fromkeys(span.units, at + 1)
                     begin, end = block.origin + span.begin, block.origin + span.end
-                    if span.units == ("asic",):
-                        step = placed.block.asic[at]
-                        _, latency = engine.costs.step(_computes(step.items))
-                        yield Timed(
-                            begin,
-                            engine.clock.tick(engine.clock.edge(begin) + latency),
-                            number,
-                            placed,
-                            step,
-                            (),
-                        )
+                    if span.units[0] in units:
+                        unit = units[span.units[0]]
+                        step = dict(placed.block.units)[unit.name][at]
+                        _, latency = unit.costs.step(step.items)
+                        signal = unit.clock.tick(unit.clock.edge(begin) + latency)
+                        yield Timed(begin, signal, number, placed, step, ())
                         continue
                     channels = [int(unit.removeprefix("channel")) for unit in span.units]
                     step = placed.block.channels[channels[0]][at]
                     signal = end - 1 + commands[_last_command(step.items)].latency
                     yield Timed(begin, signal, number, placed, step, channels)
-
-
-def _computes(items: Sequence[Any]) -> tuple[Compute, ...]:
-    return tuple(item for item in items if isinstance(item, Compute))
 
 
 def _last_command(items: Sequence[Any]) -> str:

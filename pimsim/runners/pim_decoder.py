@@ -7,10 +7,10 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
@@ -18,10 +18,13 @@ from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.units import Unit
+from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -30,6 +33,13 @@ T = TypeVar("T")
 
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
+    return run(arch, workload, options)[0]
+
+
+def run(
+    arch: Loaded[Any], workload: Loaded[WorkloadConfig], options: RunOptions, further: Sequence[Unit] = ()
+) -> tuple[Result, Mapping, RunTotals]:
+    """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     functional = None
@@ -39,13 +49,14 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
-    mapping = Mapping(workload.value, graph, arch.value, spec)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
     runner = _engine(options.engine)(
         arch.value,
         spec,
         trace=options.trace is not None,
         window=options.trace_window,
         recorder=options.recorder,
+        further=further,
     )
     program = mapping.program()
     with _collector_paused():
@@ -74,7 +85,8 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
+    result = replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
+    return result, mapping, totals
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
@@ -83,7 +95,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = Mapping(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
