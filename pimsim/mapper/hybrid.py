@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import ceil
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.hybrid import PLACEABLE, HybridConfig
+from pimsim.arch.hybrid import PLACEABLE, HybridConfig, Placeable, Side
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.hybrid import HybridBounds
 from pimsim.errors import CapacityExceeded
@@ -47,23 +47,25 @@ def place(workload: WorkloadConfig, graph: WorkloadGraph, arch: HybridConfig, sp
     work = [name for name in PLACEABLE if name == "attention" or any(op.kind == name for op in layer)]
     if arch.placement == "best_bound":
         return {name: _lower_bound(name, workload, layer, arch, spec) for name in work}
-    streamed: dict[str, str] = {"attention": "fpga"} if arch.placement == "stream_attention" else {}
-    fixed: dict[str, str] = {name: side for name, side in arch.fixed.items()} if arch.placement == "fixed" else {}
-    chosen = streamed | fixed
-    return {name: chosen.get(name, "pim") for name in work}
+    streamed: dict[Placeable, Side] = {"attention": "fpga"} if arch.placement == "stream_attention" else {}
+    chosen = {**streamed, **(arch.fixed if arch.placement == "fixed" else {})}
+    return {name: chosen.get(name, "pim") for name in work}  # type: ignore[call-overload]
 
 
 def _lower_bound(
     name: str, workload: WorkloadConfig, layer: list[ops.OpNode], arch: HybridConfig, spec: DramSpec
 ) -> str:
-    """The side with the lower bound at the mean context of the run; equal ones stay on the PIM side."""
+    """The side with the lower bound at the mean context of the run; equal ones stay on the PIM side.
+
+    An attention algorithm that the PIM side does not have goes to the streaming unit.
+    """
     bounds, model = HybridBounds(arch, spec), workload.model
     if name == "attention":
         shape = (model.heads, model.key_value_heads, model.head_width)
         context = ceil((workload.prompt_tokens + workload.generate_tokens) / 2)
-        single_pass = workload.attention == "single_pass"
-        pim = bounds.pim_attention(*shape, context)
-        fpga = bounds.fpga_attention(*shape, context, single_pass=single_pass)
+        if workload.attention != "vanilla":
+            return "fpga"
+        pim, fpga = bounds.pim_attention(*shape, context), bounds.fpga_attention(*shape, context, single_pass=False)
     else:
         op = next(each for each in layer if each.kind == name)
         assert isinstance(op, ops.Linear)
@@ -205,10 +207,12 @@ class HybridLowering(LayerLowering):
         self._send(op, Transfer(op.d_in, source.sram, start), source.tokens(), name)
         index = self.builder.op(op.kind, op.name)
         region = self.mapping.linear_region(op.d_in, op.d_out)
-        kernel = Kernel("linear", region, (op.d_in, op.d_out), start, stream[f"{op.kind}.out"], name)
+        kernel = Kernel(
+            "linear", region, (op.d_in, op.d_out, self.mapping.words), start, stream[f"{op.kind}.out"], name
+        )
         self.builder.unit(FPGA, index, (kernel,), (f"{name}.sent",), (f"{name}.done",))
         free = (self.freed[name],) if name in self.freed else ()
-        ready = self._receive(op, Transfer(op.d_out, kernel.target, target), (f"{name}.done", *free), name)
+        ready = self._receive(op, Transfer(op.d_out, kernel.target, target, back=True), (f"{name}.done", *free), name)
         if op.bias:
             add = Compute("add", op.d_out, (target,), target, f"{name}.bias")
             adding = self.builder.op("bias", f"{op.name}.0")
@@ -232,12 +236,12 @@ class HybridLowering(LayerLowering):
         for function in ("attend",) if mapping.single_pass else ("scores", "weighted"):
             of, source, target = places[function]
             region = mapping.attention_region(function, *decode.lane_tokens(self.context, lanes))
-            shape = (op.heads, op.kv_heads, op.d_head, lanes)
+            shape = (op.heads, op.kv_heads, op.d_head, lanes, mapping.words)
             kernel = Kernel(function, region, shape, stream[source], stream[target], "kv", self.context)
             index = self.builder.op("attention" if mapping.single_pass else of.kind, of.name)
             self.builder.unit(FPGA, index, (kernel,), (ready,), (f"attention.{function}",))
             ready = f"attention.{function}"
-        back = Transfer(attended, stream["attention.out"], self.sram["values"])
+        back = Transfer(attended, stream["attention.out"], self.sram["values"], back=True)
         self._receive(values, back, (ready,), "attended0", whole=True)
         return Result(self.sram["values"], (Part(0, attended, "attended0"),))
 

@@ -84,6 +84,8 @@ class Transfer:
     """First element, in the memory from which the link reads."""
     target: int
     """First element, in the memory into which the link writes."""
+    back: bool = False
+    """From the streaming unit into the SRAM of the ASIC; the other way round otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@
     step op=0 waits=qkv.out0.0
       compute add length=4800 sources=3200 target=3200 parameters=qkv.bias
 
-Streams of further units follow, each under ``unit NAME``: a link has ``transfer elements=768 source=0 target=0``, a
+Streams of further units follow, each under ``unit NAME``: a link has ``transfer elements=768 source=0 target=0``
+(``back``: into the SRAM), a
 streaming unit ``kernel FUNCTION shape=12,12,64 source=0 target=768 region="..."`` with its region as JSON.
 
 Fields at their default are left out; ``*`` in an address is "not addressed". Names with anything but letters, digits
@@ -110,7 +111,7 @@ def _work(item: Work) -> str:
     if isinstance(item, Compute):
         return _compute(item)
     if isinstance(item, Transfer):
-        return " ".join(["transfer", *(f"{key}={getattr(item, key)}" for key in _TRANSFER)])
+        return " ".join(["transfer", *(f"{key}={getattr(item, key)}" for key in _TRANSFER), *["back"] * item.back])
     words = ["kernel", _name(item.function), f"shape={','.join(map(str, item.shape))}"]
     words += [f"source={item.source}", f"target={item.target}"]
     words += [f"parameters={_name(item.parameters)}"] if item.parameters else []
@@ -296,7 +297,8 @@ class _Reader:
         )
 
     def _transfer(self, words: list[str]) -> Transfer:
-        return Transfer(**self._all_integers("transfer", words[1:], _TRANSFER))
+        numbers = [word for word in words[1:] if word != "back"]
+        return Transfer(**self._all_integers("transfer", numbers, _TRANSFER), back="back" in words)
 
     def _kernel(self, words: list[str]) -> Kernel:
         if len(words) < 2:

@@ -7,11 +7,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.functional.check import Capture, Difference, Judge, Places, first_unequal, relative_error, summary
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.fpga.fast import run_region
+from pimsim.machine.hybrid import further_units
+from pimsim.machine.units import Unit
+from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Repeat
 from pimsim.session import Session
@@ -62,6 +67,7 @@ class PimCheck:
             sram["sums"],
             mapping.shape.buffer,
             mapping.shape.lanes,
+            streamed_of(mapping),
         )
         self.judge = Judge(self.graph, self.weights, session.executor.format, arch.asic, places, scales)
 
@@ -156,7 +162,7 @@ class PimCheck:
     def _timed(self) -> Iterator[Timed]:
         """Every step with its ticks, from the fast engine."""
         spans = SpanList()
-        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans)
+        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans, further=units_of(self.arch))
         engine.run(iter(self.passes))
         units = {unit.name: unit for unit in engine.units}
         commands = self.session.mapping.spec.commands
@@ -182,6 +188,17 @@ class PimCheck:
                     yield Timed(begin, signal, number, placed, step, channels)
 
 
+def units_of(arch: ArchConfig) -> tuple[Unit, ...]:
+    """Units of a machine beyond its channels and its ASIC."""
+    return further_units(arch, run_region) if isinstance(arch, HybridConfig) else ()
+
+
+def streamed_of(mapping: Mapping) -> frozenset[str]:
+    """Work that a streaming unit carries out."""
+    sides = mapping.sides if isinstance(mapping, HybridMapping) else {}
+    return frozenset(work for work, side in sides.items() if side == "fpga")
+
+
 def _last_command(items: Sequence[Any]) -> str:
     last: Item = items[-1]
     return _last_command(last.body) if isinstance(last, Repeat) else last.command
@@ -190,7 +207,7 @@ def _last_command(items: Sequence[Any]) -> str:
 def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -> None:
     """Raises: CapacityExceeded, if a check needs more than ``available`` bytes."""
     graph = build_graph(workload)
-    mapping = Mapping(workload, graph, arch, arch.dram.resolve())
+    mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
     shape = mapping.shape
     rows = (
         mapping.rows_used * shape.columns * shape.lanes * shape.banks * shape.channels * FORMAT_BYTES[arch.pim.format]
