@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.hybrid import PLACEABLE
 from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, did_you_mean
@@ -335,6 +336,11 @@ def check_hybrid(loaded: Loaded[Any]) -> None:
             raise tree.error(
                 f"must be at most {most}, as each lane has {per}, of {fpga.ports.count}, not {lanes}",
                 ("fpga", name, "lanes"),
+            )
+    for work in arch.fixed:
+        if work not in PLACEABLE:
+            raise tree.error(
+                f"must be about {', '.join(PLACEABLE)}, not {work!r}{did_you_mean(work, PLACEABLE)}", ("fixed", work)
             )
     if arch.fixed and arch.placement != "fixed":
         raise tree.error(f"must be left out unless placement is fixed, not {arch.placement}", ("fixed",))

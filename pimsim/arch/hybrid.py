@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,10 +11,12 @@ from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveF
 
 Placement = Literal["pim_only", "stream_attention", "best_bound", "fixed"]
 Side = Literal["pim", "fpga"]
-Placeable = Literal["attention", "qkv_projection", "output_projection", "ffn_up", "ffn_down"]
 
-PLACEABLE: tuple[str, ...] = get_args(Placeable)
+PLACEABLE = ("attention", "qkv_projection", "output_projection", "ffn_up", "ffn_down")
 """Work that may go to either side; everything else is the ASIC's. Attention goes where its KV cache lies, as a whole."""
+
+FPGA, LINK_IN, LINK_OUT = UNITS = ("fpga", "link_in", "link_out")
+"""Units beyond the channels and the ASIC; ``in`` is towards the streaming unit."""
 
 
 class LinkConfig(Documented):
@@ -87,12 +89,12 @@ class HybridConfig(ArchConfig):
         description="pim_only: everything on the PIM side; stream_attention: attention on the streaming unit, with the KV "
         "cache in its memory; best_bound: each piece of work where its closed-form bound is lower; fixed: as `fixed` says",
     )
-    fixed: dict[Placeable, Side] = Field(
+    fixed: dict[str, Side] = Field(
         default_factory=dict, description="with placement fixed: work -> side; what is left out stays on the PIM side"
     )
 
 
 __all__ = [
-    "PLACEABLE", "HybridConfig", "LinkConfig", "Placeable", "Placement", "Side", "StreamAttention", "StreamLinear",
-    "StreamPorts", "StreamUnit",
+    "FPGA", "LINK_IN", "LINK_OUT", "PLACEABLE", "UNITS", "HybridConfig", "LinkConfig", "Placement", "Side",
+    "StreamAttention", "StreamLinear", "StreamPorts", "StreamUnit",
 ]  # fmt: skip

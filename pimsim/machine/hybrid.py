@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
-from pimsim.arch.hybrid import HybridConfig, LinkConfig, StreamUnit
+from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, HybridConfig, LinkConfig, StreamUnit
 from pimsim.arch.system import FORMAT_BYTES
 from pimsim.errors import ProgramError
 from pimsim.machine.fpga.books import RegionTimes
@@ -21,9 +21,6 @@ from pimsim.program.dataflow import Region
 from pimsim.program.isa import Kernel, Transfer
 
 RunRegion = Callable[[Region, Mapping[str, PortTiming]], RegionTimes]
-
-FPGA, LINK_IN, LINK_OUT = "fpga", "link_in", "link_out"
-"""Names of the units; ``in`` is towards the streaming unit."""
 
 
 class KernelCosts:
@@ -90,4 +87,4 @@ def further_units(arch: HybridConfig, run_region: RunRegion) -> tuple[Unit, ...]
     )
 
 
-__all__ = ["FPGA", "LINK_IN", "LINK_OUT", "KernelCosts", "LinkCosts", "RunRegion", "further_units", "port_timing"]
+__all__ = ["KernelCosts", "LinkCosts", "RunRegion", "further_units", "port_timing"]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import ceil
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.hybrid import PLACEABLE, HybridConfig, Placeable, Side
+from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, PLACEABLE, HybridConfig, Side
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.hybrid import HybridBounds
 from pimsim.errors import CapacityExceeded
@@ -26,7 +26,6 @@ from pimsim.workload import ops
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 
-FPGA, LINK_IN, LINK_OUT = "fpga", "link_in", "link_out"
 SCORE_BYTES = 4
 """Scores and everything else in the unit's buffer stand in 32 bits."""
 
@@ -41,20 +40,20 @@ def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig
     return kind(workload, graph, arch, spec)
 
 
-def place(workload: WorkloadConfig, graph: WorkloadGraph, arch: HybridConfig, spec: DramSpec) -> dict[str, str]:
+def place(workload: WorkloadConfig, graph: WorkloadGraph, arch: HybridConfig, spec: DramSpec) -> dict[str, Side]:
     """Kind of work -> side, for all that can be placed and that the workload has."""
     layer = graph.layers()[0]
     work = [name for name in PLACEABLE if name == "attention" or any(op.kind == name for op in layer)]
     if arch.placement == "best_bound":
         return {name: _lower_bound(name, workload, layer, arch, spec) for name in work}
-    streamed: dict[Placeable, Side] = {"attention": "fpga"} if arch.placement == "stream_attention" else {}
+    streamed: dict[str, Side] = {"attention": "fpga"} if arch.placement == "stream_attention" else {}
     chosen = {**streamed, **(arch.fixed if arch.placement == "fixed" else {})}
-    return {name: chosen.get(name, "pim") for name in work}  # type: ignore[call-overload]
+    return {name: chosen.get(name, "pim") for name in work}
 
 
 def _lower_bound(
     name: str, workload: WorkloadConfig, layer: list[ops.OpNode], arch: HybridConfig, spec: DramSpec
-) -> str:
+) -> Side:
     """The side with the lower bound at the mean context of the run; equal ones stay on the PIM side.
 
     An attention algorithm that the PIM side does not have goes to the streaming unit.
@@ -258,4 +257,4 @@ class HybridLowering(LayerLowering):
         return token
 
 
-__all__ = ["FPGA", "LINK_IN", "LINK_OUT", "HybridLowering", "HybridMapping", "mapping_for", "place"]
+__all__ = ["HybridLowering", "HybridMapping", "mapping_for", "place"]

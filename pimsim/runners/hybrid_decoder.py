@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from pimsim.arch.hybrid import HybridConfig
+from pimsim.arch.hybrid import LINK_IN, LINK_OUT, HybridConfig
 from pimsim.arch.system import FORMAT_BYTES
 from pimsim.config import Loaded
 from pimsim.machine.hybrid import RunRegion, further_units
-from pimsim.mapper.hybrid import LINK_IN, LINK_OUT, HybridMapping
+from pimsim.mapper.hybrid import HybridMapping
 from pimsim.result import Link, Op, Result
 from pimsim.runners import RunOptions, pim_decoder
 from pimsim.trace.totals import RunTotals

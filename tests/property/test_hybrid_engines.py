@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pimsim.arch.hybrid import LinkConfig
@@ -120,13 +120,13 @@ def hybrid_cases(draw: st.DrawFn) -> tuple[Case, tuple[Unit, ...]]:
     return draw_hybrid(Chooser(lambda low, high: draw(small_integers(low, high))))
 
 
-@MODEST
+@settings(MODEST, max_examples=25)
 @given(hybrid_cases())
 def test_fast_is_reference_with_further_units(drawn: tuple[Case, tuple[Unit, ...]]) -> None:
     check_equal(*drawn)
 
 
-@pytest.mark.parametrize("seed", range(0, 60, 20))
+@pytest.mark.parametrize("seed", range(0, 40, 20))
 def test_fast_is_reference_on_seeded_cases(seed: int) -> None:
     for number in range(seed, seed + 20):
         check_equal(*draw_hybrid(from_seed(number)))
@@ -148,7 +148,7 @@ def test_a_phase_left_out_of_the_state_is_caught(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("build", [decode.scores, decode.weighted, decode.attend])
 @pytest.mark.parametrize("heads", [(12, 12, 64), (16, 1, 128), (18, 2, 24), (4, 4, 8), (20, 2, 8)])
-@pytest.mark.parametrize("context", [1, 2, 16, 17, 18, 50])
+@pytest.mark.parametrize("context", [1, 17, 18, 40])
 def test_regions_are_whole_and_both_engines_agree(build: Any, heads: tuple[int, int, int], context: int) -> None:
     region, timing = build(decode.Heads(*heads, 16), context, HYBRID.fpga.attention), port_timing(HYBRID.fpga)
     verify_region(region)
