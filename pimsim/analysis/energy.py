@@ -42,8 +42,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pimsim.arch.dram import Command, DramConfig, DramElectrical, DramSpec
+from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import HybridConfig
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.system import ArchConfig
 from pimsim.errors import UnknownCoefficient
 from pimsim.trace.totals import RunTotals
 
@@ -462,7 +463,7 @@ def _stream_cells(totals: RunTotals, arch: HybridConfig, spec: DramSpec) -> tupl
 def _link_cells(totals: RunTotals, arch: HybridConfig) -> tuple[list[Cell], list[str]]:
     if arch.link.pj_per_bit is None:
         return [], ["link: link.pj_per_bit is not given"] if totals.link_elements else []
-    element = 8 * FORMAT_BYTES[arch.pim.format] * arch.link.pj_per_bit * 1e-12
+    element = 8 * format_bytes(arch.pim.format) * arch.link.pj_per_bit * 1e-12
     return [(("link", op, layer), n * element) for (_, op, layer), n in totals.link_elements.items()], []
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 from math import ceil
 
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.formats import format_bytes
 from pimsim.arch.functions import cost
 from pimsim.arch.hybrid import HybridConfig
-from pimsim.arch.system import FORMAT_BYTES
 
 
 class HybridBounds:
     """Seconds of work on the PIM side (``pim_*``) and on the streaming unit (``fpga_*``) of one machine."""
 
     def __init__(self, arch: HybridConfig, spec: DramSpec) -> None:
-        element = FORMAT_BYTES[arch.pim.format]
+        element = format_bytes(arch.pim.format)
         self.arch, self.spec = arch, spec
         self._lanes = spec.burst_bytes // element
         self._buffer = arch.pim.global_buffer_bytes // element

@@ -11,8 +11,8 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
+from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, HybridConfig, LinkConfig, StreamUnit
-from pimsim.arch.system import FORMAT_BYTES
 from pimsim.errors import ProgramError
 from pimsim.machine.fpga.books import RegionTimes
 from pimsim.machine.fpga.ports import PortTiming
@@ -79,7 +79,7 @@ def port_timing(unit: StreamUnit) -> PortTiming:
 def further_units(arch: HybridConfig, run_region: RunRegion) -> tuple[Unit, ...]:
     """The streaming unit and both directions of the link."""
     fabric, wires = (UnitClock(arch.dram, part.clock_mhz) for part in (arch.fpga, arch.link))
-    link = LinkCosts(arch.link, 8 * FORMAT_BYTES[arch.pim.format])
+    link = LinkCosts(arch.link, 8 * format_bytes(arch.pim.format))
     return (
         Unit(FPGA, fabric, KernelCosts(arch.fpga, run_region)),
         Unit(LINK_IN, wires, link),

@@ -11,8 +11,9 @@ from functools import lru_cache
 from math import ceil
 
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, PLACEABLE, HybridConfig, Side
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.system import ArchConfig
 from pimsim.bounds.hybrid import HybridBounds
 from pimsim.errors import CapacityExceeded
 from pimsim.mapper.builder import Part, Result
@@ -85,7 +86,7 @@ class HybridMapping(Mapping):
         assert isinstance(arch, HybridConfig)
         self.unit = arch.fpga
         self.sides = place(workload, graph, arch, spec)
-        self._element = FORMAT_BYTES[arch.pim.format]
+        self._element = format_bytes(arch.pim.format)
         self.words = self.unit.beat_bits // (8 * self._element)
         super().__init__(workload, graph, arch, spec)
         self.single_pass = workload.attention == "single_pass"

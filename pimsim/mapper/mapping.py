@@ -9,7 +9,8 @@ from math import ceil
 from typing import Any
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, UnsupportedOp
 from pimsim.mapper.builder import BlockBuilder, Part, Result
 from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, WeightLayout
@@ -38,7 +39,7 @@ class Mapping:
                 f"attention must be vanilla where it is on PIM channels, not {workload.attention!r}, because scores go "
                 "through the SRAM of the ASIC there"
             )
-        element = FORMAT_BYTES[arch.pim.format]
+        element = format_bytes(arch.pim.format)
         self.shape = Shape(
             channels=spec.channels,
             banks=spec.banks_per_channel,

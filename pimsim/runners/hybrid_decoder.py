@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import LINK_IN, LINK_OUT, HybridConfig
-from pimsim.arch.system import FORMAT_BYTES
 from pimsim.config import Loaded
 from pimsim.machine.hybrid import RunRegion, further_units
 from pimsim.mapper.hybrid import HybridMapping
@@ -57,7 +57,7 @@ def _links(arch: HybridConfig, totals: RunTotals) -> dict[str, Link]:
     elements: Counter[str] = Counter()
     for (link, _, _), n in totals.link_elements.items():
         elements[link] += n
-    size, price = FORMAT_BYTES[arch.pim.format], arch.link.pj_per_bit
+    size, price = format_bytes(arch.pim.format), arch.link.pj_per_bit
     return {
         name: Link(elements[name] * size, None if price is None else elements[name] * size * 8 * price * 1e-12)
         for name in (LINK_IN, LINK_OUT)

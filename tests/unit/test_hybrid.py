@@ -276,7 +276,7 @@ def test_programs_are_legal_and_have_a_text_form(tiny: str) -> None:
         ("fixed={atention: fpga}", r"^--set .*: fixed.atention: must be about attention, qkv_.*; did you mean 'attention'\?$"),
         ("fixed={attention: fpga}", r"^--set .*: fixed: must be left out unless placement is fixed, not pim_only$"),
         ("placement=somewhere", r"^--set .*: placement: must be one of pim_only, stream_attention, best_bound, fixed, not 'some"),
-        ("pim.format=int8", r"^--set .*: pim.format: must be a floating-point format on a hybrid machine, not 'int8'$"),
+        ("pim.format=int8", r"^--set .*: pim.format: must be bfloat16, float16, float32 on a hybrid machine, not 'int8'$"),
         ("dispatch=serial", r"^--set .*: dispatch: must be overlap on a hybrid machine, not 'serial'$"),
         ("fpga.beat_bits=40", r"^--set .*: fpga.beat_bits: must be a multiple of the 16 bits of a bfloat16, not 40$"),
     ],
