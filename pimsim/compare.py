@@ -68,7 +68,9 @@ def parse_contexts(text: str) -> list[int]:
     found = []
     for part in text.split(","):
         if not part.strip().isdecimal() or not 1 <= int(part) <= 10_000_000:
-            raise InputError(f"--context must be whole numbers from 1 to 10,000,000, such as 128,1024, not {part.strip()!r}")
+            raise InputError(
+                f"--context must be whole numbers from 1 to 10,000,000, such as 128,1024, not {part.strip()!r}"
+            )
         found.append(int(part))
     return found
 
@@ -136,12 +138,12 @@ def _row(
         result = simulate_loaded(arch, work, RunOptions(check_tokens=int(check)))
     except InputError as error:
         return replace(row, why=str(error))
-    error = error_against_exact(work.value.method(), work.value.case(), work.value.seed)
-    return replace(row, error=error, **_figures(result))
+    off = error_against_exact(work.value.method(), work.value.case(), work.value.seed)
+    return replace(row, error=off, **_figures(result))
 
 
 def _figures(result: Result) -> dict[str, Any]:
-    units = (result.memory or {}).values()
+    units = [unit for unit in (result.memory or {}).values() if isinstance(unit, dict)]
     ports = result.ports.values() if result.ports is not None else None
     interface = result.interface.bytes if result.interface is not None else None
     if ports is not None:
@@ -150,7 +152,7 @@ def _figures(result: Result) -> dict[str, Any]:
         "seconds": result.time.seconds,
         "joules": result.energy.joules,
         "peak_bytes": sum(unit["peak_bytes"] for unit in units) if result.memory else None,
-        "persistent_bytes": sum(unit["persistent_bytes"] for unit in units) if result.memory else None,
+        "persistent_bytes": result.memory["persistent_bytes"] if result.memory else None,
         "interface_bytes": interface,
         "checked": result.functional["passed"] if result.functional is not None else None,
         "why": result.functional["message"] if result.functional is not None else None,

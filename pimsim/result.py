@@ -24,7 +24,7 @@ from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
-from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -182,12 +182,10 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
-    counts: dict[str, int] | None = None
-    """What a program of an attention algorithm does, counted from the program; None for other workloads."""
-    memory: dict[str, dict[str, Any]] | None = None
-    """Unit -> bytes at the peak, bytes for the next step, and bytes over time, from the program."""
-    decisions: str | None = None
-    """Where the outcome of data-dependent steps comes from; None where the program depends on none."""
+    counts: dict[str, Any] | None = None
+    """What an attention algorithm took, counted in its program, beside the closed forms; None elsewhere."""
+    memory: dict[str, Any] | None = None
+    """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -281,11 +279,10 @@ _ORDER = (
     "demand",
     "roofline",
     "resources",
-    "counts",
-    "memory",
-    "decisions",
     "baselines",
     "functional",
+    "counts",
+    "memory",
     "simulation",
     "manifest",
 )
@@ -295,7 +292,7 @@ _ORDER = (
 def build_result(
     arch: ArchConfig,
     arch_hash: str,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     workload_hash: str,
     spec: DramSpec,
     totals: RunTotals,
@@ -339,7 +336,7 @@ def build_result(
         units=_units(totals, spec),
         ops=_ops(totals, joules, spec),
         layers=_layers(totals, joules, spec),
-        baselines={name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in baselines},
+        baselines=_baselines(workload, baselines, time, joules),
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
@@ -368,7 +365,16 @@ def _time(totals: RunTotals, spec: DramSpec) -> Time:
     )
 
 
-def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
+def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: EnergyReport) -> dict[str, Comparison]:
+    """Comparisons; baselines are about decoders."""
+    if not isinstance(workload, WorkloadConfig):
+        return {}
+    return {name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in names}
+
+
+def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
+    if not isinstance(workload, WorkloadConfig):
+        return None
     generated = workload.generate_tokens
     return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, fsum, log
 
 FIGURES = {"seconds": "s", "joules": "J", "peak_bytes": "B", "interface_bytes": "B"}
@@ -42,6 +42,13 @@ LAWS: dict[str, Callable[[float], float]] = {
 """Name -> how a figure grows with n."""
 
 
+CLOSE = 0.05
+"""Largest relative distance of a point from a law that is said to fit."""
+
+NO_LAW = "none"
+"""Name where no law fits."""
+
+
 @dataclass(frozen=True)
 class Growth:
     """The law ``a + b g(n)`` that fits best, and the exponent of a power law between the last two contexts."""
@@ -56,7 +63,9 @@ class Growth:
 
 
 def growth(contexts: Sequence[int], values: Sequence[float]) -> Growth | None:
-    """The simplest law within 2 % of every point, or else the closest; None for fewer than three points or figures of 0.
+    """The simplest law within `CLOSE` of every point; None for fewer than three points or figures of 0.
+
+    Where no law is as close, its name is `NO_LAW`, and the rest is that of the closest one.
 
     Least squares of relative errors for ``a`` and ``b``, both not negative.
 
@@ -70,7 +79,8 @@ def growth(contexts: Sequence[int], values: Sequence[float]) -> Growth | None:
     last = sorted(zip(contexts, values, strict=True))[-2:]
     exponent = log(last[1][1] / last[0][1]) / log(last[1][0] / last[0][0])
     fits = [_fit(name, contexts, values, exponent) for name in LAWS]
-    return next((fit for fit in fits if fit.worst <= 0.02), min(fits, key=lambda fit: fit.worst))
+    closest = min(fits, key=lambda fit: fit.worst)
+    return next((fit for fit in fits if fit.worst <= CLOSE), replace(closest, law=NO_LAW))
 
 
 def _fit(law: str, contexts: Sequence[int], values: Sequence[float], exponent: float) -> Growth:
@@ -102,4 +112,4 @@ def geometric(low: int, high: int, points: int) -> list[int]:
     return [round(exp(log(low) + (log(high) - log(low)) * i / (points - 1))) for i in range(points)]
 
 
-__all__ = ["FIGURES", "LAWS", "Growth", "Row", "geometric", "growth"]
+__all__ = ["CLOSE", "FIGURES", "LAWS", "NO_LAW", "Growth", "Row", "geometric", "growth"]

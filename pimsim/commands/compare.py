@@ -68,7 +68,9 @@ def compare(
 
 def _tables(rows: Sequence[Row]) -> str:
     laws = growth_table(rows)
-    return columns(table(rows)) + ("\ngrowth with the context: law (exponent at its end)\n" + columns(laws) if laws else "")
+    return columns(table(rows)) + (
+        "\ngrowth with the context: law (exponent at its end)\n" + columns(laws) if laws else ""
+    )
 
 
 def csv_text(rows: Sequence[Row]) -> str:

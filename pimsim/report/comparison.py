@@ -31,7 +31,7 @@ def _cells(row: Row) -> list[str]:
 def growth_table(rows: Sequence[Row]) -> list[list[str]]:
     """How the figures of each algorithm on each machine grow with the context; empty if there are fewer than three contexts.
 
-    A law with its exponent between the last two contexts, such as ``linear (0.98)``.
+    A law with the exponent of a power law between the last two contexts, such as ``linear (0.98)``.
     """
     found = [["attention", "arch", "phase", *TITLES.values()]]
     for drawn in _series(rows).values():

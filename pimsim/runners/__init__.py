@@ -71,12 +71,13 @@ class Runner(Protocol):
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder"), ("fpga", "attention")}
+CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 

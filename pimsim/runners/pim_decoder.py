@@ -41,7 +41,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
-    runner = _engine(options.engine)(
+    runner = engine_of(options.engine)(
         arch.value,
         spec,
         trace=options.trace is not None,
@@ -107,7 +107,8 @@ def _stream_commands(stream: Stream) -> int:
     return sum(number for part in items for number in count_commands(part).values())
 
 
-def _engine(name: Engine) -> type[FastEngine]:
+def engine_of(name: Engine) -> type[FastEngine]:
+    """The engine of a name."""
     if name == "fast":
         return FastEngine
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here

@@ -39,9 +39,6 @@ SHAPE: dict[str, Any] = {
     "demand": None,
     "roofline": None,
     "resources": None,
-    "counts": None,
-    "memory": None,
-    "decisions": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -56,6 +53,8 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,
