@@ -143,7 +143,7 @@ def _row(
 
 
 def _figures(result: Result) -> dict[str, Any]:
-    units = [unit for unit in (result.memory or {}).values() if isinstance(unit, dict)]
+    units = (result.memory or {}).values()
     ports = result.ports.values() if result.ports is not None else None
     interface = result.interface.bytes if result.interface is not None else None
     if ports is not None:
@@ -152,7 +152,7 @@ def _figures(result: Result) -> dict[str, Any]:
         "seconds": result.time.seconds,
         "joules": result.energy.joules,
         "peak_bytes": sum(unit["peak_bytes"] for unit in units) if result.memory else None,
-        "persistent_bytes": result.memory["persistent_bytes"] if result.memory else None,
+        "persistent_bytes": sum(unit["persistent_bytes"] for unit in units) if result.memory else None,
         "interface_bytes": interface,
         "checked": result.functional["passed"] if result.functional is not None else None,
         "why": result.functional["message"] if result.functional is not None else None,

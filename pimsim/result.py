@@ -19,6 +19,7 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.requests import Requests
 from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
@@ -182,6 +183,10 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
+    requests: Requests | None = None
+    """Plain requests to the memory; None where there are none."""
+    legality: dict[str, int] | None = None
+    """``checked``: commands that the oracle of a strict run found legal; None for a run without it."""
     counts: dict[str, Any] | None = None
     """What an attention algorithm took, counted in its program, beside the closed forms; None elsewhere."""
     memory: dict[str, Any] | None = None
@@ -279,8 +284,10 @@ _ORDER = (
     "demand",
     "roofline",
     "resources",
+    "requests",
     "baselines",
     "functional",
+    "legality",
     "counts",
     "memory",
     "simulation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pimsim.program.dataflow import done
 from pimsim.program.streaming import StreamProgram
 from pimsim.result import Result
 from pimsim.runners import RunOptions
+from pimsim.runners.attention import counts_section
 from pimsim.runners.streaming import run_calls
 from pimsim.workload.attention import decisions
 from pimsim.workload.attention.base import Algorithm, Case
@@ -54,7 +55,7 @@ def simulate(
     word = arch.value.fpga.word_bits // 8
     return replace(
         result,
-        counts=_counts_section(counts_of(program), asdict(method.counts(case, decided)), origin),
+        counts=counts_section(counts_of(program), method.counts(case, decided or None), origin),
         memory=memory_of(program, times, word, machine.buffer_words, result.time.clock_hz),
         functional=check(program, spans, method, case, work.seed, decided) if options.check_tokens else None,
     )
@@ -111,12 +112,9 @@ def counts_of(program: StreamProgram) -> dict[str, int]:
     return {name: counted[name] for name in COUNTED} | {"persistent": sum(kept.words for kept in program.kept)}
 
 
-def _counts_section(simulated: dict[str, int], closed: dict[str, int], origin: str | None) -> dict[str, Any]:
-    """What the program does beside what the closed forms say."""
-    return {**simulated, "closed_form": closed, "equal": simulated == closed, "decisions": origin}
-
-
-def memory_of(program: StreamProgram, times: ProgramTimes, word: int, capacity: int, hertz: float) -> dict[str, Any]:
+def memory_of(
+    program: StreamProgram, times: ProgramTimes, word: int, capacity: int, hertz: float
+) -> dict[str, dict[str, Any]]:
     """Bytes of the buffer over time, from when the first call that uses words starts to when the last one ends; and of memory.
 
     What is stored keeps its place to the end of the run.
@@ -146,9 +144,8 @@ def memory_of(program: StreamProgram, times: ProgramTimes, word: int, capacity: 
             "peak_bytes": program.memory_words * word,
             "persistent_bytes": kept["memory"],
             "capacity_bytes": None,
-            "over_time": [(0.0, program.memory_words * word)],
+            "over_time": None,
         },
-        "persistent_bytes": sum(kept.values()),
     }
 
 

@@ -225,13 +225,13 @@ def test_38_the_plain_forms_save_less_than_the_paper() -> None:
     assert (two.time.seconds - one.time.seconds) * 12e3 < 69.7
 
 
-def test_40_units_for_primitives_cost_no_resources() -> None:
+def test_43_units_for_primitives_cost_no_resources() -> None:
     small = ("workload.algorithm=flash", "workload.tokens=8")
     assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small).resources is None
     assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
 
 
-def test_41_masked_rows_are_equally_long() -> None:
+def test_44_masked_rows_are_equally_long() -> None:
     case = Case(queries=7, keys=7, d_head=8)
     program = lower(
         algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
@@ -241,7 +241,7 @@ def test_41_masked_rows_are_equally_long() -> None:
     assert len(lengths) <= 2  # seven rows of 1 to 7 scores
 
 
-def test_42_primitives_follow_each_other() -> None:
+def test_45_primitives_follow_each_other() -> None:
     case = Case(queries=7, keys=7, d_head=8)
     program = lower(
         algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
