@@ -170,6 +170,16 @@ class Mapping:
         """Whole groups of results and whole columns."""
         return max(unit * ceil(length / unit) for unit in (self.shape.banks, self.shape.lanes))
 
+    def elements_given(self) -> int:
+        """Elements that lie in the DRAM before the first pass: matrices of all layers, the head and the tables."""
+        layers, total = self.workload.model.layers, 0
+        for name, layout in self.layouts.items():
+            if isinstance(layout, WeightLayout):
+                total += layout.d_in * layout.d_out * (1 if name == "lm_head" else layers)
+            elif isinstance(layout, TableLayout):
+                total += layout.entries * layout.width
+        return total
+
     # -- program --------------------------------------------------------------------------------------------------
 
     def program(self) -> Iterator[list[Placed]]:

@@ -27,6 +27,7 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.runners.pim_memory import MemoryWatch
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
@@ -65,7 +66,8 @@ def run(
 
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
-    program = mapping.program()
+    watch = MemoryWatch(mapping, spec)
+    program = watch.watch(mapping.program())
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
         alone = FastEngine(arch.value, spec).run(mapping.program()) if shared else None
@@ -105,6 +107,7 @@ def run(
         roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
+        memory=watch.section(totals.token_ticks, element_bytes),
     )
     return result, mapping, totals
 

@@ -9,7 +9,7 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
@@ -281,3 +281,20 @@ def test_49_what_cannot_be_placed() -> None:
     for work in ("softmax", "lm_head"):
         with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
+
+
+def test_50_products_on_chip_take_a_lane_each() -> None:
+    asic = load_arch("pim_gpt").value.asic
+    assert cost("matmul", 1280, asic).busy == 1280 // asic.multipliers
+
+
+def test_51_chunks_follow_each_other() -> None:
+    options = ["arch.dram.refresh.policy=none"]
+    one, many = (simulate("pim_gpt", "cmab_stream", overrides=[*options, f"workload.queries={n}"]) for n in (1, 5))
+    assert many.time.cycles == 5 * one.time.cycles
+
+
+def test_53_landmark_decode_is_refused() -> None:
+    with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
+        small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
+        simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
