@@ -24,6 +24,7 @@ from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
+from pimsim.trace.activity import Activity
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 
@@ -183,6 +184,8 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
+    activity: Activity | None = None
+    """Utilisation and stalls over time; None where none was recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""

@@ -23,6 +23,7 @@ def simulate(
     progress: Progress | None = None,
     command_line: Sequence[str] = (),
     check_tokens: int = 0,
+    activity: bool = False,
     **fields: Any,
 ) -> Result:
     """Simulate a workload on an architecture.
@@ -37,6 +38,7 @@ def simulate(
         progress: called after every step of the run, such as a forward pass.
         command_line: what the user typed, for the manifest.
         check_tokens: forward passes whose numbers are compared with the reference, see ``functional`` of the result.
+        activity: record utilisation and stalls over time, on machines that can (`Result.activity`).
         fields: more overrides, with two underscores for a dot: ``arch__dram__channels=16``.
 
     Raises:
@@ -46,7 +48,7 @@ def simulate(
     return simulate_loaded(
         load_arch(arch, options["arch"]),
         load_workload(workload, options["workload"]),
-        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens),
+        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens, activity=activity),
     )
 
 

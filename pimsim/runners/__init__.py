@@ -46,6 +46,8 @@ class RunOptions:
     """Told every step of every unit."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
+    activity: bool = False
+    """Whether utilisation and stalls over time are recorded, on machines that can."""
 
 
 class Runner(Protocol):

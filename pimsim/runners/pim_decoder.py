@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
 from pimsim.arch.system import FORMAT_BYTES, ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
@@ -22,6 +23,8 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.trace.activity import ActivityRecorder
+from pimsim.trace.spans import Recorder, Recorders
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -40,12 +43,13 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
+    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
     runner = _engine(options.engine)(
         arch.value,
         spec,
         trace=options.trace is not None,
         window=options.trace_window,
-        recorder=options.recorder,
+        recorder=_recorder(options.recorder, activity),
     )
     program = mapping.program()
     with _collector_paused():
@@ -74,7 +78,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
+    return replace(
+        result,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
+    )
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
@@ -104,6 +112,12 @@ def _pass_commands(mapping: Mapping, context: int) -> int:
 def _stream_commands(stream: Stream) -> int:
     items = [cast(tuple[Item, ...], step.items) for step in stream]
     return sum(number for part in items for number in count_commands(part).values())
+
+
+def _recorder(*recorders: Recorder | None) -> Recorder | None:
+    """One recorder for all that there are, or None."""
+    found = [recorder for recorder in recorders if recorder is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
 
 
 def _engine(name: Engine) -> type[FastEngine]:
