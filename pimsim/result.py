@@ -220,7 +220,11 @@ class Result:
         return plot_energy(self)
 
     def plot_timeline(self) -> Any:
-        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        """What the units did over time if that was recorded, else in all: busy, and what they waited for.
+
+        Returns:
+            A ``matplotlib.figure.Figure``.
+        """
         from pimsim.report.plots import plot_timeline
 
         return plot_timeline(self)

@@ -49,7 +49,7 @@ class Activity:
     bin_seconds: float
     """Length of a bin; the last one may be shorter."""
     groups: dict[str, GroupActivity]
-    """``channel``, ``asic``: units whose names differ in a number only."""
+    """``channel``, ``asic``: units whose names differ in a number only; the most numerous first."""
 
 
 class ActivityRecorder:
@@ -109,7 +109,7 @@ class ActivityRecorder:
             width * tick_seconds,
             {
                 group: GroupActivity(len(self._units[group]), {label: tuple(row) for label, row in labels.items()})
-                for group, labels in shares.items()
+                for group, labels in sorted(shares.items(), key=lambda item: -len(self._units[item[0]]))
             },
         )
 

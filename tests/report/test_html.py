@@ -283,7 +283,13 @@ def test_python_has_overrides_tables_and_figures():
     labels = [text.get_text() for text in roofline.legends[0].get_texts()]
     assert labels[:2] == ["banks, 2.05 TB/s", "data pins, 128 GB/s"]
     assert len(labels) == 2 + len(result.roofline.ops)
-    for drawn in (result.plot_timeline(), roofline):
+    again = pimsim.simulate("pim_gpt", "gpt2_decode", overrides=settings, activity=True)
+    over_time = again.plot_timeline()
+    assert [axes.get_ylabel() for axes in over_time.axes] == ["8 x channel (%)", "asic (%)"]
+    for axes in over_time.axes:
+        assert axes.get_ylim() == (0, 100)
+        assert len(axes.patches) > 5  # a step for each thing that units did
+    for drawn in (result.plot_timeline(), roofline, over_time):
         drawn.savefig("/dev/null", format="png")
 
 
