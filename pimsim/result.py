@@ -182,6 +182,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
     activity: Activity | None = None
@@ -260,6 +262,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -277,6 +280,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
     "baselines",
@@ -338,7 +342,7 @@ def build_result(
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
-        pass_seconds=tuple(_seconds(ticks, spec) for ticks in totals.token_ticks),
+        pass_seconds=tuple(spec.seconds(ticks) for ticks in totals.token_ticks),
     )
 
 
@@ -354,15 +358,10 @@ def manifest(command_line: Sequence[str], hashes: Mapping[str, str]) -> Manifest
     )
 
 
-def _seconds(ticks: int, spec: DramSpec) -> float:
-    """Ticks in seconds, rounded once."""
-    return float(Fraction(ticks) * Fraction(repr(spec.tck_ps)) / (spec.ticks_per_clock * 10**12))
-
-
 def _time(totals: RunTotals, spec: DramSpec) -> Time:
     cycles, half = divmod(totals.ticks, spec.ticks_per_clock)
     return Time(
-        seconds=_seconds(totals.ticks, spec),
+        seconds=spec.seconds(totals.ticks),
         cycles=totals.ticks / spec.ticks_per_clock if half else cycles,
         clock_hz=float(10**12 / Fraction(repr(spec.tck_ps))),
     )
@@ -408,9 +407,9 @@ def _units(totals: RunTotals, spec: DramSpec) -> dict[str, Unit]:
     for name in sorted({*totals.unit_busy, *totals.unit_stalls}, key=_natural):
         busy, stalls = totals.unit_busy[name], totals.unit_stalls.get(name, Counter())
         units[name] = Unit(
-            busy_seconds=_seconds(busy, spec),
+            busy_seconds=spec.seconds(busy),
             busy_fraction=busy / totals.ticks if totals.ticks else 0.0,
-            stalls={reason: _seconds(ticks, spec) for reason, ticks in stalls.most_common()},
+            stalls={reason: spec.seconds(ticks) for reason, ticks in stalls.most_common()},
         )
     return units
 
@@ -427,7 +426,7 @@ def _ops(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> dict[str, O
     return {
         kind: Op(
             count=totals.op_count[kind],
-            seconds=_seconds(totals.op_ticks[kind], spec),
+            seconds=spec.seconds(totals.op_ticks[kind]),
             share=totals.op_ticks[kind] / totals.ticks if totals.ticks else 0.0,
             joules=joules.by_op.get(kind, 0.0),
         )
@@ -440,7 +439,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     return [
         Layer(
             name="outside the blocks" if number == OUTSIDE else f"block {number}",
-            seconds=_seconds(totals.layer_ticks[number], spec),
+            seconds=spec.seconds(totals.layer_ticks[number]),
             joules=joules.by_layer.get(number, 0.0),
         )
         for number in numbers

@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
 
 from pimsim.commands.output import whole_file
 from pimsim.errors import InputError
+from pimsim.jsonio import Document, read_as, read_json
+from pimsim.model import PositiveFloat, PositiveInt
+from pimsim.report.documents import read_result
 from pimsim.report.frames import read_table
 from pimsim.report.html import RunPage, SweepPage, render_html
 from pimsim.yamlio import load_tree
 
-RESULT, SWEEP, ACTIVITY = "pimsim.result/1", "pimsim.sweep/1", "pimsim.activity/1"
+MAX_TEXT = 10_000_000
+"""Bytes of a configuration beside a result."""
+
+
+class _Axis(Document):
+    path: str
+
+
+class _Objective(Document):
+    name: str
+    value: str = ""
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+
+class _Version(Document):
+    version: str = ""
+
+
+class _Sweep(Document):
+    schema_: Literal["pimsim.sweep/1"] = Field(alias="schema")
+    axes: tuple[_Axis, ...] = ()
+    description: str = ""
+    arch: str = ""
+    workload: str = ""
+    points: int | None = None
+    objectives: tuple[_Objective, ...] = ()
+    manifest: _Version = _Version()
+
+
+class _Group(Document):
+    units: PositiveInt
+    shares: dict[str, tuple[float, ...]] = Field(min_length=1)
+
+    @field_validator("shares")
+    @classmethod
+    def _equally_long(cls, shares: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        if len({len(row) for row in shares.values()}) != 1 or not next(iter(shares.values())):
+            raise ValueError("must be lists of one length, at least one value each")
+        return shares
+
+
+class _Activity(Document):
+    schema_: Literal["pimsim.activity/1"] = Field(alias="schema")
+    bin_seconds: PositiveFloat
+    groups: dict[str, _Group]
+    pass_seconds: tuple[float, ...] = ()
 
 
 def report(folders: Sequence[Path], html: Path) -> None:
@@ -39,39 +87,15 @@ def _run(folder: Path) -> RunPage:
     if not path.is_file():
         raise InputError(f"{folder}: must be a folder that run --out or sweep --out has written; it has no result.json")
     names = [name for name in ("arch.yaml", "workload.yaml") if (folder / name).is_file()]
+    result = read_result(read_json(path), path)
     activity = folder / "activity.json"
     return RunPage(
         _name(folder),
-        _json(path, RESULT),
+        result,
         {name: _text(folder / name) for name in names},
         {key: value for name in names for key, value in _settings(folder / name).items()},
-        _activity(activity) if activity.is_file() else None,
+        read_as(_Activity, read_json(activity), activity).model_dump() if activity.is_file() else None,
     )
-
-
-def _activity(path: Path) -> dict[str, Any]:
-    data = _json(path, ACTIVITY)
-    groups = data.get("groups")
-    if (
-        not isinstance(groups, dict)
-        or not _numbers([data.get("bin_seconds")])
-        or not _numbers(data.get("pass_seconds"))
-    ):
-        raise InputError(f"{path}: must be an activity as run --out writes it")
-    for group in groups.values():
-        shares = group.get("shares") if isinstance(group, dict) else None
-        rows = list(shares.values()) if isinstance(shares, dict) else []
-        if (
-            not rows
-            or not all(_numbers(row) and len(row) == len(rows[0]) for row in rows)
-            or not _numbers([group.get("units")])
-        ):
-            raise InputError(f"{path}: groups must have units and shares of equal length, as run --out writes them")
-    return data
-
-
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _settings(path: Path) -> dict[str, str]:
@@ -88,33 +112,29 @@ def _settings(path: Path) -> dict[str, str]:
 
 
 def _sweep(folder: Path) -> SweepPage:
-    manifest = _json(folder / "sweep.json", SWEEP)
+    file = folder / "sweep.json"
+    manifest = read_as(_Sweep, read_json(file), file)
     path = folder / "results.parquet"
     if not path.is_file():
         raise InputError(f"{folder}: must hold finished points; results.parquet is not there yet")
     columns, rows = read_table(path)
-    return SweepPage(_name(folder), columns, rows, [axis["path"] for axis in manifest.get("axes", [])], manifest)
+    return SweepPage(_name(folder), columns, rows, [axis.path for axis in manifest.axes], manifest.model_dump())
 
 
 def _name(folder: Path) -> str:
     return folder.resolve().name or str(folder)
 
 
-def _json(path: Path, schema: str) -> dict[str, Any]:
-    try:
-        data = json.loads(_text(path))
-    except ValueError as error:
-        raise InputError(f"{path}: must be JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise InputError(f"{path}: schema must be {schema}")
-    return data
-
-
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: must be a readable text file ({error})") from error
+    if len(data) > MAX_TEXT:
+        raise InputError(f"{path}: must have at most {MAX_TEXT:,} bytes")
+    return text
 
 
 __all__ = ["report"]

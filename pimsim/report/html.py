@@ -190,7 +190,13 @@ def _units(units: Mapping[str, Any], seconds: float) -> str:
     reasons = [reason for reason, _ in sorted(sums.items(), key=lambda item: -item[1])[: MAX_LABELS - 1]]
     named = ["busy", *reasons]
     bars = "".join(
-        _stack(name, {"busy": unit["busy_seconds"], **unit["stalls"]}, named, seconds, percent(unit["busy_fraction"]))
+        _stack(
+            name,
+            {"busy": unit["busy_seconds"], **unit["stalls"]},
+            named,
+            seconds,
+            percent(unit["busy_seconds"] / seconds),
+        )
         for name, unit in units.items()
     )
     names = [*named, *(["other"] if len(sums) > len(reasons) else [])]
@@ -304,8 +310,10 @@ def _bands(baselines: Mapping[str, Any], seconds: float) -> str:
     """Each device from its fastest to its slowest figure; a device with one figure is no band and stays in the table."""
     devices: dict[str, list[tuple[float, str]]] = {}
     for baseline in baselines.values():
-        note = f"{baseline.get('stack', '')} ({baseline.get('method', baseline.get('kind', ''))})"
-        devices.setdefault(str(baseline.get("device", "")), []).append((baseline["seconds"], note))
+        if not baseline.get("seconds") or not baseline.get("device"):
+            continue
+        note = f"{baseline.get('stack') or ''} ({baseline.get('method') or baseline.get('kind') or ''})"
+        devices.setdefault(str(baseline["device"]), []).append((baseline["seconds"], note))
     bands = {device: sorted(found) for device, found in devices.items() if len(found) > 1}
     if not bands or not seconds:
         return ""

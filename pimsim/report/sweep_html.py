@@ -23,6 +23,9 @@ UNITS = {"seconds": "s", "seconds_per_token": "s", "joules": "J", "joules_per_to
 FIGURES = ("seconds", "joules", "seconds_per_token", "joules_per_token", "average_watts", "row_hit_rate", "commands")
 """Columns of the table that are shown at first, beside axes and objectives."""
 
+LARGEST = 1e100
+"""Figures beyond this, or below one over it, are not drawn: no machine of ours has them."""
+
 MAX_LINES = 400
 """Matched points that a plot shows one by one; beyond them only the mean."""
 
@@ -93,7 +96,7 @@ class Table:
         groups: dict[tuple[str, ...], dict[Any, float]] = {}
         for row in self.rows:
             figure = self.value(row, goal.name)
-            if isinstance(figure, int | float) and figure > 0:
+            if is_figure(figure):
                 key = tuple(repr(self.value(row, path)) for path in others)
                 groups.setdefault(key, {})[self.value(row, dimension.path)] = float(figure)
         return [group for group in groups.values() if len(group) > 1]
@@ -128,10 +131,20 @@ class Table:
         ]
 
 
+def is_number(value: Any) -> bool:
+    """Whether an axis can place a value by its size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def is_figure(value: Any) -> bool:
+    """Whether a figure can be drawn on a logarithmic axis."""
+    return is_number(value) and value > 1 / LARGEST
+
+
 def in_order(values: Mapping[str, Any]) -> list[Any]:
     """Numbers by size, anything else as it comes."""
     found = list(values.values())
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    numbers = all(is_number(value) for value in found)
     return sorted(found) if numbers else found
 
 
@@ -177,7 +190,7 @@ def _summary(page: SweepPage, table: Table) -> str:
 
 
 def _best(table: Table, goal: Goal) -> str:
-    rows = [row for row in table.rows if isinstance(table.value(row, goal.name), int | float)]
+    rows = [row for row in table.rows if is_figure(table.value(row, goal.name))]
     if not rows:
         return ""
     row = min(rows, key=lambda row: goal.sign * table.value(row, goal.name))
@@ -244,7 +257,7 @@ def _sensitivity_chart(table: Table, dimension: Dimension, goal: Goal) -> str:
 
 def _value_axis(values: Sequence[Any]) -> tuple[Axis, dict[Any, float]]:
     """The axis of an axis of a sweep, and where each value stands."""
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    numbers = all(is_number(value) for value in values)
     if numbers and len(values) > 8:
         log = min(values) > 0 and max(values) / min(values) >= 8
         low, high = spread([float(value) for value in values], log=log)
@@ -266,7 +279,7 @@ def _pareto(table: Table) -> str:
     points = [
         (float(table.value(row, first.name)), float(table.value(row, second.name)), row)
         for row in table.rows
-        if all(isinstance(v := table.value(row, g.name), int | float) and v > 0 for g in (first, second))
+        if all(is_figure(table.value(row, goal.name)) for goal in (first, second))
     ]
     if not points:
         return ""
