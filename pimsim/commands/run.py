@@ -46,12 +46,14 @@ def run(
     quiet: bool,
     command_line: Sequence[str],
     check_tokens: int = 0,
+    strict: bool = False,
 ) -> None:
     """Simulate and report; the arguments are the options of ``pimsim run``.
 
     Raises:
         InputError: an option or a configuration is wrong; no file has been written.
         FunctionalMismatch: a check was asked for and failed; results have been written.
+        TimingViolation: the run was strict and a command broke a rule of the DRAM; no file has been written.
         SimulationError: the simulation cannot go on.
     """
     choose("engine", engine, ENGINES)
@@ -76,8 +78,9 @@ def run(
         if timeline is not None and drawing is not None:
             recorder = drawing.open(stack.enter_context(whole_bytes(timeline)))
         options = RunOptions(
-            cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens, activity=out is not None
+            cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens, strict=strict
         )
+        options = replace(options, activity=out is not None)
         if drawing is not None:
             options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:
@@ -85,9 +88,7 @@ def run(
         if recorder is not None and drawing is not None:
             drawing.finish(recorder, result)
         text = json_text(result.to_json())
-        files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work)}
-        if result.activity is not None:
-            files["activity.json"] = activity_text(result)
+        files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work), **activity_file(result)}
         if trace_file is not None and rows is not None:
             write_rows(trace_file, machine.value.dram.resolve(), rows)
     if output == "table":
@@ -99,10 +100,12 @@ def run(
         raise FunctionalMismatch(result.functional["message"])
 
 
-def activity_text(result: Result) -> str:
-    """``activity.json`` of a result that has an activity: what the report draws over time."""
-    plain = {"schema": "pimsim.activity/1", **asdict(result.activity), "pass_seconds": list(result.pass_seconds)}  # type: ignore[arg-type]
-    return json.dumps(plain, separators=(",", ":"), allow_nan=False) + "\n"
+def activity_file(result: Result) -> dict[str, str]:
+    """``activity.json`` of a result that has an activity, which the report draws over time; else nothing."""
+    if result.activity is None:
+        return {}
+    plain = {"schema": "pimsim.activity/1", **asdict(result.activity), "pass_seconds": list(result.pass_seconds)}
+    return {"activity.json": json.dumps(plain, separators=(",", ":"), allow_nan=False) + "\n"}
 
 
 def timeline_request(

@@ -39,6 +39,7 @@ SHAPE: dict[str, Any] = {
     "demand": None,
     "roofline": None,
     "resources": None,
+    "requests": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -53,6 +54,7 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "legality": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,
