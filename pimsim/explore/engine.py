@@ -185,8 +185,12 @@ def _windowed(
     while under_way:
         for future in first(set(under_way)):
             record: Record = future.result()
-            del under_way[future]
-            fill()
+            point = under_way.pop(future)
+            try:
+                fill()
+            except BaseException:
+                under_way[future] = point  # its record has not been given yet
+                raise
             yield record
 
 

@@ -49,7 +49,11 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path, workers: str) -> None:
     slow = [*command(file, out), "--workers", workers]
     log = out / "records-1-of-1.log"
     with subprocess.Popen(
-        slow, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        slow,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells start programs without it
     ) as child:
         while child.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.002)
