@@ -88,6 +88,11 @@ def simulate_loaded(arch: Loaded[Any], workload: Loaded[Any], options: RunOption
         TimingViolation: a strict run issued a command against a rule of the DRAM.
     """
     runner = find_runner(arch, workload)
+    if getattr(arch.value, "host_traffic", None) is not None and workload.value.kind != "decoder":
+        raise arch.tree.error(
+            f"must be null for a workload of kind {workload.value.kind}; only decoders run beside requests",
+            ("host_traffic",),
+        )
     if options is not None and options.strict and (arch.value.kind, workload.value.kind) not in COMMANDED:
         raise InputError(
             f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be checked"

@@ -8,9 +8,10 @@ machine makes of it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pimsim.errors import ProgramError
@@ -22,6 +23,8 @@ class Action:
 
     reads: tuple[tuple[str, int], ...] = ()
     writes: tuple[tuple[str, int], ...] = ()
+    does: tuple[tuple[str, int], ...] = ()
+    """(what is counted, how many of it) in the lanes of this iteration; has no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,26 @@ def iterations(stage: Stage) -> int:
     return sum(action_counts(stage.nest).values())
 
 
+def done(calls: Sequence[Call]) -> Counter[str]:
+    """How often the iterations of a program do what is counted, from the actions of its stages."""
+    known: dict[int, Counter[str]] = {}
+    totals: Counter[str] = Counter()
+    for call in calls:
+        if id(call.region) not in known:
+            known[id(call.region)] = _done(call.region)
+        totals.update(known[id(call.region)])
+    return totals
+
+
+def _done(region: Region) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for stage in region.stages:
+        for action, count in action_counts(stage.nest).items():
+            for what, times in stage.actions[action].does:
+                found[what] += times * count
+    return found
+
+
 def beats(bursts: Sequence[Burst]) -> int:
     """Beats of a stream in all."""
     return sum(burst.beats * burst.count for burst in bursts)
@@ -199,6 +222,48 @@ def _tidy(loop: Loop) -> tuple[Nest, ...]:
     if len(body) == 1 and isinstance(body[0], Run):
         return (Run(body[0].action, loop.count * body[0].count),)
     return (Loop(loop.count, body),)
+
+
+def region_to_json(region: Region) -> str:
+    """A region as JSON on one line; `region_from_json` gives it back."""
+    return json.dumps(asdict(region), separators=(",", ":"))
+
+
+def region_from_json(text: str) -> Region:
+    """The region that a text describes.
+
+    Raises:
+        ProgramError: it is not what `region_to_json` writes.
+    """
+    try:
+        data = json.loads(text)
+        return Region(
+            tuple(_stage(stage) for stage in data["stages"]),
+            tuple(Fifo(**fifo) for fifo in data["fifos"]),
+            tuple(Read(**{**read, "bursts": _bursts(read)}) for read in data["reads"]),
+            tuple(Write(**{**write, "bursts": _bursts(write)}) for write in data["writes"]),
+            data["overhead"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProgramError(f"a region must be the JSON of its stages and FIFOs: {error}") from error
+
+
+def _stage(data: dict[str, Any]) -> Stage:
+    actions = tuple(
+        Action(*(tuple((fifo, tokens) for fifo, tokens in action[side]) for side in ("reads", "writes")))
+        for action in data["actions"]
+    )
+    return Stage(**{**data, "actions": actions, "nest": tuple(map(_nest, data["nest"]))})
+
+
+def _nest(data: dict[str, Any]) -> Nest:
+    if "body" in data:
+        return Loop(data["count"], tuple(map(_nest, data["body"])))
+    return Run(**data)
+
+
+def _bursts(stream: dict[str, Any]) -> tuple[Burst, ...]:
+    return tuple(Burst(**burst) for burst in stream["bursts"])
 
 
 def verify_region(region: Region, name: str = "region") -> None:
@@ -282,5 +347,6 @@ def verify_calls(calls: Sequence[Call]) -> None:
 
 __all__ = [
     "Action", "Burst", "Call", "Fifo", "Loop", "Nest", "Read", "Region", "Run", "Stage", "Write", "action_counts", "beats",
-    "expand", "iterations", "nest", "requests", "verify_calls", "verify_region",
+    "done", "expand", "iterations", "nest", "region_from_json", "region_to_json", "requests", "verify_calls",
+    "verify_region",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.arch.dram import DramSpec
@@ -14,7 +14,7 @@ from pimsim.arch.system import ArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import InputError
 from pimsim.mapper.attention.banks import Banks
-from pimsim.mapper.attention.count import ProgramCounts, count_program
+from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.lowering import AttentionLowering, Nested
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.layout import Shape
@@ -22,10 +22,11 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
+from pimsim.runners.attention import counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import SpanList
-from pimsim.workload.attention.base import Counts, discover
+from pimsim.workload.attention.base import discover
 from pimsim.workload.attention.primitives import Primitive
 from pimsim.workload.attention_only import AttentionConfig
 
@@ -90,7 +91,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     closed = inputs.method.counts(inputs.case, inputs.decided or None)
     return replace(
         result,
-        counts=counts_section(counts, closed, inputs.origin),
+        counts=counts_section(asdict(counts), closed, inputs.origin),
         memory=attention_memory(lowering, block, spans.blocks, spec, element),
     )
 
@@ -139,24 +140,8 @@ def lower(
     return lowering, lowering.lower()
 
 
-def counts_section(counts: ProgramCounts, closed: Counts, origin: str | None) -> dict[str, Any]:
-    """The ``counts`` section of a result: what the program does beside what the closed forms say.
-
-    Words that loads name and that masks exclude for all rows are not read by the machine; they stand under ``unread``.
-    """
-    simulated, wanted = asdict(counts), asdict(closed)
-    as_named = simulated | {"reads": counts.reads + counts.unread}
-    return {
-        **simulated,
-        "closed_form": wanted,
-        "equal": all(as_named[name] == n for name, n in wanted.items()),
-        "decisions": origin,
-    }
-
-
 __all__ = [
     "attention_algorithms",
-    "counts_section",
     "estimate_commands",
     "lower",
     "simulate",

@@ -44,7 +44,6 @@ def attention_memory(
             spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes,
             [[0.0, given * element], [max(ends.values(), default=0) * spec.tick_seconds, (given + written) * element]],
         ),
-        "persistent_bytes": (kept_on_chip + kept_in_banks) * element,
     }
 
 

@@ -250,6 +250,13 @@ def test_wrong_host_traffic_is_refused() -> None:
     assert "host_traffic.stream.start_address: must be a multiple of 32" in answer.stderr
 
 
+def test_text_is_generated_without_a_host() -> None:
+    words = ("--model", "none.gguf", "--prompt", "a", "--tokens", "1")
+    answer = pimsim("generate", "--arch", "pim_gpt_host", *words)
+    assert answer.exit_code == 2
+    assert re.match(rf"error: {PLACED}host_traffic: must be null to generate text$", answer.stderr), answer.stderr
+
+
 # --- strict runs ---
 
 
