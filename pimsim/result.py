@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
+from pimsim.trace.activity import Activity
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
@@ -208,6 +210,8 @@ class Result:
     """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
+    activity: Activity | None = None
+    """Utilisation and stalls over time; None where none was recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""
@@ -242,7 +246,11 @@ class Result:
         return plot_energy(self)
 
     def plot_timeline(self) -> Any:
-        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        """What the units did over time if that was recorded, else in all: busy, and what they waited for.
+
+        Returns:
+            A ``matplotlib.figure.Figure``.
+        """
         from pimsim.report.plots import plot_timeline
 
         return plot_timeline(self)
@@ -477,6 +485,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     ]
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -484,6 +493,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of the checkout that this package lies in; None if it is installed or git does not answer."""
     root = Path(__file__).resolve().parent.parent

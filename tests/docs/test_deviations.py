@@ -295,6 +295,6 @@ def test_51_chunks_follow_each_other() -> None:
 
 
 def test_53_landmark_decode_is_refused() -> None:
+    small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
     with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
-        small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
