@@ -28,12 +28,9 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
-<<<<<<< HEAD
 from pimsim.runners.pim_memory import MemoryWatch
-=======
 from pimsim.trace.activity import ActivityRecorder
 from pimsim.trace.spans import Recorder, Recorders
->>>>>>> main
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
