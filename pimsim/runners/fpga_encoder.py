@@ -28,7 +28,9 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], opti
         )
     work = workload.value
     calls = encoder_calls(fpga, fpga.encoder, work)
-    needs = resources(fpga, work.heads, work.image.patch**2 * work.image.channels * work.d_model)
+    image = work.image
+    patch_weights = 0 if image is None else image.patch**2 * image.channels * work.d_model
+    needs = resources(fpga, work.heads, patch_weights)
     return run_calls(arch, workload, calls, options, start, needs)
 
 
