@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -140,6 +140,16 @@ class Simulation:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How tokens of a mixture of experts were routed."""
+
+    source: Literal["given", "drawn", "gates"]
+    """given: by the workload; drawn: at random; gates: by what gates computed from weights and input."""
+    queues: dict[str, list[int]]
+    """Layer -> tokens of each expert."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """How a result came about."""
 
@@ -180,6 +190,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    routing: Routing | None = None
+    """Which experts got how many tokens; None without a mixture of experts."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -271,6 +283,7 @@ _ORDER = (
     "ports",
     "roofline",
     "resources",
+    "routing",
     "baselines",
     "functional",
     "simulation",

@@ -66,7 +66,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder")}
+CHECKED = (("pim", "decoder"), ("fpga", "encoder"), ("fpga", "attention"))
 """Pairs whose programs can be checked on numbers."""
 
 

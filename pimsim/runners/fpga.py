@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.resources import resources
@@ -23,8 +24,13 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
     calls = _calls(arch, workload)
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.fpga_check import check_attention  # numpy is only needed here
+
+        functional = check_attention(arch.value.fpga, arch.value.name, workload.value, calls, _shape(arch, workload))
     needs = resources(arch.value.fpga, workload.value.heads, None)
-    return run_calls(arch, workload, calls, options, start, needs)
+    return replace(run_calls(arch, workload, calls, options, start, needs), functional=functional)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[AttentionConfig]) -> None:
@@ -33,6 +39,19 @@ def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[Attention
 
 
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
+    unit, work = arch.value.fpga.attention, workload.value
+    shape = _shape(arch, workload)
+    if work.schedule == "naive":
+        region = naive_query_key(shape, pipelines(unit), unit.placement)
+        return [Call("query_key", "attention_scores", 0, region)]
+    scores, values = attention_regions(unit, shape)
+    return [
+        Call("query_key", "attention_scores", 0, scores),
+        Call("weighted_values", "attention_values", 0, values, (0,)),
+    ]
+
+
+def _shape(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> Shape:
     unit, work = arch.value.fpga.attention, workload.value
     words = arch.value.fpga.beat_bits // arch.value.fpga.word_bits
     if work.d_head % words:
@@ -45,15 +64,7 @@ def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> l
             f"must be at most the tokens of {work.name}, which are {work.tokens}, not {unit.parallelism}",
             ("fpga", "attention", "parallelism"),
         )
-    shape = Shape(work.tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
-    if work.schedule == "naive":
-        region = naive_query_key(shape, pipelines(unit), unit.placement)
-        return [Call("query_key", "attention_scores", 0, region)]
-    scores, values = attention_regions(unit, shape)
-    return [
-        Call("query_key", "attention_scores", 0, scores),
-        Call("weighted_values", "attention_values", 0, values, (0,)),
-    ]
+    return Shape(work.tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
 
 
 __all__ = ["estimate_commands", "port_timing", "simulate"]

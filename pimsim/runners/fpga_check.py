@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, cast
 
-from pimsim.arch.fpga import FpgaConfig
-from pimsim.config import Loaded
-from pimsim.errors import MappingError
+from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
+from pimsim.errors import MappingError, ProgramError, WorkloadError
 from pimsim.functional.check import relative_error
 from pimsim.functional.streaming.capture import Capture
 from pimsim.functional.streaming.chip import WIDTHS, Chip
 from pimsim.functional.streaming.executor import Executor
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.judge import Judge, Verdict, summary
+from pimsim.mapper.fpga.attention import Shape
 from pimsim.mapper.fpga.encoder import encoder_program
+from pimsim.mapper.fpga.places import products_program
 from pimsim.program.dataflow import Call
 from pimsim.program.streaming import Routes, StreamingProgram
+from pimsim.runners.fpga_encoder import by_gates
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.encoder import EncoderConfig
+from pimsim.workload.importers import bert
 
 
 class StreamingNumbers:
@@ -67,6 +71,19 @@ class StreamingNumbers:
         self._placed = len(program.parameters)
         self.executor.run(program.calls, lambda done: self.capture.take(program.checkpoints, done))
 
+    def try_advance(self, program: StreamingProgram) -> str:
+        """`advance`; what is wrong with the program where it cannot be carried out."""
+        try:
+            self.advance(program)
+        except ProgramError as error:
+            return str(error)
+        return ""
+
+    def judge(self, weights: Mapping[str, Any], heads: int, lanes: int, tile: int, eps: float = 0.0) -> Judge:
+        """Of what was captured."""
+        words = self.executor.chip.words
+        return Judge(weights, self.formats, heads, lanes, words, tile, self.capture.values, self.capture.selected, eps)
+
     def route(self, _layer: int, program: StreamingProgram) -> Routes:
         """What the gates choose, once they have run."""
         self.advance(program)
@@ -75,7 +92,7 @@ class StreamingNumbers:
 
 
 class EncoderNumbers:
-    """An encoder on numbers.
+    """An encoder on numbers: seeded weights and a seeded image, or the weights and the text that the workload names.
 
     Attributes:
         program: what is timed, too; with routing by gates it is made while it runs.
@@ -83,14 +100,16 @@ class EncoderNumbers:
     """
 
     def __init__(self, fpga: FpgaConfig, name: str, work: EncoderConfig) -> None:
+        """Raises: InputError, if the machine has no formats or the weights are not there."""
         assert fpga.encoder is not None
         self.fpga, self.work = fpga, work
-        self.weights: Mapping[str, Any] = reference.DrawnWeights(work)
-        self.image = reference.drawn_image(work, 1 << fpga.encoder.pixel_bits)
-        self.numbers = StreamingNumbers(fpga, name, _Tensors(self.weights, {"image": self.image}))
+        self.weights, self.input = _inputs(fpga.encoder, work)
+        inputs = {"image" if work.image else "embedding": self.input}
+        self.numbers = StreamingNumbers(fpga, name, ChainMap(inputs, cast(MutableMapping[str, Any], self.weights)))
+        if work.image is None:
+            self.numbers.capture.values["embedding"] = self.numbers.formats.features.round_to(self.input)
         self.routing: dict[int, Routes] = {}
-        gates = work.moe is not None and work.moe.routing == "gates"
-        self.program = encoder_program(fpga, fpga.encoder, work, self._route if gates else None)
+        self.program = encoder_program(fpga, fpga.encoder, work, self._route if by_gates(work) else None)
 
     def _route(self, layer: int, program: StreamingProgram) -> Routes:
         self.routing[layer] = self.numbers.route(layer, program)
@@ -102,57 +121,91 @@ class EncoderNumbers:
 
     def check(self) -> dict[str, Any]:
         """The ``functional`` section of a result."""
-        self.numbers.advance(self.program)
+        broken = self.numbers.try_advance(self.program)
         assert self.fpga.encoder is not None
-        capture = self.numbers.capture
-        judge = Judge(
-            self.work,
-            self.weights,
-            self.numbers.formats,
-            self.fpga.encoder.tile,
-            self.numbers.executor.chip.words,
-            self.fpga.attention.parallelism,
-            capture.values,
-            capture.selected,
+        judge = self.numbers.judge(
+            self.weights, self.work.heads, self.fpga.attention.parallelism, self.fpga.encoder.tile, self.work.norm_eps
         )
-        verdicts = [judge.embedding(self.image)]
-        if verdicts[0].passed:
-            verdicts += judge.verdicts(self.routes)
-        return report(verdicts, self.numbers.formats, *self._end(verdicts))
+        verdicts: list[Verdict] = []
+        if "embedding" in self.numbers.capture.values:
+            verdicts = [judge.patches(self.input, self.work) if self.work.image else judge.placed(self.input)]
+        if verdicts and verdicts[0].passed:
+            verdicts += judge.verdicts(reference.operations(self.work, self.routes), partial=bool(broken))
+        if broken or not verdicts[-1].passed:
+            return report(verdicts, self.numbers.formats, broken=broken)
+        found, exact = self._end(verdicts[-1].op.name)
+        section = report(verdicts, self.numbers.formats, found, exact)
+        if self.work.text is not None:
+            one, other = reference.sentence_embedding(found), reference.sentence_embedding(exact)
+            section["sentence_embedding"] = {"values": one.tolist(), "cosine": float(one @ other)}
+        return section
 
-    def _end(self, verdicts: list[Verdict]) -> tuple[Any, Any]:
+    def _end(self, last: str) -> tuple[Any, Any]:
         """(found, exact) of the last operation, by a reference that has seen nothing of the program but its routing."""
-        if not verdicts[-1].passed:
-            return None, None
-        embedding = reference.patch_embedding(self.image, self.weights, self.work)
-        last = verdicts[-1].op.name
-        return self.numbers.capture.values[last], reference.encode(self.work, self.weights, embedding, self.routes)[last]
+        start = reference.patch_embedding(self.input, self.weights, self.work) if self.work.image else self.input
+        return self.numbers.capture.values[last], reference.encode(self.work, self.weights, start, self.routes)[last]
 
 
-class _Tensors(Mapping[str, Any]):
-    """Weights and inputs under their names."""
+def _inputs(encoder: FpgaEncoder, work: EncoderConfig) -> tuple[Mapping[str, Any], Any]:
+    """(weights, image or embedding) of a workload."""
+    if work.weights is not None:
+        folder = bert.find_folder(work.weights)
+        weights = bert.BertWeights(folder, work)
+        assert work.text is not None
+        ids = bert.token_ids(folder, work.text.text)
+        if len(ids) != work.text.tokens:
+            raise WorkloadError(
+                f"text.tokens of {work.name} must be the tokens of text.text, which are {len(ids)}, not {work.text.tokens}"
+            )
+        return weights, weights.embedding(ids)
+    drawn = reference.DrawnWeights(work)
+    if work.image is not None:
+        return drawn, reference.drawn_image(work, 1 << encoder.pixel_bits)
+    features = reference.drawn_features(work.seed, "embedding", (work.tokens, work.d_model))
+    return drawn, features.astype(float)
 
-    def __init__(self, *parts: Mapping[str, Any]) -> None:
-        self._parts = parts
 
-    def __getitem__(self, name: str) -> Any:
-        return next(part for part in self._parts if name in part)[name]
+def check_attention(
+    fpga: FpgaConfig, name: str, work: AttentionConfig, calls: Sequence[Call], shape: Shape
+) -> dict[str, Any]:
+    """The ``functional`` section for attention by itself, on seeded queries, keys and values in the format of features.
 
-    def __iter__(self) -> Any:
-        return (name for part in self._parts for name in part)
+    Raises:
+        InputError: the schedule has no numbers, or the machine has no formats.
+    """
+    if work.schedule != "reordered":
+        raise MappingError(f"schedule of {work.name} must be reordered to be run on numbers, not {work.schedule}")
+    program = products_program(calls, shape, work.d_head, fpga.word_bits)
+    size = (work.tokens, work.heads * work.d_head)
+    tensors: dict[str, Any] = {}
+    numbers = StreamingNumbers(fpga, name, tensors)
+    for tensor in ("query", "key", "value"):
+        drawn = reference.drawn_features(work.seed, tensor, size)
+        tensors[tensor] = numbers.formats.features.round_to(drawn.astype(float))
+    broken = numbers.try_advance(program)
+    numbers.capture.values |= tensors
+    verdicts = numbers.judge({}, work.heads, shape.lanes, 1).verdicts(reference.ATTENTION, partial=bool(broken))
+    if broken or not verdicts[-1].passed:
+        return report(verdicts, numbers.formats, broken=broken)
+    scores = reference.scores(tensors["query"], tensors["key"], work.heads)
+    exact = reference.attention(scores, tensors["value"])
+    return report(verdicts, numbers.formats, numbers.capture.values["attention"], exact)
 
-    def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
 
+def report(
+    verdicts: Sequence[Verdict], formats: Formats, found: Any = None, exact: Any = None, *, broken: str = ""
+) -> dict[str, Any]:
+    """The ``functional`` section: operations one by one, then the end against a reference that knows no program.
 
-def report(verdicts: list[Verdict], formats: Formats, found: Any, exact: Any) -> dict[str, Any]:
-    """The ``functional`` section: operations one by one, then the end against a reference that knows no program."""
+    ``broken``: why the program could not be carried out to its end; an operation that was wrong before that is told first.
+    """
     name = formats.features.name
-    message = "" if verdicts[-1].passed else verdicts[-1].message(name)
+    message = next((each.message(name) for each in verdicts if not each.passed), broken)
     tolerance = sum(each.relative for each in verdicts)
-    relative = error = 0.0
+    relative = error = mean = 0.0
     if not message and exact is not None:
         relative, error = relative_error(found, exact), float(abs(found - exact).max())
+        mean = float(abs(found - exact).mean())
         if not relative <= tolerance:
             message = (
                 f"{verdicts[-1].op.name} must be within {tolerance:.3g} of the reference at the end, the sum of the errors of "
@@ -162,6 +215,7 @@ def report(verdicts: list[Verdict], formats: Formats, found: Any, exact: Any) ->
         "passed": not message,
         "format": name,
         "max_abs_error": error,
+        "mean_abs_error": mean,
         "max_rel_error": relative,
         "tolerance": tolerance,
         "compared": len(verdicts),
@@ -170,4 +224,4 @@ def report(verdicts: list[Verdict], formats: Formats, found: Any, exact: Any) ->
     }
 
 
-__all__ = ["EncoderNumbers", "StreamingNumbers", "report"]
+__all__ = ["EncoderNumbers", "StreamingNumbers", "check_attention", "report"]

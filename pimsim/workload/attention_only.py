@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pimsim.model import PositiveInt
+from pimsim.model import NonNegativeInt, PositiveInt
 from pimsim.workload.config import AnyWorkload
 
 
@@ -20,6 +20,7 @@ class AttentionConfig(AnyWorkload):
     schedule: Literal["reordered", "naive"] = Field(
         description="reordered: p rows in skewed lanes share one stream of keys; naive: one row meets p keys at once"
     )
+    seed: NonNegativeInt = Field(0, description="for queries, keys and values that a check draws")
 
 
 __all__ = ["AttentionConfig"]

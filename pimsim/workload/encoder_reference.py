@@ -108,6 +108,14 @@ def _experts(layer: int, normed: str, routes: Routes) -> Iterator[EncoderOp]:
     yield EncoderOp(f"{h}moe", "moe", inputs, h, layer, experts=tuple(used))
 
 
+ATTENTION = (
+    EncoderOp("scores", "scores", ("query", "key")),
+    EncoderOp("statistics", "statistics", ("scores",)),
+    EncoderOp("attention", "attention", ("scores", "value")),
+)
+"""The operations of attention by itself."""
+
+
 # ------------------------------------------------------------------------------------------------------------ definitions
 
 
@@ -132,6 +140,13 @@ def layer_norm(x: Floats, gain: Floats, shift: Floats, eps: float) -> Floats:
 def linear(x: Floats, weights: Floats, biases: Floats) -> Floats:
     """``x W^T + b``."""
     found: Floats = x @ weights.T + biases
+    return found
+
+
+def sentence_embedding(x: Floats) -> Floats:
+    """The mean of all rows, at length 1."""
+    mean = x.mean(axis=0)
+    found: Floats = mean / np.linalg.norm(mean)
     return found
 
 
@@ -167,23 +182,26 @@ def patch_embedding(image: Floats, weights: Mapping[str, Any], work: EncoderConf
     return np.concatenate([_f(weights["class_token"])[None], found]) if work.image.class_token else found
 
 
-def compute(op: EncoderOp, values: Values, weights: Mapping[str, Any], work: EncoderConfig) -> Any:
-    """The result of an operation from those of the ones that it reads; of gating, the shares of all experts."""
+def compute(op: EncoderOp, values: Values, weights: Mapping[str, Any], heads: int, eps: float = 0.0) -> Any:
+    """The result of an operation from those of the ones that it reads; of gating, the shares of all experts.
+
+    ``heads``: of attention; ``eps``: what a LayerNorm adds to the variance.
+    """
     inputs = [values[name] for name in op.inputs]
     match op.kind:
         case "layernorm":
             gain, shift = _f(weights[f"{op.tensor}.gain"]), _f(weights[f"{op.tensor}.shift"])
-            return layer_norm(inputs[0], gain, shift, work.norm_eps)
+            return layer_norm(inputs[0], gain, shift, eps)
         case "linear" | "expert_up":
             rows = inputs[0][list(op.queue)] if op.queue else inputs[0][:1] if op.name == "classifier" else inputs[0]
             found = linear(rows, _f(weights[f"{op.tensor}.weights"]), _f(weights[f"{op.tensor}.biases"]))
             return gelu(found) if op.gelu else found
         case "scores":
-            return scores(*inputs, work.heads)
+            return scores(inputs[0], inputs[1], heads)
         case "statistics":
             return statistics(inputs[0])
         case "attention":
-            return attention(*inputs)
+            return attention(inputs[0], inputs[1])
         case "residual":
             return inputs[0] + inputs[1]
         case "gating":
@@ -213,7 +231,7 @@ def encode(
     """Every result of a forward pass from the embedding on; ``routes``: the experts that tokens go to."""
     values: dict[str, Any] = {"embedding": embedding}
     for op in operations(work, routes):
-        found = compute(op, values, weights, work)
+        found = compute(op, values, weights, work.heads, work.norm_eps)
         if op.kind == "gating":
             chosen = np.array(routes(op.layer))
             found = chosen, np.take_along_axis(found, chosen, axis=1)
@@ -276,10 +294,11 @@ class DrawnWeights(Mapping[str, npt.NDArray[np.float32]]):
         """Matrices with a variance of 1 / inputs, cut at three deviations; gains around 1, the rest around 0."""
         shape = self._shapes[name]
         draw = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
-        values = np.clip(draw.standard_normal(shape, np.float32), -3, 3)
+        values = np.clip(draw.standard_normal(shape), -3.0, 3.0)
         if name.endswith(".gain"):
-            return 1 + values / 10
-        return values / np.float32(math.sqrt(shape[1]) if name.endswith(".weights") else 10)
+            return (1 + values / 10).astype(np.float32)
+        scale = math.sqrt(shape[1]) if name.endswith(".weights") else 10.0
+        return (values / scale).astype(np.float32)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -302,6 +321,7 @@ def drawn_image(work: EncoderConfig, levels: int) -> Floats:
 
 
 __all__ = [
-    "DrawnWeights", "EncoderOp", "attention", "compute", "drawn_features", "drawn_image", "encode", "erf", "gelu", "layer_norm",
-    "linear", "mixture", "operations", "patch_embedding", "scores", "statistics", "weight_shapes",
+    "ATTENTION", "DrawnWeights", "EncoderOp", "attention", "compute", "drawn_features", "drawn_image", "encode", "erf", "gelu",
+    "layer_norm", "linear", "mixture", "operations", "patch_embedding", "scores", "sentence_embedding", "statistics",
+    "weight_shapes",
 ]  # fmt: skip

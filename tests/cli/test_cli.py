@@ -49,6 +49,7 @@ CONTRACT = {
     "ports": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
+    "routing": None,
     "baselines": None,
     "functional": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},

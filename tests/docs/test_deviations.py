@@ -10,6 +10,9 @@ import pytest
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError
+from pimsim.functional.streaming.chip import Chip
+from pimsim.functional.streaming.fixed import Formats
+from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
@@ -203,11 +206,28 @@ def test_36_pieces_of_a_matrix_read_the_input_again() -> None:
     assert beats_read(calls, "inout1") == 2 * 129 * 192 // 8
 
 
-@pytest.mark.parametrize("workload", ["m3vit_cityscapes", "attention_reordered"])
-def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
-    with pytest.raises(InputError, match=r"^--check must be left out: "):
-        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload(workload), RunOptions(check_tokens=1))
+def test_37_inner_widths() -> None:
+    formats = load_arch("edge_moe_zcu102").value.fpga.formats
+    chip = Chip(Formats.of(formats), 256, 32, 16, 8, 16)
+    row = np.array([[30.0, -30.0] * 4])  # its mean square is 900, beyond the 512 of features
+    beats = chip.beats((row * 2**22).astype(np.int64))
+    norm = Norm({}, "norms", 0, 8, 0.0)
+    region = units.layernorm(1, 1, ("a", "b"), (8, 85), 2)
+    ready = HANDLERS[Norm, "moments"](chip, norm, region.stages[0], {"input": beats})["ready"]
+    assert ready[0, 9] == 2**22 // 30
 
 
 def test_38_ablation_rows() -> None:
     assert [name.split("/")[2] for name in names() if "saving" in name] == ["saving_expert_order", "saving_reordering"]
+
+
+def test_71_a_given_routing_is_dealt_out() -> None:
+    work = load_workload("m3vit_cityscapes").value
+    routes = work.routes(1)
+    assert routes == work.routes(3)
+    assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
+
+
+def test_72_the_naive_schedule_has_no_numbers() -> None:
+    with pytest.raises(MappingError, match=r"^schedule of attention_naive must be reordered to be run on numbers, not naive"):
+        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))

@@ -38,6 +38,7 @@ SHAPE: dict[str, Any] = {
     "ports": None,
     "roofline": None,
     "resources": None,
+    "routing": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,

@@ -51,7 +51,7 @@ class Capture:
             width = -(-point.width // chip.words)
             at = point.base + np.arange(point.rows)[:, None] * point.pitch + np.arange(width)
             rows = chip.features(self.executor.memory[at.ravel()]).reshape(point.rows, -1)[:, : point.width]
-            self._keep(point, rows * chip.formats.features.step)
+            self._keep(point, rows.astype(np.float64) * chip.formats.features.step)
 
     def _keep(self, point: Checkpoint, rows: Floats) -> None:
         """Rows of a queue that is worked on in parts follow each other."""
@@ -71,7 +71,8 @@ class Capture:
         last = int(((block * n + key) * p + row % p).max()) + 1
         words = self._words(point.base, -(-last * width // chip.words))
         lanes = words[: last * width].reshape(last, width)[:, : point.heads]
-        return lanes[(block * n + key) * p + row % p] * chip.formats.features.step
+        found: Floats = lanes[(block * n + key) * p + row % p].astype(np.float64) * chip.formats.features.step
+        return found
 
 
 __all__ = ["Capture"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from pimsim.errors import ProgramError
 from pimsim.functional.streaming.fixed import Formats, Ints
-from pimsim.program.dataflow import Stage, action_counts, expand
+from pimsim.program.dataflow import Nest, Run, Stage, action_counts
 
 Beats = npt.NDArray[np.uint8]
 """``[beats, bytes of a beat]``."""
@@ -18,7 +19,7 @@ Beats = npt.NDArray[np.uint8]
 Tokens = dict[str, npt.NDArray[Any]]
 """FIFO -> its tokens, all that pass in a call, along the first axis."""
 
-WIDTHS = {8: np.dtype(np.int8), 16: np.dtype(np.int16), 32: np.dtype(np.int32)}
+WIDTHS: dict[int, np.dtype[Any]] = {8: np.dtype(np.int8), 16: np.dtype(np.int16), 32: np.dtype(np.int32)}
 """Bits of an element in memory -> its type."""
 
 
@@ -76,16 +77,19 @@ def elements(beats: Beats, bits: int, *, signed: bool = True) -> Ints:
 
 # ------------------------------------------------------------------------------------------------------------ actions
 
-_EXPANDED: dict[Any, npt.NDArray[np.int64]] = {}
+
+@lru_cache(512)
+def _expanded(nest: tuple[Nest, ...]) -> npt.NDArray[np.int64]:
+    parts = [
+        np.full(item.count, item.action) if isinstance(item, Run) else np.tile(_expanded(item.body), item.count)
+        for item in nest
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def sequence(stage: Stage) -> npt.NDArray[np.int64]:
     """The action of every iteration."""
-    if stage.nest not in _EXPANDED:
-        if len(_EXPANDED) > 256:
-            _EXPANDED.clear()
-        _EXPANDED[stage.nest] = np.fromiter(expand(stage.nest), np.int64)
-    return _EXPANDED[stage.nest]
+    return _expanded(stage.nest)
 
 
 def moves(stage: Stage, fifo: str, *, writes: bool = False) -> npt.NDArray[np.int64]:
@@ -110,7 +114,8 @@ def tokens(stage: Stage, fifo: str, *, writes: bool = False) -> int:
 def latest(put: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Of arrivals along the first axis, the number of the latest one up to each moment; -1 before the first."""
     numbers = np.where(put, np.cumsum(put) - 1, -1)
-    return np.maximum.accumulate(numbers)
+    found: npt.NDArray[np.int64] = np.maximum.accumulate(numbers)
+    return found
 
 
 __all__ = ["WIDTHS", "Beats", "Chip", "Tokens", "elements", "latest", "moves", "sequence", "tokens"]

@@ -51,7 +51,9 @@ class Executor:
         flat = flat[parameter.first : parameter.first + parameter.count] if parameter.count else flat
         wanted = parameter.count or parameter.size
         if flat.size != wanted:
-            raise WorkloadError(f"{parameter.tensor} must have {wanted} elements from {parameter.first} on, not {flat.size}")
+            raise WorkloadError(
+                f"{parameter.tensor} must have {wanted} elements from {parameter.first} on, not {flat.size}"
+            )
         check_range(parameter, flat, spec)
         stored = np.zeros(parameter.size, WIDTHS[parameter.bits])
         stored[:wanted] = spec.encode(flat).astype(np.int64)
@@ -72,7 +74,12 @@ class Executor:
             MappingError: a stage has no numbers.
         """
         while self.done < len(calls):
-            self.step(calls[self.done])
+            call = calls[self.done]
+            try:
+                self.step(call)
+            except ProgramError as error:
+                layer = f"layer {call.layer}, " if call.layer >= 0 else ""
+                raise ProgramError(f"{layer}{call.name}: {error}") from error
             self.done += 1
             if after is not None:
                 after(self.done - 1)
@@ -90,7 +97,7 @@ class Executor:
                 expected = tokens(stage, name, writes=True)
                 if name not in given or len(given[name]) != expected:
                     found = len(given[name]) if name in given else 0
-                    raise ProgramError(f"{call.name}: {stage.name} must put {expected} tokens into {name}, not {found}")
+                    raise ProgramError(f"{stage.name} must put {expected} tokens into {name}, not {found}")
             held |= given
         for write in call.region.writes:
             self._write(call, write, held[write.fifo])
@@ -102,9 +109,7 @@ class Executor:
     def _read(self, call: Call, read: Read) -> Beats:
         at = self._at(call, read)
         if not self.written[at].all():
-            raise ProgramError(
-                f"{call.name} must read what was written, not beat {at[~self.written[at]][0]} by {read.name}"
-            )
+            raise ProgramError(f"{read.name} must read what was written, not beat {at[~self.written[at]][0]}")
         return self.memory[at]
 
     def _write(self, call: Call, write: Write, beats: Beats) -> None:
@@ -118,18 +123,19 @@ class Executor:
             self._addresses[stream.bursts] = np.concatenate([_expand(burst) for burst in stream.bursts])
         at, work = self._addresses[stream.bursts], call.work
         if stream.name not in work.at:
-            raise ProgramError(f"{call.name} must say where {stream.name} starts")
+            raise ProgramError(f"the start of {stream.name} must be given")
         if isinstance(work, Linear) and stream.name in work.indexed:
             width = work.inputs if stream.name == "read_input" else -(-work.outputs // self.chip.tile) * self.chip.tile
             beats = width // self.chip.words
             numbers = self.chip.queues[work.queue][0][work.first :]
             if at.max() // beats >= len(numbers):
-                raise ProgramError(f"queue {work.queue} must have as many entries as {call.name} takes")
+                raise ProgramError(f"{stream.name} must take no more entries than queue {work.queue} has")
             at = numbers[at // beats] * beats + at % beats
         at = at + work.at[stream.name]
         if at.min() < 0 or at.max() >= len(self.memory):
-            raise ProgramError(f"{call.name} must stay in a memory of {len(self.memory)} beats, not reach beat {at.max()}")
-        return at
+            raise ProgramError(f"{stream.name} must stay in {len(self.memory)} beats, not reach beat {at.max()}")
+        found: npt.NDArray[np.int64] = at
+        return found
 
 
 def check_range(parameter: Parameter, values: Array, spec: FixedSpec) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pimsim.errors import ConfigError
 from pimsim.functional.numerics import FixedSpec, fixed_spec
 
 Ints = npt.NDArray[np.int64]
@@ -35,8 +36,18 @@ def narrow(values: Ints, fraction: int, spec: FixedSpec) -> Ints:
         rounded = (values + half - 1 + ((values >> shift) & 1)) >> shift
     low, high = spec.limits
     if spec.overflow == "saturate":
-        return np.clip(rounded, low, high)
-    return ((rounded - low) & ((1 << spec.bits) - 1)) + low
+        clipped: Ints = np.clip(rounded, low, high)
+        return clipped
+    wrapped: Ints = ((rounded - low) & ((1 << spec.bits) - 1)) + low
+    return wrapped
+
+
+def accumulate(total: Ints, product: Ints, fraction: int, spec: FixedSpec) -> Ints:
+    """A sum in a format plus an exact product with ``fraction`` bits behind the point, narrowed once."""
+    more = fraction - spec.fraction_bits
+    if more < 0:
+        return narrow(total + (product << -more), spec.fraction_bits, spec)
+    return narrow((total << more) + product, fraction, spec)
 
 
 def exponential(x: Ints, spec: FixedSpec) -> Ints:
@@ -118,6 +129,11 @@ class Formats:
         Raises:
             ConfigError, UnknownName: a format is impossible.
         """
+        if fixed_spec(names.features).fraction_bits < names.gelu_step_bits:
+            raise ConfigError(
+                f"fpga.formats.gelu_step_bits must be at most the bits of features behind the point, "
+                f"{fixed_spec(names.features).fraction_bits}, not {names.gelu_step_bits}"
+            )
         plain = [name for name in cls.__dataclass_fields__ if name != "gelu"]
         table = GeluTable(
             fixed_spec(names.gelu_table), names.gelu_entries, names.gelu_step_bits, names.gelu_interpolates
@@ -125,4 +141,4 @@ class Formats:
         return cls(**{name: fixed_spec(getattr(names, name)) for name in plain}, gelu=table)
 
 
-__all__ = ["Formats", "GeluTable", "Ints", "exponential", "inverse_root", "narrow", "reciprocal"]
+__all__ = ["Formats", "GeluTable", "Ints", "accumulate", "exponential", "inverse_root", "narrow", "reciprocal"]

@@ -1,8 +1,8 @@
-"""Whether a streaming program computed what the model says: every operation against float64, with bounds that follow from formats.
+"""Whether a streaming program computed what the model says: each operation against float64, with bounds from the formats.
 
-Each operation is computed in float64 on what the *program* had as inputs, with unrounded weights, so the first one that differs is the
-one that is wrong. With c(F) the largest rounding error of a format F (a step where it truncates, half of one to nearest), f the
-features', a the accumulator's, s the softmax's:
+Each operation is computed in float64 on what the *program* had as inputs, with unrounded weights, so the first one that
+differs is the one that is wrong. With c(F) the largest rounding error of a format F (a step where it truncates, half of
+one to nearest), f the features', a the accumulator's, s the softmax's:
 
 ================  =====================================================================================================
 product x W + b   ``sum |x| c(W) + c(b) + tiles c(a)``: every tile of inputs is added with one rounding
@@ -25,8 +25,8 @@ None of these knows that errors cancel, so most of an allowance is unused; `used
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import erfc, inf, isqrt, sqrt
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ from pimsim.functional.streaming.fixed import Formats, GeluTable
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.encoder import EncoderConfig
 from pimsim.workload.encoder_reference import EncoderOp
+from pimsim.workload.reference import softmax
 
 Floats = npt.NDArray[np.float64]
 Rule = tuple[Any, Any, Any]
@@ -63,7 +64,7 @@ class Verdict:
     excess: float
     """Largest error over what is allowed there; above 1 it is wrong."""
     relative: float
-    """2-norm of the error over that of the exact result."""
+    """2-norm of the error over that of the exact result; of attention, with what errors of the scores add."""
     where: tuple[int, ...]
     found: float
     exact: float
@@ -91,20 +92,25 @@ class Judge:
         values: operation -> what the program computed.
     """
 
-    work: EncoderConfig
     weights: Mapping[str, Any]
     formats: Formats
-    tile: int
-    words: int
+    heads: int
     lanes: int
+    words: int
+    """Features in a beat."""
+    tile: int
     values: dict[str, Any]
     selected: Mapping[str, Any]
     """Gating -> the experts that the unit found best."""
+    eps: float = 0.0
+    _score_error: float = 0.0
 
-    def verdicts(self, routes: Callable[[int], reference.Routes]) -> list[Verdict]:
-        """Of every operation in order, up to and with the first that fails."""
+    def verdicts(self, ops: Iterable[EncoderOp], *, partial: bool = False) -> list[Verdict]:
+        """Of every operation in order, up to and with the first that fails; with ``partial``, up to the first without result."""
         found: list[Verdict] = []
-        for op in reference.operations(self.work, routes):
+        for op in ops:
+            if partial and op.name not in self.values:
+                break
             found.append(self.judge(op))
             if not found[-1].passed:
                 break
@@ -114,21 +120,35 @@ class Judge:
         """Of one operation."""
         if op.name not in self.values:
             return Verdict(op, inf, 0.0, 0.0, inf, inf, (), float("nan"), float("nan"))
-        found, exact, bound = self._rules[op.kind](self, op, [self.values[name] for name in op.inputs])
-        return compare(op, found, exact, bound)
+        inputs = [self.values[name] for name in op.inputs]
+        found, exact, bound = self._rules[op.kind](self, op, inputs)
+        verdict = compare(op, found, exact, bound)
+        if op.kind == "scores":
+            self._score_error = verdict.error
+        if op.kind == "attention":
+            return replace(verdict, relative=verdict.relative + self._spread(inputs, exact))
+        return verdict
+
+    def _spread(self, inputs: Sequence[Any], exact: Floats) -> float:
+        """What errors of the scores do to weighted values, relative to those: shares move by up to twice the error.
+
+        Values average out and their magnitudes do not, so this is more than the relative error of the scores.
+        """
+        sizes = reference.attention(inputs[0], np.abs(inputs[1]))
+        return float(np.expm1(2 * self._score_error) * np.linalg.norm(sizes) / np.linalg.norm(exact))
 
     # -- rules: (found, exact, bound) -----------------------------------------------------------------------------
 
     def _plain(self, op: EncoderOp, inputs: Sequence[Any]) -> tuple[Any, Any]:
         values = dict(zip(op.inputs, inputs, strict=True))
-        return self.values[op.name], reference.compute(op, values, self.weights, self.work)
+        return self.values[op.name], reference.compute(op, values, self.weights, self.heads, self.eps)
 
     def _layernorm(self, op: EncoderOp, inputs: Sequence[Any]) -> Rule:
         found, exact = self._plain(op, inputs)
         (x,), c = inputs, cut(self.formats.features)
         c = max(c, self.formats.features.step)  # moments are always cut
         mean = x.mean(axis=1, keepdims=True)
-        variance = ((x - mean) ** 2).mean(axis=1, keepdims=True) + self.work.norm_eps
+        variance = ((x - mean) ** 2).mean(axis=1, keepdims=True) + self.eps
         off = (4 + 2 * np.abs(mean)) * c
         low = 1 / np.sqrt(variance + off)
         high = 1 / np.sqrt(np.maximum(variance - off, self.formats.features.step))
@@ -137,8 +157,13 @@ class Judge:
         gain = np.abs(np.asarray(self.weights[f"{op.tensor}.gain"], np.float64))
         unit = np.abs(x - mean) * error + c * (root + error) + c
         size = np.abs(x - mean) * root
-        return found, exact, (gain + cut(self.formats.norm_gain)) * unit + size * cut(self.formats.norm_gain) + 2 * c + cut(
-            self.formats.biases
+        return (
+            found,
+            exact,
+            (gain + cut(self.formats.norm_gain)) * unit
+            + size * cut(self.formats.norm_gain)
+            + 2 * c
+            + cut(self.formats.biases),
         )
 
     def _product(self, x: Floats, inputs: int, biases: FixedSpec) -> Floats:
@@ -161,11 +186,11 @@ class Judge:
     def _scores(self, op: EncoderOp, inputs: Sequence[Any]) -> Rule:
         found, exact = self._plain(op, inputs)
         query, key = inputs
-        width, c = query.shape[1] // self.work.heads, cut(self.formats.accumulator)
+        width, c = query.shape[1] // self.heads, cut(self.formats.accumulator)
         beats, root = -(-width // self.words), isqrt(width)
         if root * root == width and root & (root - 1) == 0:
             return found, exact, np.full_like(exact, beats * c + cut(self.formats.features))
-        size = reference.scores(np.abs(query), np.abs(key), self.work.heads) * sqrt(width)
+        size = reference.scores(np.abs(query), np.abs(key), self.heads) * sqrt(width)
         return found, exact, 2 * beats * c + size * self.formats.accumulator.step + cut(self.formats.features)
 
     def _sums(self, scores: Floats, start: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -211,7 +236,7 @@ class Judge:
         root, off = 1 / total[:, None], self._inverse(total, error)[:, None]
         e = np.exp(scores - scores.max(axis=1, keepdims=True))
         weight = (root + off) * c + e * off + c + 2 * self._converted() * e * root
-        sizes = reference.split_heads(np.abs(value), self.work.heads)
+        sizes = reference.split_heads(np.abs(value), self.heads)
         bound = (weight.transpose(2, 0, 1) @ sizes).transpose(1, 0, 2).reshape(exact.shape)
         return found, exact, bound + len(value) * cut(form.accumulator) + cut(form.features)
 
@@ -225,9 +250,13 @@ class Judge:
         weights = np.asarray(self.weights[f"{op.tensor}.weights"], np.float64)
         scores = x @ weights.T
         beats = -(-x.shape[1] // self.words)
-        off = np.abs(x).sum(axis=1, keepdims=True) * cut(form.linear_weights) + beats * cut(form.accumulator) + cut(form.softmax)
+        off = (
+            np.abs(x).sum(axis=1, keepdims=True) * cut(form.linear_weights)
+            + beats * cut(form.accumulator)
+            + cut(form.softmax)
+        )
         chosen, shares = self.values[op.name]
-        exact = np.take_along_axis(reference.softmax(scores), chosen, axis=1)
+        exact = np.take_along_axis(softmax(scores), chosen, axis=1)
         total, error = (each[:, :1] for each in self._sums(scores[..., None], np.zeros(len(x), np.int64)))
         c = form.softmax.step
         bound = exact * np.expm1(2 * off) + (c + self._inverse(total, error)) * np.exp(2 * off) + c
@@ -244,7 +273,9 @@ class Judge:
         for expert, rows in zip(op.experts, inputs[1:], strict=True):
             token, place = np.nonzero(chosen == expert)
             share = shares[token, place][:, None]
-            bound[token] += share * self._product(rows, rows.shape[1], self.formats.biases) + 2 * cut(self.formats.features)
+            bound[token] += share * self._product(rows, rows.shape[1], self.formats.biases) + 2 * cut(
+                self.formats.features
+            )
         return found, exact, np.broadcast_to(bound + self.formats.features.step / 2, exact.shape)
 
     _rules: ClassVar[dict[str, Callable[..., Rule]]] = {
@@ -260,17 +291,22 @@ class Judge:
     }
     """Kind of operation -> what was found, the float64 result, and the allowed error of each element."""
 
-    def embedding(self, image: Floats) -> Verdict:
+    def patches(self, image: Floats, work: EncoderConfig) -> Verdict:
         """Of the patch embedding, which has an image as its input."""
         form, op = self.formats, EncoderOp("embedding", "patch_embedding", ("image",), "patch")
-        exact = reference.patch_embedding(image, self.weights, self.work)
-        assert self.work.image is not None
-        size, lines = self.work.image.channels * self.work.image.patch**2, self.work.image.channels * self.work.image.patch
+        exact = reference.patch_embedding(image, self.weights, work)
+        assert work.image is not None
+        size, lines = work.image.channels * work.image.patch**2, work.image.channels * work.image.patch
         off = size * cut(form.patch_weights) + cut(form.biases) + lines * cut(form.accumulator) + 2 * cut(form.features)
         bound = np.full_like(exact, off)
-        if self.work.image.class_token:
+        if work.image.class_token:
             bound[0] = cut(form.features)
-        return compare(op, self.values.get("embedding", np.full_like(exact, np.nan)), exact, bound)
+        return compare(op, self.values["embedding"], exact, bound)
+
+    def placed(self, exact: Floats) -> Verdict:
+        """Of an embedding that the host puts into memory."""
+        op = EncoderOp("embedding", "embedding", ())
+        return compare(op, self.values["embedding"], exact, np.full_like(exact, cut(self.formats.features)))
 
 
 def gelu_error(table: GeluTable, features: FixedSpec) -> float:

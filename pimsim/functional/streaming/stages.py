@@ -1,7 +1,7 @@
 """What every stage of a streaming program computes: one handler for each kind of work and name of a stage.
 
-A handler gets all tokens that its stage takes in a call and gives all that it puts. Which iteration takes or puts what is read from
-the actions of the stage, so a nest that leaves something out leaves it out of the numbers, too.
+A handler gets all tokens that its stage takes in a call and gives all that it puts. Which iteration takes or puts what is
+read from the actions of the stage, so a nest that leaves something out leaves it out of the numbers, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pimsim.errors import ProgramError
 from pimsim.functional.streaming.chip import Chip, Tokens, elements, latest, moves, tokens
-from pimsim.functional.streaming.fixed import Ints, exponential, inverse_root, narrow, reciprocal
+from pimsim.functional.streaming.fixed import Ints, accumulate, exponential, inverse_root, narrow, reciprocal
 from pimsim.functional.streaming.softmax import running_sums
 from pimsim.program import streaming as work
 from pimsim.program.dataflow import Stage
@@ -92,7 +92,7 @@ def _gather(chip: Chip, _work: work.Linear, stage: Stage, taken: Tokens) -> Toke
     return {"tiles": words.reshape(-1, chip.tile)}
 
 
-def _tile_steps(stage: Stage) -> tuple[npt.NDArray[np.int64], ...]:
+def _tile_steps(stage: Stage) -> tuple[npt.NDArray[Any], ...]:
     """(row, output tile, input tile) of every iteration, and the tile that it multiplies, by the order of arrival.
 
     A tile of outputs is done with the iteration that sends it; a row begins with one that takes a tile right after that. An
@@ -136,7 +136,7 @@ def _multiply(chip: Chip, linear: work.Linear, stage: Stage, taken: Tokens) -> T
         found = exact_product(taken["tiles"][place[number]], weights[:, part])
         if not done[number].all():
             found *= np.repeat(done[number], tile, axis=1)
-        total = narrow((total << (fraction - spec.fraction_bits)) + found, fraction, spec)
+        total = accumulate(total, found, fraction, spec)
     total = narrow(total, spec.fraction_bits, form.features)
     if linear.gelu:
         total = form.gelu.apply(total, form.features)
@@ -160,7 +160,9 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
     numbers, scores = chip.queues[linear.queue]
     entries = slice(linear.first, linear.first + rows)
     if len(numbers[entries]) != rows:
-        raise ProgramError(f"queue {linear.queue} must have {rows} entries from {linear.first} on, not {len(numbers)} in all")
+        raise ProgramError(
+            f"queue {linear.queue} must have {rows} entries from {linear.first} on, not {len(numbers)} in all"
+        )
     return numbers[entries], scores[entries]
 
 
@@ -185,10 +187,7 @@ def _query_key(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) ->
     number = np.where(arrives, np.cumsum(arrives) - 1, -1).reshape(count, beats)
     lane = np.arange(count) % sizes.tokens
     held = np.stack(
-        [
-            np.maximum.accumulate(np.where((lane == each)[:, None], number, -1), axis=0)
-            for each in range(sizes.lanes)
-        ],
+        [np.maximum.accumulate(np.where((lane == each)[:, None], number, -1), axis=0) for each in range(sizes.lanes)],
         axis=1,
     )
     scores = np.empty((count, sizes.lanes, sizes.heads), np.int64)
@@ -274,7 +273,7 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     count = len(values) // beats
     values = values.reshape(count, beats, -1)
     lane_of_step = np.arange(count) % sizes.tokens
-    packet = latest(moves(stage, "packets").reshape(count, beats).any(axis=1))
+    packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
     arrives = moves(stage, "sums").reshape(count, beats).any(axis=1)
     rows = chip.features(taken["sums"]).reshape(int(arrives.sum()), -1)
     number = np.where(arrives, np.cumsum(arrives) - 1, -1)
@@ -320,7 +319,7 @@ def _score(chip: Chip, gate: work.Gate, _stage: Stage, taken: Tokens) -> Tokens:
     fraction = form.features.fraction_bits + extra
     for first in range(0, width, words):
         found = exact_product(rows[:, first : first + words], weights[:, first : first + words])
-        total = narrow((total << (fraction - spec.fraction_bits)) + found, fraction, spec)
+        total = accumulate(total, found, fraction, spec)
     scores = narrow(total, spec.fraction_bits, form.softmax)
     return {"to_statistics": scores, "to_select": scores}
 

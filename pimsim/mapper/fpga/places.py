@@ -64,9 +64,9 @@ def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits
         **product_beats(calls[0].region),
     }
     program, places = StreamingProgram(), dict[str, int]()
-    for name, beats in sizes.items():
+    for name, size in sizes.items():
         places[name] = program.beats
-        program.beats += beats
+        program.beats += size
     count = shape.tokens * width
     program.parameters = [
         Parameter(name, "features", places[name], 0, count, count, word_bits) for name in ("query", "key", "value")
