@@ -12,13 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic import ValidationError
+
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.formats import accumulators_of, format_bytes
 from pimsim.arch.kinds import ARCH_KINDS
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
-from pimsim.errors import ConfigError, did_you_mean
+from pimsim.arch.system import ArchConfig, AsicConfig
+from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
+from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.importers import load_workload_tree
 from pimsim.workload.kinds import WORKLOAD_KINDS
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
@@ -138,6 +142,8 @@ def workload_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = (
     """
     loaded = _of_its_kind(WORKLOAD_KINDS, tree, path, overrides, prefix="workload")
     check_sources(loaded)
+    if loaded.value.kind == "attention":
+        check_attention(loaded)
     return loaded
 
 
@@ -319,6 +325,30 @@ ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
 """Kind of architecture -> what checks it across fields."""
 
 
+def check_attention(loaded: Loaded[AttentionConfig]) -> None:
+    """Check that an attention problem has parameters that its algorithm knows, and sizes that it takes.
+
+    Raises:
+        ConfigError: a parameter is unknown or out of range, sizes do not fit each other, or the algorithm has no such
+            phase or case.
+    """
+    tree, work = loaded.tree, loaded.value
+    try:
+        method = work.method()
+    except WorkloadError as error:
+        named = next((key for key in work.parameters if f" {key} of" in str(error) or repr(key) in str(error)), None)
+        raise tree.error(str(error), ("parameters", *([named] if named else []))) from None
+    try:
+        case = work.case()
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise tree.error(message, (message.split()[0],)) from None
+    try:
+        method.check(case)
+    except WorkloadError as error:
+        raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
+
+
 def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
     """Refuse a DRAM that no simulation could get through: far too large, or always busy refreshing.
 
@@ -407,13 +437,19 @@ def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
 
 def _check_pim(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
-    weight_bytes = FORMAT_BYTES[pim.format]
+    weight_bytes = format_bytes(pim.format)
     if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(
             f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "
             f"so that one column access feeds every multiplier, not {pim.multipliers}",
             ("pim", "multipliers"),
+        )
+    fitting_accumulators = accumulators_of(pim.format)
+    if pim.accumulator is not None and pim.accumulator not in fitting_accumulators:
+        raise tree.error(
+            f"must be one of {', '.join(fitting_accumulators)} to add up products of {pim.format}, not {pim.accumulator!r}",
+            ("pim", "accumulator"),
         )
     if pim.global_buffer_bytes % dram.burst_bytes:
         raise tree.error(

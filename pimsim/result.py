@@ -343,7 +343,7 @@ def build_result(
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
-        pass_seconds=tuple(_seconds(ticks, spec) for ticks in totals.token_ticks),
+        pass_seconds=tuple(spec.seconds(ticks) for ticks in totals.token_ticks),
     )
 
 
@@ -359,15 +359,10 @@ def manifest(command_line: Sequence[str], hashes: Mapping[str, str]) -> Manifest
     )
 
 
-def _seconds(ticks: int, spec: DramSpec) -> float:
-    """Ticks in seconds, rounded once."""
-    return float(Fraction(ticks) * Fraction(repr(spec.tck_ps)) / (spec.ticks_per_clock * 10**12))
-
-
 def _time(totals: RunTotals, spec: DramSpec) -> Time:
     cycles, half = divmod(totals.ticks, spec.ticks_per_clock)
     return Time(
-        seconds=_seconds(totals.ticks, spec),
+        seconds=spec.seconds(totals.ticks),
         cycles=totals.ticks / spec.ticks_per_clock if half else cycles,
         clock_hz=float(10**12 / Fraction(repr(spec.tck_ps))),
     )
@@ -413,9 +408,9 @@ def _units(totals: RunTotals, spec: DramSpec) -> dict[str, Unit]:
     for name in sorted({*totals.unit_busy, *totals.unit_stalls}, key=_natural):
         busy, stalls = totals.unit_busy[name], totals.unit_stalls.get(name, Counter())
         units[name] = Unit(
-            busy_seconds=_seconds(busy, spec),
+            busy_seconds=spec.seconds(busy),
             busy_fraction=busy / totals.ticks if totals.ticks else 0.0,
-            stalls={reason: _seconds(ticks, spec) for reason, ticks in stalls.most_common()},
+            stalls={reason: spec.seconds(ticks) for reason, ticks in stalls.most_common()},
         )
     return units
 
@@ -432,7 +427,7 @@ def _ops(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> dict[str, O
     return {
         kind: Op(
             count=totals.op_count[kind],
-            seconds=_seconds(totals.op_ticks[kind], spec),
+            seconds=spec.seconds(totals.op_ticks[kind]),
             share=totals.op_ticks[kind] / totals.ticks if totals.ticks else 0.0,
             joules=joules.by_op.get(kind, 0.0),
         )
@@ -445,7 +440,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     return [
         Layer(
             name="outside the blocks" if number == OUTSIDE else f"block {number}",
-            seconds=_seconds(totals.layer_ticks[number], spec),
+            seconds=spec.seconds(totals.layer_ticks[number]),
             joules=joules.by_layer.get(number, 0.0),
         )
         for number in numbers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from pimsim.arch.formats import FixedFormat
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -105,38 +105,22 @@ class FpgaResources(Documented):
     units: dict[str, FpgaUnitCost]
 
 
-FORMAT = r"^u?fixed([2-9]|[12]\d|3[0-2])_\d{1,2}(_(nearest|truncate))?(_(saturate|wrap))?$"
-"""Names of fixed-point formats: bits, and those before the point; ``_wrap`` truncates and wraps."""
-
-FormatName = Annotated[str, Field(pattern=FORMAT)]
-
-
 class FpgaFormats(Documented):
     """Fixed-point formats: ``fixed32_10_wrap`` has 32 bits, 10 of them before the point, truncates and wraps."""
 
-    features: FormatName = Field(description="activations, in memory and between units")
-    accumulator: FormatName = Field(description="sums of a product, narrowed after every tile or beat")
-    softmax: FormatName = Field(description="exponentials, sums, biases and weights of attention and gating")
-    linear_weights: FormatName = Field(description="weights of linear layers and of gating")
-    patch_weights: FormatName
-    attention_biases: FormatName = Field(description="biases of the four products of attention")
-    biases: FormatName = Field(description="all other biases, and the shift of a LayerNorm")
-    norm_gain: FormatName = Field(description="gain of a LayerNorm")
-    pixels: FormatName
-    gelu_table: FormatName = Field(description="entries of the table of ReLU(x) - GELU(x)")
+    features: FixedFormat = Field(description="activations, in memory and between units")
+    accumulator: FixedFormat = Field(description="sums of a product, narrowed after every tile or beat")
+    softmax: FixedFormat = Field(description="exponentials, sums, biases and weights of attention and gating")
+    linear_weights: FixedFormat = Field(description="weights of linear layers and of gating")
+    patch_weights: FixedFormat
+    attention_biases: FixedFormat = Field(description="biases of the four products of attention")
+    biases: FixedFormat = Field(description="all other biases, and the shift of a LayerNorm")
+    norm_gain: FixedFormat = Field(description="gain of a LayerNorm")
+    pixels: FixedFormat
+    gelu_table: FixedFormat = Field(description="entries of the table of ReLU(x) - GELU(x)")
     gelu_entries: PositiveInt = Field(ge=2, le=65_536)
     gelu_step_bits: NonNegativeInt = Field(le=16, description="entries are 2^-gelu_step_bits apart")
     gelu_interpolates: bool = Field(description="linearly between neighbours; otherwise the entry below is taken")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for name in type(self).model_fields:
-            text = getattr(self, name)
-            if isinstance(text, str):
-                bits, integer = (int(part) for part in re.findall(r"\d+", text)[:2])
-                if integer > bits:
-                    raise ValueError(f"{name} must have at most {bits} bits before the point, not {integer}")
-        return self
 
 
 class FpgaConfig(Documented):

@@ -7,16 +7,26 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.arch.dram import DramConfig
+from pimsim.arch.formats import Accumulator, MacFormat
 from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
-
-Format = Literal["bfloat16", "float16", "float32", "int8"]
-FORMAT_BYTES: dict[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "int8": 1}
 
 
 class PimConfig(Documented):
     """In-bank MAC units: one per bank, fed from one global buffer per channel."""
 
-    format: Format = Field("bfloat16", description="number format of weights, vectors and results")
+    format: MacFormat = Field(
+        "bfloat16",
+        description="number format of weights, vectors and results: bfloat16, float16, float32, int8 (with scales) or "
+        "fixed<8 or 16>_<integer bits>",
+    )
+    accumulator: Accumulator | None = Field(
+        None,
+        description="format in which a MAC unit adds up. Default: float32, and int32 for int8 and fixed point",
+    )
+    adder_tree: bool = Field(
+        True,
+        description="a balanced tree adds the products of a column before the accumulator; false: one product after the other",
+    )
     multipliers: PositiveInt | None = Field(
         None,
         description="multipliers per bank; one MAC_AB consumes this many weights per bank. Default: as many as one column "
@@ -90,12 +100,10 @@ class ArchConfig(AnyArch):
 
 
 __all__ = [
-    "FORMAT_BYTES",
     "AnyArch",
     "ArchConfig",
     "AsicConfig",
     "AsicFunctions",
     "EnergyConfig",
-    "Format",
     "PimConfig",
 ]

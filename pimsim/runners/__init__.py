@@ -48,6 +48,16 @@ class RunOptions:
     """Forward passes whose results are compared with the reference; 0 compares none."""
 
 
+def attention_machines() -> dict[str, list[str]]:
+    """Attention algorithm -> kinds of architecture that run it by itself, by what their runners say."""
+    found: dict[str, list[str]] = {}
+    for (machine, work), module in RUNNERS.items():
+        if work == "attention":
+            for name in import_module(module).attention_algorithms():
+                found.setdefault(name, []).append(machine)
+    return found
+
+
 class Runner(Protocol):
     """What a module of this package offers."""
 
@@ -86,4 +96,14 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     return cast(Runner, import_module(RUNNERS[pair]))
 
 
-__all__ = ["CHECKED", "RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]
+__all__ = [
+    "CHECKED",
+    "RUNNERS",
+    "Engine",
+    "Progress",
+    "RunOptions",
+    "Runner",
+    "TraceRow",
+    "attention_machines",
+    "find_runner",
+]

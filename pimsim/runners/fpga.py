@@ -38,10 +38,19 @@ def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[Attention
     return
 
 
+SCHEDULES = {"reordered": "reordered", "vanilla": "naive"}
+"""Algorithm -> schedule of the attention unit: queries in skewed lanes, or one row that meets a key in each lane."""
+
+
+def attention_algorithms() -> tuple[str, ...]:
+    """Attention algorithms that run here."""
+    return tuple(SCHEDULES)
+
+
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
-    unit, work = arch.value.fpga.attention, workload.value
-    shape = _shape(arch, workload)
-    if work.schedule == "naive":
+    _check_unit(arch, workload)
+    unit, shape = arch.value.fpga.attention, _shape(arch, workload)
+    if not _reorders(workload.value):
         region = naive_query_key(shape, pipelines(unit), unit.placement)
         return [Call("query_key", "attention_scores", 0, region)]
     scores, values = attention_regions(unit, shape)
@@ -54,17 +63,51 @@ def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> l
 def _shape(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> Shape:
     unit, work = arch.value.fpga.attention, workload.value
     words = arch.value.fpga.beat_bits // arch.value.fpga.word_bits
+    tokens = work.case().keys
     if work.d_head % words:
         raise workload.tree.error(
             f"must be a multiple of the words of a beat of {arch.value.name}, which are {words}, not {work.d_head}",
             ("d_head",),
         )
-    if unit.parallelism > work.tokens:
+    if unit.parallelism > tokens:
         raise arch.tree.error(
-            f"must be at most the tokens of {work.name}, which are {work.tokens}, not {unit.parallelism}",
+            f"must be at most the tokens of {work.name}, which are {tokens}, not {unit.parallelism}",
             ("fpga", "attention", "parallelism"),
         )
-    return Shape(work.tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
+    return Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
 
 
-__all__ = ["estimate_commands", "port_timing", "simulate"]
+def _reorders(work: AttentionConfig) -> bool:
+    return SCHEDULES[work.algorithm] == "reordered" and bool(work.parameters.get("reorder", True))
+
+
+def _check_unit(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> None:
+    """The unit has two schedules of one problem: every token attends to every token."""
+    work, name, error = workload.value, arch.value.name, workload.tree.error
+    if work.algorithm not in SCHEDULES:
+        raise error(f"must be one of {', '.join(SCHEDULES)} on {name}, not {work.algorithm!r}", ("algorithm",))
+    lanes = work.parameters.get("lanes", arch.value.fpga.attention.parallelism)
+    if lanes != arch.value.fpga.attention.parallelism:
+        raise error(
+            f"must be fpga.attention.parallelism of {name}, {arch.value.fpga.attention.parallelism}, not {lanes}",
+            ("parameters", "lanes"),
+        )
+    if work.phase != "prefill":
+        raise error(f"must be prefill on {name}, not {work.phase}", ("phase",))
+    if work.decisions is not None:
+        raise error(f"must be left out on {name}, where data decide nothing", ("decisions",))
+    case = work.case()
+    if case.causal:
+        raise error(f"must be false on {name}, whose attention unit has no mask", ("causal",))
+    if case.groups != case.heads:
+        raise error(f"must be the heads, {case.heads}, on {name}, not {case.groups}", ("kv_heads",))
+    if case.queries != case.keys:
+        raise error(f"must be the keys, {case.keys}, on {name}, not {case.queries}", ("queries",))
+    if case.keys > MAX_TOKENS:
+        raise error(f"must be at most {MAX_TOKENS:,} on {name}, not {case.keys:,}", ("keys",))
+
+
+MAX_TOKENS = 100_000
+"""Beyond it a run would take hours."""
+
+__all__ = ["attention_algorithms", "estimate_commands", "port_timing", "simulate"]

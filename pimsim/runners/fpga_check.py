@@ -173,10 +173,12 @@ def check_attention(
     Raises:
         InputError: the schedule has no numbers, or the machine has no formats.
     """
-    if work.schedule != "reordered":
-        raise MappingError(f"schedule of {work.name} must be reordered to be run on numbers, not {work.schedule}")
+    if len(calls) < 2:
+        raise MappingError(
+            f"the schedule of {work.name} must be the reordered one to be run on numbers, not the naive one"
+        )
     program = products_program(calls, shape, work.d_head, fpga.word_bits)
-    size = (work.tokens, work.heads * work.d_head)
+    size = (shape.tokens, work.heads * work.d_head)
     tensors: dict[str, Any] = {}
     numbers = StreamingNumbers(fpga, name, tensors)
     for tensor in ("query", "key", "value"):

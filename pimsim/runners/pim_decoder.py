@@ -14,7 +14,8 @@ from typing import TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
@@ -54,7 +55,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
-    element_bytes = FORMAT_BYTES[arch.value.pim.format]
+    element_bytes = format_bytes(arch.value.pim.format)
     result = build_result(
         arch=arch.value,
         arch_hash=arch.hash,

@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio"}
+FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
 FACTS = FLOOR | {"arch", "workload", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors"},
     "model": set(),
     "yamlio": {"errors"},
+    "jsonio": {"errors"},
     "arch": FLOOR,
     "workload": FLOOR,
     "trace": {"errors", "names"},
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runners": FACTS
     | {"mapper", "machine", "functional", "session", "program", "bounds", "trace", "analysis", "result"},
     "session": FACTS | {"mapper", "functional", "program"},
+    "meter": FACTS | {"machine", "program", "analysis"},
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,
     "validate": FACTS | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_edge_moe"},
@@ -50,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validate_edge_moe": {"run", "result", "validate_edge_moe_numbers"},
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
-    "commands": READERS | {"program", "mapper", "machine", "functional", "explore", "session", "generate"},
+    "commands": READERS | {"program", "mapper", "machine", "functional", "explore", "session", "meter", "generate"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "config", "explore", "result", "run"},
@@ -87,7 +89,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "gguf": ("pimsim/workload/importers/gguf.py",),
     "tokenizers": ("pimsim/workload/importers/vocabulary.py", "pimsim/workload/importers/bert.py"),
     "safetensors": ("pimsim/workload/importers/bert.py",),
-    "pyarrow": ("pimsim/explore/store.py",),
+    "pyarrow": ("pimsim/explore/store.py", "pimsim/report/frames.py"),
     "optuna": ("pimsim/explore/search.py",),
     "distributed": ("pimsim/explore/engine.py",),
     "typer": ("pimsim/cli.py", "pimsim/commands/"),

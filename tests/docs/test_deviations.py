@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
@@ -19,6 +20,7 @@ from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.dataflow import Call, beats
+from pimsim.program.streaming import Norm
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
@@ -221,13 +223,15 @@ def test_38_ablation_rows() -> None:
     assert [name.split("/")[2] for name in names() if "saving" in name] == ["saving_expert_order", "saving_reordering"]
 
 
-def test_71_a_given_routing_is_dealt_out() -> None:
+def test_40_a_given_routing_is_dealt_out() -> None:
     work = load_workload("m3vit_cityscapes").value
     routes = work.routes(1)
     assert routes == work.routes(3)
     assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
 
 
-def test_72_the_naive_schedule_has_no_numbers() -> None:
-    with pytest.raises(MappingError, match=r"^schedule of attention_naive must be reordered to be run on numbers, not naive"):
+def test_41_the_naive_schedule_has_no_numbers() -> None:
+    with pytest.raises(
+        MappingError, match=r"^the schedule of attention_naive must be the reordered one to be run on numbers"
+    ):
         simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
