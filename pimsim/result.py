@@ -192,6 +192,8 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     routing: Routing | None = None
     """Which experts got how many tokens; None without a mixture of experts."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -264,6 +266,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -281,6 +284,7 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
     "routing",

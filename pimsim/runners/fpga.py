@@ -9,8 +9,9 @@ from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
-from pimsim.mapper.fpga.attention import Shape, naive_query_key
-from pimsim.mapper.fpga.encoder import attention_regions, pipelines
+from pimsim.mapper.fpga.attention import PASSES
+from pimsim.mapper.fpga.encoder import attention_regions
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
 from pimsim.runners import RunOptions
@@ -28,7 +29,14 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
     if options.check_tokens:
         from pimsim.runners.fpga_check import check_attention  # numpy is only needed here
 
-        functional = check_attention(arch.value.fpga, arch.value.name, workload.value, calls, _shape(arch, workload))
+        functional = check_attention(
+            arch.value.fpga,
+            arch.value.name,
+            workload.value,
+            calls,
+            _shape(arch, workload),
+            reorders=_reorders(workload.value),
+        )
     needs = resources(arch.value.fpga, workload.value.heads, None)
     return replace(run_calls(arch, workload, calls, options, start, needs), functional=functional)
 
@@ -49,15 +57,12 @@ def attention_algorithms() -> tuple[str, ...]:
 
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
     _check_unit(arch, workload)
-    unit, shape = arch.value.fpga.attention, _shape(arch, workload)
-    if not _reorders(workload.value):
-        region = naive_query_key(shape, pipelines(unit), unit.placement)
-        return [Call("query_key", "attention_scores", 0, region)]
-    scores, values = attention_regions(unit, shape)
-    return [
-        Call("query_key", "attention_scores", 0, scores),
-        Call("weighted_values", "attention_values", 0, values, (0,)),
-    ]
+    shape = _shape(arch, workload)
+    regions = attention_regions(arch.value.fpga.attention, shape, "reordered" if _reorders(workload.value) else "naive")
+    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
+    for which, region in zip(PASSES, regions.softmax, strict=False):
+        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
+    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
 
 
 def _shape(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> Shape:

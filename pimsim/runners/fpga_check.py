@@ -14,9 +14,9 @@ from pimsim.functional.streaming.chip import WIDTHS, Chip
 from pimsim.functional.streaming.executor import Executor
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.judge import Judge, Verdict, summary
-from pimsim.mapper.fpga.attention import Shape
-from pimsim.mapper.fpga.encoder import encoder_program
+from pimsim.mapper.fpga.encoder import encoder_program, linear_tile
 from pimsim.mapper.fpga.places import products_program
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.program.streaming import Routes, StreamingProgram
 from pimsim.runners.fpga_encoder import by_gates
@@ -42,6 +42,10 @@ class StreamingNumbers:
         """
         if fpga.formats is None:
             raise MappingError(f"{name} must have a section fpga.formats to be run on numbers")
+        if fpga.attention.softmax != "single_pass":
+            raise MappingError(
+                f"fpga.attention.softmax of {name} must be single_pass to be run on numbers, not {fpga.attention.softmax}"
+            )
         encoder = fpga.encoder
         bits = {"word_bits": fpga.word_bits}
         if encoder is not None:
@@ -57,7 +61,7 @@ class StreamingNumbers:
             fpga.word_bits,
             encoder.weight_bits if encoder else fpga.word_bits,
             encoder.pixel_bits if encoder else 8,
-            encoder.tile if encoder else 1,
+            linear_tile(encoder) if encoder else 1,
         )
         self.executor = Executor(chip)
         self.capture = Capture(self.executor)
@@ -102,6 +106,10 @@ class EncoderNumbers:
     def __init__(self, fpga: FpgaConfig, name: str, work: EncoderConfig) -> None:
         """Raises: InputError, if the machine has no formats or the weights are not there."""
         assert fpga.encoder is not None
+        if fpga.attention.schedule != "reordered":
+            raise MappingError(
+                f"fpga.attention.schedule of {name} must be reordered to be run on numbers, not {fpga.attention.schedule}"
+            )
         self.fpga, self.work = fpga, work
         self.weights, self.input = _inputs(fpga.encoder, work)
         inputs = {"image" if work.image else "embedding": self.input}
@@ -124,7 +132,11 @@ class EncoderNumbers:
         broken = self.numbers.try_advance(self.program)
         assert self.fpga.encoder is not None
         judge = self.numbers.judge(
-            self.weights, self.work.heads, self.fpga.attention.parallelism, self.fpga.encoder.tile, self.work.norm_eps
+            self.weights,
+            self.work.heads,
+            self.fpga.attention.parallelism,
+            linear_tile(self.fpga.encoder),
+            self.work.norm_eps,
         )
         verdicts: list[Verdict] = []
         if "embedding" in self.numbers.capture.values:
@@ -166,14 +178,14 @@ def _inputs(encoder: FpgaEncoder, work: EncoderConfig) -> tuple[Mapping[str, Any
 
 
 def check_attention(
-    fpga: FpgaConfig, name: str, work: AttentionConfig, calls: Sequence[Call], shape: Shape
+    fpga: FpgaConfig, name: str, work: AttentionConfig, calls: Sequence[Call], shape: Shape, *, reorders: bool
 ) -> dict[str, Any]:
     """The ``functional`` section for attention by itself, on seeded queries, keys and values in the format of features.
 
     Raises:
         InputError: the schedule has no numbers, or the machine has no formats.
     """
-    if len(calls) < 2:
+    if not reorders:
         raise MappingError(
             f"the schedule of {work.name} must be the reordered one to be run on numbers, not the naive one"
         )

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from pimsim.analysis.baselines import load_baseline
-from pimsim.analysis.resources import resources
+from pimsim.analysis.baselines import image_baselines
+from pimsim.analysis.resources import EncoderNeeds, instances, resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
-from pimsim.mapper.fpga.encoder import encoder_calls
+from pimsim.mapper.fpga.encoder import check, encoder_calls
 from pimsim.program.streaming import Routes
 from pimsim.result import Result, Routing
 from pimsim.runners import RunOptions
@@ -24,17 +24,16 @@ from pimsim.workload.encoder import EncoderConfig
 def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], options: RunOptions) -> Result:
     """Time one image or text, call after call, beat by beat; its numbers, if they are asked for or decide the routing."""
     start = time.perf_counter()
-    for name in options.baselines:
-        load_baseline(name)  # none of them is about encoders, but a wrong name is told
+    baselines = image_baselines(options.baselines, workload.value)
     fpga = arch.value.fpga
     if fpga.encoder is None:
         raise MappingError(
             f"{arch.value.name} must have a section fpga.encoder for {workload.value.name}; it computes attention only"
         )
     work = workload.value
-    image = work.image
-    patch_weights = 0 if image is None else image.patch**2 * image.channels * work.d_model
-    needs = resources(fpga, work.heads, patch_weights)
+    check(fpga, fpga.encoder, work)
+    around = encoder_needs(work)
+    needs = resources(fpga, work.heads, around)
     functional = None
     if options.check_tokens or by_gates(work):
         from pimsim.runners.fpga_check import EncoderNumbers  # numpy is only needed here
@@ -44,7 +43,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], opti
         functional = numbers.check() if options.check_tokens else None
     else:
         calls, routes = encoder_calls(fpga, fpga.encoder, work), work.routes
-    result = run_calls(arch, workload, calls, options, start, needs)
+    result = run_calls(arch, workload, calls, options, start, needs, instances(fpga, around), baselines)
     return replace(result, functional=functional, routing=_routing(work, routes))
 
 
@@ -67,9 +66,25 @@ def _routing(work: EncoderConfig, routes: Callable[[int], Routes]) -> Routing | 
     return Routing(source, queues)
 
 
+def encoder_needs(work: EncoderConfig) -> EncoderNeeds:
+    """Matrices of a vision transformer, by use, and the weights of its patch embedding."""
+    d, dense = work.d_model, any(not work.is_moe(layer) for layer in range(work.layers))
+    matrices = dict.fromkeys(("query", "key", "value", "output_projection"), d * d)
+    if dense:
+        matrices |= dict.fromkeys(("ffn_up", "ffn_down"), d * work.d_ff)
+    experts = work.moe is not None and any(work.is_moe(layer) for layer in range(work.layers))
+    if work.moe is not None and experts:
+        matrices |= dict.fromkeys(("moe_up", "moe_down"), d * work.moe.d_expert)
+    if work.classes is not None:
+        matrices["classifier"] = d * work.classes
+    image = work.image
+    patch_weights = 0 if image is None else image.patch**2 * image.channels * d
+    return EncoderNeeds(patch_weights, matrices, dense + experts)
+
+
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderConfig]) -> None:
     """A streaming machine records no DRAM commands."""
     return
 
 
-__all__ = ["by_gates", "estimate_commands", "simulate"]
+__all__ = ["by_gates", "encoder_needs", "estimate_commands", "simulate"]

@@ -46,7 +46,7 @@ class TextConfig(Model):
 class WeightsConfig(Documented):
     """Trained weights for a check, in an installed Python package."""
 
-    package: str = Field(description="name to import; it is looked for and not run")
+    package: str = Field(pattern=r"^[A-Za-z_]\w*$", description="name to import; it is looked for and not run")
     distribution: str = Field(description="name to install")
     folder: str = Field(description="folder in the package that holds model.safetensors and tokenizer.json")
 

@@ -47,6 +47,7 @@ CONTRACT = {
     "ops": None,
     "layers": None,
     "ports": None,
+    "demand": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
     "routing": None,

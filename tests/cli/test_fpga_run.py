@@ -50,7 +50,7 @@ def test_json_has_null_where_there_is_no_dram() -> None:
 def test_a_port_with_too_little_in_flight_is_refused() -> None:
     ports = ("arch.fpga.ports.outstanding=1", "arch.fpga.ports.max_burst=3")
     with pytest.raises(
-        MappingError, match=r"^a port must have at least 4 beats in flight .* takes so many of key at once, not 3$"
+        MappingError, match=r"^a port must have at least 4 beats in flight .* takes so many of key_port at once, not 3$"
     ):
         run(*SMALL, *ports, workload="attention_naive")
 
@@ -105,12 +105,12 @@ def test_a_check_says_what_it_found(tmp_path: Path) -> None:
         ("arch.fpga.formats=null", MappingError, "edge_moe_zcu102 must have a section fpga.formats to be run on numbers"),
         (
             "arch.fpga.formats.features=float32", ConfigError,
-            "--set arch.fpga.formats.features=float32: fpga.formats.features must be a fixed-point format such as "
+            "--set arch.fpga.formats.features=float32: fpga.formats.features: must be a fixed-point format such as "
             "fixed32_10_wrap, not 'float32'",
         ),
         (
             "arch.fpga.formats.biases=fixed8_9", ConfigError,
-            "--set arch.fpga.formats.biases=fixed8_9: fpga.formats.biases must have at most 8 bits before the point, not 9",
+            "--set arch.fpga.formats.biases=fixed8_9: fpga.formats.biases: must have at most 8 bits before the point, not 9",
         ),
     ],
 )  # fmt: skip

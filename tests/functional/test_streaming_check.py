@@ -52,6 +52,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "matrices in pieces": {"arch__fpga__encoder__buffer_weights": 2048},
     "no class token": {"workload__image__class_token": False, "workload__moe": None},
     "norms behind the sums": {"workload__norm": "post"},
+    "GELU from its formula, a linear unit for each use": {
+        "arch__fpga__encoder__gelu": "direct", "arch__fpga__encoder__linear_units": "separate", "arch__fpga__resources": None,
+    },
     "formats that round and saturate": {
         "arch__fpga__formats__features": "fixed32_10", "arch__fpga__formats__accumulator": "fixed32_10",
         "arch__fpga__formats__linear_weights": "fixed16_2",
@@ -120,15 +123,16 @@ def test_weights_beyond_their_format_are_refused() -> None:
 # ------------------------------------------------------------------------------------------------------------ programs
 
 
-def numbers(**changes: Any) -> EncoderNumbers:
+def numbers(*machine: tuple[str, str], **changes: Any) -> EncoderNumbers:
     texts = [(name, json.dumps(value)) for name, value in (SMALL | changes).items()]
     work = load_workload("m3vit_cityscapes", texts).value
-    return EncoderNumbers(load_arch("edge_moe_zcu102").value.fpga, "edge_moe_zcu102", work)
+    return EncoderNumbers(load_arch("edge_moe_zcu102", machine).value.fpga, "edge_moe_zcu102", work)
 
 
 def test_every_stage_of_a_program_has_numbers() -> None:
-    program = numbers(classes=10, final_norm=True).program
-    stages = {(type(call.work), stage.name) for call in program.calls for stage in call.region.stages}
+    programs = [numbers(classes=10, final_norm=True).program, numbers(("fpga.encoder.gelu", "direct")).program]
+    calls = [call for program in programs for call in program.calls]
+    stages = {(type(call.work), stage.name) for call in calls for stage in call.region.stages}
     assert stages == set(HANDLERS)  # none is missing, and none is never used
 
 

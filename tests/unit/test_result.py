@@ -36,6 +36,7 @@ SHAPE: dict[str, Any] = {
     "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
+    "demand": None,
     "roofline": None,
     "resources": None,
     "routing": None,

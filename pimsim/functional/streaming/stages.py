@@ -19,6 +19,7 @@ from pimsim.functional.streaming.fixed import Ints, accumulate, exponential, inv
 from pimsim.functional.streaming.softmax import running_sums
 from pimsim.program import streaming as work
 from pimsim.program.dataflow import Stage
+from pimsim.workload.encoder_reference import gelu as exact_gelu
 
 Handler = Callable[[Chip, Any, Stage, Tokens], Tokens]
 
@@ -166,8 +167,15 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
     return numbers[entries], scores[entries]
 
 
+def _gelu(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
+    """GELU from its formula, exact but for the last rounding."""
+    spec = chip.formats.features
+    exact = exact_gelu(taken["results"].astype(np.float64) * spec.step)
+    return {"activated": spec.encode(exact).astype(np.int64)}
+
+
 def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
-    words = taken["results"].reshape(-1, chip.words)
+    words = taken["activated" if "activated" in taken else "results"].reshape(-1, chip.words)
     if "old" in taken:
         words = words + chip.features(taken["old"])
     spec = chip.formats.features
@@ -396,6 +404,7 @@ HANDLERS: dict[tuple[type[work.Work], str], Handler] = {
     (work.Norm, "normalize"): _normalize,
     (work.Linear, "gather"): _gather,
     (work.Linear, "multiply"): _multiply,
+    (work.Linear, "gelu"): _gelu,
     (work.Linear, "scatter"): _scatter,
     (work.QueryKey, "load_query"): _forward,
     (work.QueryKey, "load_key"): _forward,

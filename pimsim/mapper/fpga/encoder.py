@@ -6,14 +6,15 @@ What may overlap is the fetch of weights: while an expert computes from one buff
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pimsim.arch.fpga import FpgaAttention, FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.mapper.fpga import units
-from pimsim.mapper.fpga.attention import Pipelines, Shape, query_key, weighted_values
+from pimsim.mapper.fpga.attention import PASSES, Pipelines, query_key, softmax_pass, weighted_values
 from pimsim.mapper.fpga.places import product_beats, product_checkpoints, product_works
-from pimsim.mapper.fpga.units import GateUnit, LinearUnit, PatchShape
+from pimsim.mapper.fpga.schedules import Schedule, Shape
+from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region
 from pimsim.program.streaming import (
     Checkpoint,
@@ -74,18 +75,51 @@ def encoder_program(
     return builder.program
 
 
-def attention_regions(unit: FpgaAttention, shape: Shape) -> tuple[Region, Region]:
-    """Both attention products in the reordered schedule."""
-    pipes = pipelines(unit)
-    return query_key(shape, pipes, unit.placement), weighted_values(shape, pipes, unit.placement)
+@dataclass(frozen=True)
+class AttentionRegions:
+    """The regions of attention in one layer: scores, passes of the softmax between the products (or none), weighted sums."""
+
+    scores: Region
+    softmax: tuple[Region, ...]
+    values: Region
+
+
+def attention_regions(unit: FpgaAttention, shape: Shape, schedule: Schedule | None = None) -> AttentionRegions:
+    """Attention as the machine computes it; ``schedule``: another one than the machine's."""
+    pipes, order = pipelines(unit), schedule or unit.schedule
+    passes = PASSES if unit.softmax == "three_pass" else ()
+    return AttentionRegions(
+        query_key(shape, pipes, unit.placement, schedule=order, softmax=unit.softmax),
+        tuple(softmax_pass(which, shape, pipes, unit.placement, schedule=order) for which in passes),
+        weighted_values(shape, pipes, unit.placement, schedule=order, softmax=unit.softmax),
+    )
 
 
 def pipelines(unit: FpgaAttention) -> Pipelines:
     """The depths of the attention units."""
-    return Pipelines(
+    plain = Pipelines(
         unit.load_depth, unit.product_depth, unit.statistics_depth, unit.weighted_depth, unit.store_depth,
         unit.statistics_interval, unit.fifo_depth,
     )  # fmt: skip
+    three = unit.three_pass
+    if three is None:
+        return plain
+    return replace(
+        plain,
+        passes={
+            "maximum": (three.maximum_interval, three.maximum_depth),
+            "sum": (three.sum_interval, three.sum_depth),
+            "divide": (three.divide_interval, three.divide_depth),
+        },
+    )
+
+
+def linear_tile(unit: FpgaEncoder) -> int:
+    """Inputs and outputs at once of the linear unit, or of each of the separate ones."""
+    if unit.linear_units == "separate":
+        assert unit.separate_tile is not None  # checked with the configuration
+        return unit.separate_tile
+    return unit.tile
 
 
 def check(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> None:
@@ -101,12 +135,13 @@ def check(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> None:
             f"not {fpga.attention.parallelism}"
         )
     widths = {"d_model": work.d_model, "d_ff": work.d_ff}
+    tile = linear_tile(unit)
     if work.moe is not None:
         widths["moe.d_expert"] = work.moe.d_expert
     for name, width in widths.items():
-        if width % unit.tile:
+        if width % tile:
             raise MappingError(
-                f"{name} of {work.name} must be a multiple of the tile of the linear unit, which is {unit.tile}, not {width}"
+                f"{name} of {work.name} must be a multiple of the tile of the linear unit, which is {tile}, not {width}"
             )
     if (work.d_model // work.heads) % (fpga.beat_bits // fpga.word_bits):
         raise MappingError(
@@ -137,16 +172,19 @@ class _Builder:
         self.words = fpga.beat_bits // fpga.word_bits
         self.ports: Mapping[str, str] = {**fpga.attention.placement, **unit.placement}
         self.fifo = fpga.attention.fifo_depth
+        self.tile = linear_tile(unit)
+        direct = unit.direct_gelu if unit.gelu == "direct" else None
         self.linear_unit = LinearUnit(
-            unit.tile, self.words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
+            self.tile, self.words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
             unit.scatter_depth, unit.accumulate_depth,
+            direct_gelu=DirectGelu(direct.units, direct.interval, direct.depth) if direct else None,
         )  # fmt: skip
         self.tokens = work.tokens
         self.beats = work.d_model // self.words
         self.weights_per_beat = fpga.beat_bits // unit.weight_bits
         check(fpga, unit, work)
         self.shape = Shape(self.tokens, self.beats, fpga.attention.parallelism, work.heads, self.words)
-        self.scores, self.values = attention_regions(fpga.attention, self.shape)
+        self.regions = attention_regions(fpga.attention, self.shape)
         self.buffer = "pong"
         """Weight buffer that was filled last."""
         self.places = self._place_features()
@@ -161,7 +199,7 @@ class _Builder:
             **dict.fromkeys(("residual", "normed", "query", "key", "value", "output"), n * self.beats),
             "projected": n * self._row(outputs),
             "hidden": n * self._row(widest),
-            **product_beats(self.scores),
+            **product_beats(self.shape, self.regions.scores),
         }
         return {name: self._take(beats) for name, beats in sizes.items()}
 
@@ -172,7 +210,7 @@ class _Builder:
 
     def _row(self, width: int) -> int:
         """Beats of a row that the linear unit writes: whole tiles."""
-        return -(-width // self.unit.tile) * self.linear_unit.tile_beats
+        return -(-width // self.tile) * self.linear_unit.tile_beats
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -241,11 +279,13 @@ class _Builder:
         self._linear("qkv_projection", "query", d, d, "normed", "query")
         self._linear("qkv_projection", "key", d, d, "normed", "key")
         scores, values = product_works(self.shape, self.places, self.work.d_model // self.work.heads // self.words)
-        self._add("query x key", "attention_scores", self.scores, work=scores)
+        self._add("query x key", "attention_scores", self.regions.scores, work=scores)
+        for which, passed in zip(PASSES, self.regions.softmax, strict=False):
+            self._add(f"softmax {which}", "softmax", passed, work=Work({}))
         for found in product_checkpoints(self.shape, self.places, len(self.calls) - 1, self._name("")):
             self.program.checkpoints.append(found)
         self._linear("qkv_projection", "value", d, d, "normed", "value")
-        self._add("weights x value", "attention_values", self.values, work=values)
+        self._add("weights x value", "attention_values", self.regions.values, work=values)
         self._result("attention", "output", d)
         self._linear("output_projection", "projection", d, d, "output", "projected")
         self._residual("residual1")
@@ -384,7 +424,7 @@ class _Builder:
         tokens: int = 0,
     ) -> None:
         """Load a matrix and apply it; one that is too large for a weight buffer in pieces of whole output tiles."""
-        tile = self.unit.tile
+        tile = self.tile
         most = self.unit.buffer_weights // inputs // tile * tile
         if not most:
             raise CapacityExceeded(
@@ -396,17 +436,24 @@ class _Builder:
         for first in range(0, outputs, most):
             part = min(most, outputs - first)
             self._weights(op, name, first, part, inputs, None)
-            region = units.linear(
-                tokens or self.tokens, part, inputs, self.linear_unit, ports, gelu=gelu, pitch=self._row(outputs)
-            )
+            unit = self._unit(target if op == "qkv_projection" else op)
+            region = units.linear(tokens or self.tokens, part, inputs, unit, ports, gelu=gelu, pitch=self._row(outputs))
             at = {"read_input": self.places[source], "write_output": self.places[target] + first // self.words}
-            work = Linear(at, self.buffer, f"{self.buffer}_biases", inputs, part, attention, gelu)
+            work = Linear(
+                at, self.buffer, f"{self.buffer}_biases", inputs, part, attention, gelu and unit.direct_gelu is None
+            )
             self._add("linear", op, region, work=work)
         self._result(name, target, outputs, tokens)
 
+    def _unit(self, use: str) -> LinearUnit:
+        """The linear unit of a use: the only one, or one of its own."""
+        if self.unit.linear_units == "unified":
+            return self.linear_unit
+        return replace(self.linear_unit, name=f"linear.{use}")
+
     def _weights(self, op: str, name: str, first: int, outputs: int, inputs: int, after: tuple[int, ...] | None) -> int:
         """Load rows of a matrix into the other buffer, then their biases; the position of the last call."""
-        rows = -(-outputs // self.unit.tile) * self.unit.tile
+        rows = -(-outputs // self.tile) * self.tile
         port, depth, bits = self.ports["parameters"], self.unit.weight_load_depth, self.unit.weight_bits
         attention = op in {"qkv_projection", "output_projection"}
         tensor = self._name(name)
@@ -455,7 +502,8 @@ class _Builder:
         return self._weights("moe_up", f"expert{part.expert}.up", 0, hidden, d, after)
 
     def _expert(self, part: _Part, second: bool, moe: MoeConfig, ready: tuple[int, ...]) -> int:
-        d, hidden, unit, places = self.work.d_model, moe.d_expert, self.linear_unit, self.places
+        d, hidden, places = self.work.d_model, moe.d_expert, self.places
+        unit = self._unit("moe_down" if second else "moe_up")
         tokens, buffer = len(part.tokens), self.buffer
         biases = f"{buffer}_biases"
         if second:
@@ -472,13 +520,13 @@ class _Builder:
             )  # fmt: skip
             return self._add("expert", "moe_down", region, ready, work=work)
         ports = (self.ports["normed"], self.ports["hidden"])
-        at = {"read_input": places["normed"], "write_output": places["hidden"]}
+        at, table = {"read_input": places["normed"], "write_output": places["hidden"]}, unit.direct_gelu is None
         if tokens == self.tokens:
             region = units.linear(tokens, hidden, d, unit, ports, gelu=True)
-            work = Linear(at, buffer, biases, d, hidden, False, True)
+            work = Linear(at, buffer, biases, d, hidden, False, table)
         else:
             region = units.expert(tokens, hidden, d, unit, ports, gelu=True, gathers=True)
-            work = Linear(at, buffer, biases, d, hidden, False, True, part.expert, part.first, ("read_input",))
+            work = Linear(at, buffer, biases, d, hidden, False, table, part.expert, part.first, ("read_input",))
         found = self._add("expert", "moe_up", region, ready, work=work)
         self._result(f"expert{part.expert}.up", "hidden", hidden, tokens, part.tokens)
         return found
@@ -506,4 +554,7 @@ def _parts(routes: Routes, moe: MoeConfig, order: str) -> list[_Part]:
     return [_Part(expert, 0, tuple(queue)) for expert, queue in enumerate(queues) if queue]
 
 
-__all__ = ["OUTSIDE", "Router", "attention_regions", "check", "encoder_calls", "encoder_program", "pipelines"]
+__all__ = [
+    "OUTSIDE", "AttentionRegions", "Router", "attention_regions", "check", "encoder_calls", "encoder_program", "linear_tile",
+    "pipelines",
+]  # fmt: skip

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pimsim.mapper.fpga.attention import Shape
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call, Region, beats
 from pimsim.program.streaming import Checkpoint, Parameter, QueryKey, StreamingProgram, WeightedValues
 
 
-def product_beats(scores: Region) -> dict[str, int]:
+def product_beats(shape: Shape, scores: Region) -> dict[str, int]:
     """Beats of what the first product leaves for the second: scores of all steps and lanes, statistics of all rows."""
-    return {write.name.removeprefix("write_"): beats(write.bursts) for write in scores.writes}
+    places = next(write for write in scores.writes if write.name == "write_scores")
+    return {"scores": beats(places.bursts), "statistics": shape.tokens * shape.sum_beats}
 
 
 def product_works(shape: Shape, places: Mapping[str, int], head_beats: int) -> tuple[QueryKey, WeightedValues]:
@@ -61,7 +62,7 @@ def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits
     width = shape.beats * shape.words
     sizes = {
         **dict.fromkeys(("query", "key", "value", "output"), shape.tokens * shape.beats),
-        **product_beats(calls[0].region),
+        **product_beats(shape, calls[0].region),
     }
     program, places = StreamingProgram(), dict[str, int]()
     for name, size in sizes.items():

@@ -56,7 +56,11 @@ def token_ids(folder: Path, text: str) -> list[int]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path} must be the tokenizer of the model")
-    tokenizer = _library("tokenizers").Tokenizer.from_file(str(path))
+    library = _library("tokenizers")
+    try:
+        tokenizer = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise InputError(f"{path} must be a tokenizer, not what ends with: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return [int(number) for number in tokenizer.encode(text).ids]
@@ -78,7 +82,7 @@ class BertWeights(Mapping[str, npt.NDArray[np.float32]]):
         try:
             self._file = library.safe_open(str(path), framework="numpy")
         except library.SafetensorError as error:
-            raise InputError(f"{path} must be a file of safetensors, not one that ends with {error}") from error
+            raise InputError(f"{path} must be a file of safetensors, not one that ends with: {error}") from error
         self._shapes, there = weight_shapes(work), set(self._file.keys())
         for name, shape in self._shapes.items():
             stored = stored_name(name)
