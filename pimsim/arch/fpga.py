@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.arch.formats import FixedFormat
+from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -195,6 +196,9 @@ class FpgaConfig(Documented):
         None, description="absent: the design has no costs, and nobody checks whether it fits"
     )
     formats: FpgaFormats | None = Field(None, description="absent: the machine has times and no numbers (no --check)")
+    primitives: FpgaPrimitives | None = Field(
+        None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
+    )
 
 
 class FpgaArchConfig(AnyArch):

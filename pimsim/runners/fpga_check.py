@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
-from pimsim.errors import MappingError, ProgramError, WorkloadError
+from pimsim.errors import InputError, MappingError, ProgramError, WorkloadError
 from pimsim.functional.check import relative_error
 from pimsim.functional.streaming.capture import Capture
 from pimsim.functional.streaming.chip import WIDTHS, Chip
@@ -18,7 +18,7 @@ from pimsim.mapper.fpga.encoder import encoder_program, linear_tile
 from pimsim.mapper.fpga.places import products_program
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
-from pimsim.program.streaming import Routes, StreamingProgram
+from pimsim.program.works import Routes, StreamingProgram
 from pimsim.runners.fpga_encoder import by_gates
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.attention_only import AttentionConfig
@@ -186,8 +186,9 @@ def check_attention(
         InputError: the schedule has no numbers, or the machine has no formats.
     """
     if not reorders:
-        raise MappingError(
-            f"the schedule of {work.name} must be the reordered one to be run on numbers, not the naive one"
+        raise InputError(
+            f"--check must be left out: the naive schedule of {name} has no numbers; with "
+            "arch.fpga.primitives.fixed_schedules=false it is not used"
         )
     program = products_program(calls, shape, work.d_head, fpga.word_bits)
     size = (shape.tokens, work.heads * work.d_head)

@@ -14,7 +14,7 @@ from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
 from pimsim.mapper.fpga.encoder import check, encoder_calls
-from pimsim.program.streaming import Routes
+from pimsim.program.works import Routes
 from pimsim.result import Result, Routing
 from pimsim.runners import RunOptions
 from pimsim.runners.streaming import run_calls

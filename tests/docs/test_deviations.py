@@ -10,7 +10,7 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, MappingError
+from pimsim.errors import CapacityExceeded, InputError
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
@@ -18,12 +18,15 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.encoder import encoder_calls
+from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.dataflow import Call, beats
-from pimsim.program.streaming import Norm
+from pimsim.program.dataflow import Call, Loop, beats
+from pimsim.program.works import Norm
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
+from pimsim.runners.fpga_primitives import stream_units
+from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,15 +235,39 @@ def test_38_the_plain_forms_save_less_than_the_paper() -> None:
     assert (two.time.seconds - one.time.seconds) * 12e3 < 69.7
 
 
-def test_40_a_given_routing_is_dealt_out() -> None:
+def test_43_units_for_primitives_cost_no_resources() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8")
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small).resources is None
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
+
+
+def test_44_masked_rows_are_equally_long() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    scores = next(call for call in program.calls if call.op == "scores")
+    lengths = {run.count for run in scores.region.stages[1].nest if isinstance(run, Loop)}
+    assert len(lengths) <= 2  # seven rows of 1 to 7 scores
+
+
+def test_45_primitives_follow_each_other() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    by_op = {call.op: number for number, call in enumerate(program.calls)}
+    assert by_op["scores"] in program.calls[by_op["exponentiate"]].after
+    assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}
+
+
+def test_46_a_given_routing_is_dealt_out() -> None:
     work = load_workload("m3vit_cityscapes").value
     routes = work.routes(1)
     assert routes == work.routes(3)
     assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
 
 
-def test_41_the_naive_schedule_has_no_numbers() -> None:
-    with pytest.raises(
-        MappingError, match=r"^the schedule of attention_naive must be the reordered one to be run on numbers"
-    ):
+def test_47_the_naive_schedule_has_no_numbers() -> None:
+    with pytest.raises(InputError, match=r"^--check must be left out: the naive schedule of edge_moe_zcu102 has no"):
         simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))

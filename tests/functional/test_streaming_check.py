@@ -15,7 +15,7 @@ from pimsim.config import load_arch, load_workload
 from pimsim.errors import WorkloadError
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.program.dataflow import Burst, Call, Loop, Run
-from pimsim.program.streaming import Gate, Linear, Load, Norm, PatchRow, QueryKey, Residual, WeightedValues
+from pimsim.program.works import Gate, Linear, Load, Norm, PatchRow, QueryKey, Residual, WeightedValues
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_check import EncoderNumbers

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pimsim.functional.streaming.chip import elements
 from pimsim.functional.streaming.executor import Executor
-from pimsim.program.streaming import Checkpoint
+from pimsim.program.works import Checkpoint
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from pimsim.functional.numerics import FixedSpec
 from pimsim.functional.streaming.chip import WIDTHS, Beats, Chip, Tokens, tokens
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.program.dataflow import Burst, Call, Read, Stage, Write
-from pimsim.program.streaming import Linear, Parameter, Work
+from pimsim.program.works import Linear, Parameter, Work
 
 Array = npt.NDArray[Any]
 

@@ -17,7 +17,7 @@ from pimsim.errors import ProgramError
 from pimsim.functional.streaming.chip import Chip, Tokens, elements, latest, moves, tokens
 from pimsim.functional.streaming.fixed import Ints, accumulate, exponential, inverse_root, narrow, reciprocal
 from pimsim.functional.streaming.softmax import running_sums
-from pimsim.program import streaming as work
+from pimsim.program import works as work
 from pimsim.program.dataflow import Stage
 from pimsim.workload.encoder_reference import gelu as exact_gelu
 

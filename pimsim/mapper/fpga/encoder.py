@@ -16,7 +16,7 @@ from pimsim.mapper.fpga.places import product_beats, product_checkpoints, produc
 from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region
-from pimsim.program.streaming import (
+from pimsim.program.works import (
     Checkpoint,
     Clear,
     Copy,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call, Region, beats
-from pimsim.program.streaming import Checkpoint, Parameter, QueryKey, StreamingProgram, WeightedValues
+from pimsim.program.works import Checkpoint, Parameter, QueryKey, StreamingProgram, WeightedValues
 
 
 def product_beats(shape: Shape, scores: Region) -> dict[str, int]:
