@@ -93,9 +93,7 @@ def test_a_check_says_what_it_found(tmp_path: Path) -> None:
     assert set(functional["by_op"]) == {"scores", "statistics", "attention"}
     failed = CliRunner().invoke(app, [*words, "--set", "arch.fpga.formats.softmax=fixed32_2_wrap"])
     assert failed.exit_code == 1
-    assert failed.stderr.startswith(
-        "error: statistics (statistics) must be what the reference computes: element [0, 0]"
-    )
+    assert failed.stderr.startswith("error: statistics (statistics) must be what the reference computes: element [")
     assert json.loads((tmp_path / "result.json").read_text())["functional"]["passed"] is False
 
 
