@@ -52,6 +52,8 @@ CONTRACT = {
     "resources": None,
     "routing": None,
     "requests": None,
+    "placement": None,
+    "links": None,
     "baselines": None,
     "functional": None,
     "legality": None,
