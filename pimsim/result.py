@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -154,6 +154,16 @@ class Simulation:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How tokens of a mixture of experts were routed."""
+
+    source: Literal["given", "drawn", "gates"]
+    """given: by the workload; drawn: at random; gates: by what gates computed from weights and input."""
+    queues: dict[str, list[int]]
+    """Layer -> tokens of each expert."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """How a result came about."""
 
@@ -194,6 +204,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    routing: Routing | None = None
+    """Which experts got how many tokens; None without a mixture of experts."""
     placement: dict[str, str] | None = None
     """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
     links: dict[str, Link] | None = None
@@ -307,6 +319,7 @@ _ORDER = (
     "demand",
     "roofline",
     "resources",
+    "routing",
     "requests",
     "placement",
     "links",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.formats import FixedFormat
 from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -162,6 +163,24 @@ class FpgaPower(Documented):
     )
 
 
+class FpgaFormats(Documented):
+    """Fixed-point formats: ``fixed32_10_wrap`` has 32 bits, 10 of them before the point, truncates and wraps."""
+
+    features: FixedFormat = Field(description="activations, in memory and between units")
+    accumulator: FixedFormat = Field(description="sums of a product, narrowed after every tile or beat")
+    softmax: FixedFormat = Field(description="exponentials, sums, biases and weights of attention and gating")
+    linear_weights: FixedFormat = Field(description="weights of linear layers and of gating")
+    patch_weights: FixedFormat
+    attention_biases: FixedFormat = Field(description="biases of the four products of attention")
+    biases: FixedFormat = Field(description="all other biases, and the shift of a LayerNorm")
+    norm_gain: FixedFormat = Field(description="gain of a LayerNorm")
+    pixels: FixedFormat
+    gelu_table: FixedFormat = Field(description="entries of the table of ReLU(x) - GELU(x)")
+    gelu_entries: PositiveInt = Field(ge=2, le=65_536)
+    gelu_step_bits: NonNegativeInt = Field(le=16, description="entries are 2^-gelu_step_bits apart")
+    gelu_interpolates: bool = Field(description="linearly between neighbours; otherwise the entry below is taken")
+
+
 class FpgaConfig(Documented):
     """The programmable logic."""
 
@@ -176,6 +195,7 @@ class FpgaConfig(Documented):
     resources: FpgaResources | None = Field(
         None, description="absent: the design has no costs, and nobody checks whether it fits"
     )
+    formats: FpgaFormats | None = Field(None, description="absent: the machine has times and no numbers (no --check)")
     primitives: FpgaPrimitives | None = Field(
         None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
     )
@@ -189,6 +209,6 @@ class FpgaArchConfig(AnyArch):
 
 
 __all__ = [
-    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder",
+    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder", "FpgaFormats",
     "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
 ]  # fmt: skip

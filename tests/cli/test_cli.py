@@ -50,6 +50,7 @@ CONTRACT = {
     "demand": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
+    "routing": None,
     "requests": None,
     "placement": None,
     "links": None,

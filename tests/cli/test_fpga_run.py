@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -78,3 +79,39 @@ def test_a_port_with_too_little_in_flight_is_refused() -> None:
 def test_wrong_input_says_what_must_hold(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match="^" + re.escape(message)):
         run(*SMALL, override)
+
+
+def test_a_check_says_what_it_found(tmp_path: Path) -> None:
+    words = ["run", "--arch", "edge_moe_zcu102", "--workload", "attention_reordered", "--check", "--out", str(tmp_path)]
+    for option in SMALL:
+        words += ["--set", option]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0
+    assert "pass: 3 results in fixed32_10_wrap" in answer.stdout
+    functional = json.loads((tmp_path / "result.json").read_text())["functional"]
+    assert functional["passed"]
+    assert set(functional["by_op"]) == {"scores", "statistics", "attention"}
+    failed = CliRunner().invoke(app, [*words, "--set", "arch.fpga.formats.softmax=fixed32_2_wrap"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: statistics (statistics) must be what the reference computes: element [")
+    assert json.loads((tmp_path / "result.json").read_text())["functional"]["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("override", "kind", "message"),
+    [
+        ("arch.fpga.formats=null", MappingError, "edge_moe_zcu102 must have a section fpga.formats to be run on numbers"),
+        (
+            "arch.fpga.formats.features=float32", ConfigError,
+            "--set arch.fpga.formats.features=float32: fpga.formats.features: must be a fixed-point format such as "
+            "fixed32_10_wrap, not 'float32'",
+        ),
+        (
+            "arch.fpga.formats.biases=fixed8_9", ConfigError,
+            "--set arch.fpga.formats.biases=fixed8_9: fpga.formats.biases: must have at most 8 bits before the point, not 9",
+        ),
+    ],
+)  # fmt: skip
+def test_formats_that_are_wrong_are_refused(override: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}"):
+        simulate("edge_moe_zcu102", "attention_reordered", overrides=(*SMALL, override), check_tokens=1)

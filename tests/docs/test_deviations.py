@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp
+from pimsim.functional.streaming.chip import Chip
+from pimsim.functional.streaming.fixed import Formats
+from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
@@ -17,6 +21,7 @@ from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.dataflow import Call, Loop, beats
+from pimsim.program.works import Norm
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
@@ -212,10 +217,15 @@ def test_36_pieces_of_a_matrix_read_the_input_again() -> None:
     assert beats_read(calls, "inout1") == 2 * 129 * 192 // 8
 
 
-@pytest.mark.parametrize("workload", ["m3vit_cityscapes", "attention_reordered"])
-def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
-    with pytest.raises(InputError, match=r"^--check must be left out: "):
-        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload(workload), RunOptions(check_tokens=1))
+def test_37_inner_widths() -> None:
+    formats = load_arch("edge_moe_zcu102").value.fpga.formats
+    chip = Chip(Formats.of(formats), 256, 32, 16, 8, 16)
+    row = np.array([[30.0, -30.0] * 4])  # its mean square is 900, beyond the 512 of features
+    beats = chip.beats((row * 2**22).astype(np.int64))
+    norm = Norm({}, "norms", 0, 8, 0.0)
+    region = units.layernorm(1, 1, ("a", "b"), (8, 85), 2)
+    ready = HANDLERS[Norm, "moments"](chip, norm, region.stages[0], {"input": beats})["ready"]
+    assert ready[0, 9] == 2**22 // 30
 
 
 def test_38_the_plain_forms_save_less_than_the_paper() -> None:
@@ -283,18 +293,30 @@ def test_49_what_cannot_be_placed() -> None:
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
 
 
-def test_50_products_on_chip_take_a_lane_each() -> None:
+def test_50_a_given_routing_is_dealt_out() -> None:
+    work = load_workload("m3vit_cityscapes").value
+    routes = work.routes(1)
+    assert routes == work.routes(3)
+    assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
+
+
+def test_51_the_naive_schedule_has_no_numbers() -> None:
+    with pytest.raises(InputError, match=r"^--check must be left out: the naive schedule of edge_moe_zcu102 has no"):
+        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
+
+
+def test_53_products_on_chip_take_a_lane_each() -> None:
     asic = load_arch("pim_gpt").value.asic
     assert cost("matmul", 1280, asic).busy == 1280 // asic.multipliers
 
 
-def test_51_chunks_follow_each_other() -> None:
+def test_54_chunks_follow_each_other() -> None:
     options = ["arch.dram.refresh.policy=none"]
     one, many = (simulate("pim_gpt", "cmab_stream", overrides=[*options, f"workload.queries={n}"]) for n in (1, 5))
     assert many.time.cycles == 5 * one.time.cycles
 
 
-def test_53_landmark_decode_is_refused() -> None:
+def test_56_landmark_decode_is_refused() -> None:
     small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
     with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])

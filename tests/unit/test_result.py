@@ -39,6 +39,7 @@ SHAPE: dict[str, Any] = {
     "demand": None,
     "roofline": None,
     "resources": None,
+    "routing": None,
     "requests": None,
     "placement": None,
     "links": None,
