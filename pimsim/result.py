@@ -180,6 +180,8 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know about this run."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     pass_seconds: tuple[float, ...] = ()
@@ -277,6 +279,7 @@ _ORDER = (
     "resources",
     "baselines",
     "functional",
+    "notes",
     "simulation",
     "manifest",
 )
@@ -368,9 +371,14 @@ def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
     counts: Counter[str] = Counter()
     for (_, _, name), count in totals.commands.items():
         counts[name] += count
+    return dram_figures(counts, spec)
+
+
+def dram_figures(counts: Mapping[str, int], spec: DramSpec) -> Dram:
+    """What a memory did, from the number of its commands by name."""
     moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
     return Dram(
-        commands={name: counts[name] for name in spec.commands if counts[name]},
+        commands={name: counts[name] for name in spec.commands if counts.get(name)},
         row_hit_rate=_row_hit_rate(counts, spec),
         refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
         bytes_read=moved["read"] * spec.burst_bytes,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.dram import DramConfig
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -19,6 +20,17 @@ class FpgaPorts(Documented):
     latency: PositiveInt = Field(description="fabric cycles from request to first beat, and from last beat to response")
     max_burst: PositiveInt = Field(description="longest burst in beats of the fabric")
     outstanding: PositiveInt = Field(description="requests in flight for each stream")
+
+
+class FpgaMemory(Documented):
+    """What is behind the ports."""
+
+    kind: Literal["fixed", "dram"] = Field(
+        description="fixed: the latency of the ports, and bandwidth for all of them; dram: a DRAM that they share, port after "
+        "port on its channels"
+    )
+    path_cycles: PositiveInt = Field(description="fabric cycles between a port and the DRAM, each way")
+    dram: DramConfig | None = Field(None, description="needed where kind is dram")
 
 
 class FpgaThreePass(Documented):
@@ -170,6 +182,7 @@ class FpgaConfig(Documented):
     board_power_w: PositiveFloat = Field(description="power of the whole board while it computes, if `power` is absent")
     power: FpgaPower | None = Field(None, description="needs the costs in `resources`")
     ports: FpgaPorts
+    memory: FpgaMemory | None = Field(None, description="absent: fixed")
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
     resources: FpgaResources | None = Field(
@@ -186,5 +199,5 @@ class FpgaArchConfig(AnyArch):
 
 __all__ = [
     "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder",
-    "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
+    "FpgaMemory", "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
 ]  # fmt: skip
