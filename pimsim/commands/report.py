@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import Field
 
 from pimsim.commands.output import whole_file
 from pimsim.errors import InputError
+from pimsim.jsonio import Document, read_as, read_json
+from pimsim.report.documents import read_result
 from pimsim.report.frames import read_table
 from pimsim.report.html import RunPage, SweepPage, render_html
 
-RESULT, SWEEP = "pimsim.result/1", "pimsim.sweep/1"
+MAX_TEXT = 10_000_000
+"""Bytes of a configuration beside a result."""
+
+
+class _Axis(Document):
+    path: str
+
+
+class _Sweep(Document):
+    schema_: Literal["pimsim.sweep/1"] = Field(alias="schema")
+    axes: tuple[_Axis, ...] = ()
 
 
 def report(folders: Sequence[Path], html: Path) -> None:
@@ -37,37 +50,34 @@ def _run(folder: Path) -> RunPage:
     if not path.is_file():
         raise InputError(f"{folder}: must be a folder that run --out or sweep --out has written; it has no result.json")
     names = [name for name in ("arch.yaml", "workload.yaml") if (folder / name).is_file()]
-    return RunPage(_name(folder), _json(path, RESULT), {name: _text(folder / name) for name in names})
+    result = read_result(read_json(path), path)
+    return RunPage(_name(folder), result, {name: _text(folder / name) for name in names})
 
 
 def _sweep(folder: Path) -> SweepPage:
-    manifest = _json(folder / "sweep.json", SWEEP)
+    file = folder / "sweep.json"
+    manifest = read_as(_Sweep, read_json(file), file)
     path = folder / "results.parquet"
     if not path.is_file():
         raise InputError(f"{folder}: must hold finished points; results.parquet is not there yet")
     columns, rows = read_table(path)
-    return SweepPage(_name(folder), columns, rows, [axis["path"] for axis in manifest.get("axes", [])])
+    return SweepPage(_name(folder), columns, rows, [axis.path for axis in manifest.axes])
 
 
 def _name(folder: Path) -> str:
     return folder.resolve().name or str(folder)
 
 
-def _json(path: Path, schema: str) -> dict[str, Any]:
-    try:
-        data = json.loads(_text(path))
-    except ValueError as error:
-        raise InputError(f"{path}: must be JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise InputError(f"{path}: schema must be {schema}")
-    return data
-
-
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: must be a readable text file ({error})") from error
+    if len(data) > MAX_TEXT:
+        raise InputError(f"{path}: must have at most {MAX_TEXT:,} bytes")
+    return text
 
 
 __all__ = ["report"]

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,6 +21,9 @@ from pimsim.errors import ConfigError, InputError, did_you_mean
 from pimsim.explore.config import RandomAxis, SweepConfig
 from pimsim.explore.expressions import Expression, ExpressionError
 from pimsim.yamlio import Tree, load_tree, resolve_scalar, validate
+
+_FOLDER = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\]{1,100}")
+"""Names of sweeps, whose results lie in ``runs/NAME`` if nothing else is said."""
 
 MAX_COMBINATIONS = 1_000_000
 """Combinations of one sweep before constraints."""
@@ -228,6 +232,12 @@ def load_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
 def _check_shape(plan: Plan) -> None:
     config, tree = plan.config, plan.tree
+    if not _FOLDER.fullmatch(config.name):
+        raise tree.error(
+            "must be a name that a folder may have, at most 100 printable characters without / and \\ and not "
+            f"beginning with a dot, not {config.name[:100]!r}",
+            ("name",),
+        )
     if not (config.axes or config.zip or config.points or config.random):
         raise tree.error("must have axes, zip, points or random, so that there is something to vary")
     for path, values in config.axes.items():

@@ -7,6 +7,7 @@ in which points finished; wall-clock times have a table of their own.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,15 +15,22 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pimsim.errors import InputError
+from pydantic import ConfigDict, Field
+
+from pimsim.errors import ConfigError, InputError
 from pimsim.explore.plan import Plan, look_up, resolve
+from pimsim.jsonio import Document, parse_json, read_as, read_json
+from pimsim.model import NonNegativeInt
 from pimsim.result import manifest
 from pimsim.yamlio import dump
 
 SCHEMA = "pimsim.sweep/1"
 """Name and version of the folder's form."""
+
+MAX_RECORD = 10_000_000
+"""Bytes of one record."""
 
 Row = dict[str, Any]
 
@@ -42,7 +50,7 @@ class Store:
             self._lock = self._locked(shard)
             try:
                 self._admit(resume)
-                self.records = {record["point"]: record for record in _read(folder)}
+                self.records = {record["point"]: record for record in _read(folder, plan)}
                 self._log = self._open_log()
             except BaseException:
                 os.close(self._lock)
@@ -80,11 +88,11 @@ class Store:
             _replace(file, (json.dumps(_manifest(self._plan), indent=2) + "\n").encode())
             return
         found = _load_manifest(file)
-        version = found["manifest"]["version"]
+        version = found.manifest.version
         mine = manifest([], {}).version
         if version != mine:
             raise InputError(f"{self.folder}: must be of pimsim {mine}, not of {version}; take another --out")
-        if found["fingerprint"] != self._plan.fingerprint:
+        if found.fingerprint != self._plan.fingerprint:
             raise InputError(
                 f"{self.folder}: must hold points of this very sweep, but the sweep file, --set or a file that it names "
                 "has changed; take another --out"
@@ -126,7 +134,7 @@ class Store:
         """
         try:
             os.fsync(self._log)
-            records = {record["point"]: record for record in _read(self.folder)}
+            records = {record["point"]: record for record in _read(self.folder, self._plan)}
             write_tables(self.folder, self._plan, [records[point] for point in sorted(records)])
         except OSError as error:
             raise self._unwritable(error) from error
@@ -137,22 +145,63 @@ class Store:
             os.close(descriptor)
 
 
-def _read(folder: Path) -> Iterator[Row]:
-    """Every whole record of every log."""
+class _Setting(Document):
+    arch: str
+    workload: str
+
+
+class _Timing(Document):
+    wall_seconds: float
+    overhead_seconds: float
+    worker: str
+    finished_at: float
+
+
+class _Record(Document):
+    """What the tables need of a record; a sound checksum does not say that pimsim has written it."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=True)
+    point: NonNegativeInt
+    setting: _Setting
+    status: Literal["ok", "failed"]
+    error: str | None
+    figures: dict[str, int | float | None]
+    objectives: dict[str, float] = Field(default_factory=dict)
+    timing: _Timing
+    id: str | None = None
+    arch_hash: str | None = None
+    workload_hash: str | None = None
+
+
+class _Version(Document):
+    version: str
+
+
+class _Manifest(Document):
+    schema_: Literal["pimsim.sweep/1"] = Field(alias="schema")
+    fingerprint: str
+    manifest: _Version
+
+
+def _read(folder: Path, plan: Plan) -> Iterator[Row]:
+    """Every whole record of every log; a line that is none is left out, so its point is run again."""
     for path in sorted(folder.glob("records-*.log")):
-        for line in path.read_bytes().split(b"\n"):
-            if line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(line[9:]):
-                yield json.loads(line[9:])
+        with path.open("rb") as log:
+            while line := log.readline(MAX_RECORD):
+                body = line[9:].removesuffix(b"\n")
+                if line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(body):
+                    with contextlib.suppress(ConfigError):
+                        record = parse_json(body, path)
+                        checked = read_as(_Record, record, path)
+                        if checked.status == "failed" or set(checked.objectives) == set(plan.config.objectives):
+                            yield record
 
 
-def _load_manifest(file: Path) -> dict[str, Any]:
+def _load_manifest(file: Path) -> _Manifest:
     try:
-        found = json.loads(file.read_bytes())
-        if found["schema"] == SCHEMA:
-            return dict(found)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f"{file}: must be the manifest of a sweep, of the form {SCHEMA}")
+        return read_as(_Manifest, read_json(file), file)
+    except ConfigError:
+        raise InputError(f"{file}: must be the manifest of a sweep, of the form {SCHEMA}") from None
 
 
 def _described(plan: Plan) -> dict[str, Any]:

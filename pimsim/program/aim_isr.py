@@ -22,7 +22,8 @@ from typing import NamedTuple
 from pimsim.errors import TraceError, UnknownName, did_you_mean
 
 MASK_BITS = 32
-MAX_LINES = 5_000_000
+MAX_BYTES = 100_000_000
+MAX_LINES = 2_000_000
 MAX_LINE = 1000
 """Characters in one line."""
 
@@ -110,11 +111,15 @@ def read_instructions(path: Path | str, limits: Limits) -> list[Instruction]:
             is missing or not the last. The error names the file and the line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise TraceError(f"must be a readable file ({error.strerror})", file=path) from error
     except UnicodeDecodeError as error:
         raise TraceError("must be a text file in UTF-8", file=path) from error
+    if len(data) > MAX_BYTES:
+        raise TraceError(f"must have at most {MAX_BYTES:,} bytes", file=path)
     return parse_instructions(text.splitlines(), limits, path)
 
 

@@ -10,6 +10,9 @@ from pimsim.errors import InputError
 from pimsim.report.si import ratio, si
 from pimsim.result import Result
 
+MAX_CELLS = 30_000_000
+"""Of a table of a sweep."""
+
 
 def ops_frame(result: Result) -> Any:
     """Operations as a ``pandas.DataFrame``, indexed by kind.
@@ -55,14 +58,26 @@ def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
     """
     try:
         import pandas as pd
+        import pyarrow.parquet as pq
 
+        with pq.ParquetFile(path) as file:
+            cells = file.metadata.num_rows * file.metadata.num_columns
+            if cells > MAX_CELLS:
+                raise InputError(f"{path}: must have at most {MAX_CELLS:,} cells, not {cells:,}")
         frame = pd.read_parquet(path)
     except ImportError:
         raise InputError("the report of a sweep needs pandas and pyarrow; pip install 'pimsim[report]'") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError, TypeError) as error:  # what pyarrow says of damaged files
         raise InputError(f"{path}: must be a Parquet file ({error})") from error
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [str(name) for name in frame.columns], plain.to_numpy().tolist()
+    rows = [[_plain(value) for value in row] for row in frame.astype(object).to_numpy().tolist()]
+    return [str(name) for name in frame.columns], rows
+
+
+def _plain(value: Any) -> str | float | int | bool | None:
+    """A number or a text as it is, anything else as text; NaN and what is missing as None."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return value if isinstance(value, str | float | int) else str(value)
 
 
 __all__ = ["ops_frame", "read_table", "summary_html"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from math import log
+from math import inf, log
 from typing import Any
 
 from pimsim.report.si import count, percent, ratio, si
@@ -137,6 +137,8 @@ def _roofline(roofs: Mapping[str, Any]) -> str:
     unit = "FLOP/s"
     left = min(peak / banks, *(x for _, x, _ in points)) / 8
     right, low = 4 * peak / pins, min(left * pins, *(y for _, _, y in points)) / 2
+    if not (0 < left < right < inf and 0 < low < 2 * peak < inf):  # nothing that a machine of ours says
+        return ""
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (90 + 440 * log(x / left) / log(right / left), 230 - 205 * log(y / low) / log(2 * peak / low))

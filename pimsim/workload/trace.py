@@ -30,7 +30,10 @@ def trace_tree(path: Path) -> Tree:
         ConfigError: the file cannot be read.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not path.is_file():
+            raise ConfigError("must be a file", file=path)
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"must be a readable file ({error.strerror})", file=path) from error
     data = {

@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio"}
+FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
 FACTS = FLOOR | {"arch", "workload", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
@@ -24,13 +24,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors"},
     "model": set(),
     "yamlio": {"errors"},
-    "arch": FLOOR,
-    "workload": FLOOR,
+    "jsonio": {"errors"},
+    "traffic": FLOOR,
+    "arch": FLOOR | {"traffic"},
+    "workload": FLOOR | {"traffic"},
     "trace": {"errors", "names"},
     "program": {"errors", "arch"},
     "bounds": {"errors", "arch", "workload"},
     "mapper": FLOOR | {"arch", "workload", "program", "bounds"},
-    "machine": FLOOR | {"arch", "program", "trace"},
+    "machine": FLOOR | {"arch", "program", "trace", "traffic"},
     "functional": FLOOR | {"arch", "workload", "program", "trace"},
     "analysis": FLOOR | {"arch", "trace", "bounds", "catalog"},
     "report": FLOOR | {"analysis", "result", "trace"},
@@ -41,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "show": FACTS,
     "result": FACTS | {"analysis", "trace", "report"},  # the plot methods, at call time
     "runners": FACTS
-    | {"mapper", "machine", "functional", "session", "program", "bounds", "trace", "analysis", "result"},
+    | {"traffic", "mapper", "machine", "functional", "session", "program", "bounds", "trace", "analysis", "result"},
     "session": FACTS | {"mapper", "functional", "program"},
     "meter": FACTS | {"machine", "program", "analysis"},
     "run": FACTS | {"result", "runners"},
@@ -85,7 +87,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ml_dtypes": ("pimsim/functional/",),
     "gguf": ("pimsim/workload/importers/gguf.py",),
     "tokenizers": ("pimsim/workload/importers/vocabulary.py",),
-    "pyarrow": ("pimsim/explore/store.py",),
+    "pyarrow": ("pimsim/explore/store.py", "pimsim/report/frames.py"),
     "optuna": ("pimsim/explore/search.py",),
     "distributed": ("pimsim/explore/engine.py",),
     "typer": ("pimsim/cli.py", "pimsim/commands/"),

@@ -14,11 +14,14 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.encoder import encoder_calls
+from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.dataflow import Call, beats
+from pimsim.program.dataflow import Call, Loop, beats
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
+from pimsim.runners.fpga_primitives import stream_units
+from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,10 +152,17 @@ def beats_read(calls: list[Call], port: str) -> int:
     return sum(beats(read.bursts) for call in calls for read in call.region.reads if read.port == port)
 
 
-def test_24_ports_do_not_share_a_memory() -> None:
+def test_24_fixed_ports_do_not_share_a_memory() -> None:
     ports = dict.fromkeys("abc", PortTiming(2, 1, 64, 16, 16))
     one, two = units.copy(3000, ("a", "c"), 2, 2), units.residual(3000, ("a", "b", "c"), 2, 2)
     assert run_region(one, ports).cycles == run_region(two, ports).cycles
+    assert load_arch("edge_moe_zcu102").value.fpga.memory.kind == "fixed"
+    shared = simulate(
+        "edge_moe_zcu102", "attention_reordered", overrides=["arch.fpga.memory.kind=dram", "workload.tokens=5"]
+    )
+    assert shared.notes == [
+        "with a DRAM behind the ports the fast engine jumps over nothing, as rows and refreshes do not recur; it is slower"
+    ]
 
 
 def test_25_the_plain_forms_are_not_pipelined() -> None:
@@ -220,3 +230,29 @@ def test_38_the_plain_forms_save_less_than_the_paper() -> None:
     one, two, three = (image(*ONE_LAYER, *plain[:count]) for count in range(3))
     assert one.time.cycles < two.time.cycles < three.time.cycles
     assert (two.time.seconds - one.time.seconds) * 12e3 < 69.7
+
+
+def test_43_units_for_primitives_cost_no_resources() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8")
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small).resources is None
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
+
+
+def test_44_masked_rows_are_equally_long() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    scores = next(call for call in program.calls if call.op == "scores")
+    lengths = {run.count for run in scores.region.stages[1].nest if isinstance(run, Loop)}
+    assert len(lengths) <= 2  # seven rows of 1 to 7 scores
+
+
+def test_45_primitives_follow_each_other() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    by_op = {call.op: number for number, call in enumerate(program.calls)}
+    assert by_op["scores"] in program.calls[by_op["exponentiate"]].after
+    assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}

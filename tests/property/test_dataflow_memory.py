@@ -36,22 +36,23 @@ def memory(name: str = "ddr4_2133p", path: int = 27) -> MemoryChannel:
     return MemoryChannel(MemoryTiming(spec, path, 32, Fraction(10**6, 300) / tick_ps))
 
 
-def machine(calls: list[Call], timing: PortTiming, name: str = "ddr4_2133p", channels: int = 1) -> Machine:
-    """Ports in turn on so many channels; streams far apart."""
+def machine(calls: list[Call], timing: PortTiming, name: str, channels: int, apart: int) -> Machine:
+    """Ports in turn on so many channels; streams ``apart`` beats from each other."""
     ports = sorted({stream.port for call in calls for stream in (*call.region.reads, *call.region.writes)})
     parts = [memory(name) for _ in range(channels)]
     for part in parts:
         part.core.log = []
     places = [
-        {stream.name: n * 70_000 for n, stream in enumerate((*call.region.reads, *call.region.writes))}
-        for call in calls
+        {stream.name: n * apart for n, stream in enumerate((*call.region.reads, *call.region.writes))} for call in calls
     ]
     return Machine(timing, {port: parts[n % channels] for n, port in enumerate(ports)}, places)
 
 
-def both(calls: list[Call], timing: PortTiming, name: str = "ddr4_2133p", channels: int = 1) -> ProgramTimes:
+def both(
+    calls: list[Call], timing: PortTiming, name: str = "ddr4_2133p", channels: int = 1, apart: int = (1 << 20) + 1024
+) -> ProgramTimes:
     """The times on which both engines agree; the memory's commands agree, too, and break no rule."""
-    one, other = machine(calls, timing, name, channels), machine(calls, timing, name, channels)
+    one, other = (machine(calls, timing, name, channels, apart) for _ in range(2))
     times = run_fast(calls, one)
     assert times == run_reference(calls, other)
     for port, channel in one.memory.items():
@@ -87,7 +88,8 @@ def test_engines_agree_on_calls_that_compete(seed: int) -> None:
         region = builds[0 if number % 2 else r.randint(1, 4)]()
         # a load beside a call on other ports, then both before the next pair
         calls.append(Call(f"call {number}", "op", 0, region, tuple(range(number - number % 2))))
-    both(calls, timing, r.choice(["ddr4_2133p", "hbm2_2000", "gddr6_14000"]), r.choice([1, 2]))
+    apart = r.choice([70_000, (1 << 20) + 1024, 100])  # the first: other rows of one bank
+    both(calls, timing, r.choice(["ddr4_2133p", "hbm2_2000", "gddr6_14000"]), r.choice([1, 2]), apart)
 
 
 @pytest.mark.parametrize("prefetch", ["experts", "none"])
@@ -159,8 +161,8 @@ def test_naive_attention_waits_for_the_dram_where_the_port_is_wide() -> None:
         for schedule in ("naive", "reordered")
         for kind in ("fixed", "dram")
     }
-    assert cycles["naive", "dram"] > 3 * cycles["naive", "fixed"]
-    assert cycles["reordered", "dram"] < 1.5 * cycles["reordered", "fixed"]
+    assert cycles["naive", "dram"] > 1.5 * cycles["naive", "fixed"]
+    assert cycles["reordered", "dram"] < 1.2 * cycles["reordered", "fixed"]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ SHAPE: dict[str, Any] = {
     "notes": [],
     "roofline": None,
     "resources": None,
+    "requests": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -54,6 +55,9 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,

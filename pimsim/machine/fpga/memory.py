@@ -1,13 +1,15 @@
 """A DRAM behind the memory ports: bursts become column commands of `ChannelCore`, and all ports of a channel share it.
 
-Requests are served one after the other, in the order in which the ports make them; rows stay open until another row of their
-bank is needed. Consecutive bursts of the DRAM go to the bank groups in turn, then along the row, then to the next bank.
-Times outside are fabric cycles, times inside are ticks of the DRAM.
+Requests are served one after the other, in the order in which the ports make them; what a request needs is precharged, then
+activated, then read or written. Rows stay open until another row of their bank is needed. Consecutive bursts of the DRAM go to
+the bank groups in turn, then along the row, then to the next bank. Times outside are fabric cycles, times inside are ticks of
+the DRAM.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,6 +19,21 @@ from pimsim.machine.channel import ChannelCore, Target
 
 BANK_GROUP = "bankgroup"
 """Level over which consecutive bursts are spread."""
+
+
+Bank = tuple[int, ...]
+Place = tuple[Bank, int, int]
+"""(bank, row, column) of a burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """The commands of a bank."""
+
+    close: Target
+    open: Target
+    read: Target
+    write: Target
 
 
 @dataclass(frozen=True)
@@ -38,13 +55,11 @@ class MemoryChannel:
         self._ticks, self._cycles = timing.ticks_per_cycle.numerator, timing.ticks_per_cycle.denominator
         self.counts: Counter[str] = Counter()
         """Commands of requests; those of refreshes are in the core."""
-        self._rows: dict[tuple[int, ...], int] = {}
-        self._open = _plain(self.spec, "open", "none")
-        self._close = _plain(self.spec, "close", "none")
-        self._columns = {False: _plain(self.spec, "none", "read"), True: _plain(self.spec, "none", "write")}
+        self._rows: dict[Bank, int] = {}
+        kinds = (("close", "none"), ("open", "none"), ("none", "read"), ("none", "write"))
+        self._names = [_plain(self.spec, effect, data).name for effect, data in kinds]
         self._order = _spread_order(self.spec)
-        self._targets: dict[tuple[int, ...], tuple[Target, Target, Target, Target]] = {}
-        """Bank -> its precharge, activate, read and write."""
+        self._targets: dict[Bank, _Targets] = {}
 
     def access(self, cycle: int, beat: int, beats: int, *, write: bool) -> list[int]:
         """Serve a request that arrives at a cycle.
@@ -61,27 +76,42 @@ class MemoryChannel:
         size, burst = self.timing.beat_bytes, self.spec.burst_bytes
         first, last = beat * size // burst, ((beat + beats) * size - 1) // burst
         self.core.wait(self._tick(cycle), "request")
-        done = [self._column(number, write=write) for number in range(first, last + 1)]
+        places = [self._place(number) for number in range(first, last + 1)]
+        done: list[int] = []
+        while len(done) < len(places):
+            done += self._columns_at(self._open_rows(places[len(done) :]), write=write)
         ends = [((beat + number + 1) * size - 1) // burst - first for number in range(beats)]
         return [self._cycle(done[end]) for end in ends]
 
-    def _column(self, burst: int, *, write: bool) -> int:
-        """Read or write one burst of the DRAM; the tick at which its data is complete."""
-        bank, row, column = self._place(burst)
-        close, open_, read, write_ = self._targets.get(bank) or self._compile(bank)
-        if self._rows.get(bank) != row:
+    def _open_rows(self, places: Sequence[Place]) -> Sequence[Place]:
+        """Precharge, then activate, the banks of as many places as need one row of a bank only; these places."""
+        rows: dict[Bank, int] = {}
+        for count, (bank, row, _) in enumerate(places):
+            if rows.setdefault(bank, row) != row:
+                places = places[:count]
+                break
+        wrong = [(bank, row) for bank, row in rows.items() if self._rows.get(bank) != row]
+        for bank, _ in wrong:
             if bank in self._rows:
-                self._issue(close)
-            self._issue(open_, row)
+                self._issue(self._target(bank).close)
+        for bank, row in wrong:
+            self._issue(self._target(bank).open, row)
             self._rows[bank] = row
-        command = write_ if write else read
-        return self._issue(command, row, column) + command.latency
+        return places
 
-    def _compile(self, bank: tuple[int, ...]) -> tuple[Target, Target, Target, Target]:
-        where = (*bank, *(-1,) * (len(self.spec.address_fields) - len(bank)))
-        names = (self._close.name, self._open.name, self._columns[False].name, self._columns[True].name)
-        close, open_, read, write = (self.core.target(name, where) for name in names)
-        self._targets[bank] = close, open_, read, write
+    def _columns_at(self, places: Sequence[Place], *, write: bool) -> list[int]:
+        """Read or write bursts whose rows are open; the tick at which the data of each is complete."""
+        done = []
+        for bank, row, column in places:
+            targets = self._target(bank)
+            command = targets.write if write else targets.read
+            done.append(self._issue(command, row, column) + command.latency)
+        return done
+
+    def _target(self, bank: Bank) -> _Targets:
+        if bank not in self._targets:
+            where = (*bank, *(-1,) * (len(self.spec.address_fields) - len(bank)))
+            self._targets[bank] = _Targets(*(self.core.target(name, where) for name in self._names))
         return self._targets[bank]
 
     def _issue(self, target: Target, row: int = -1, column: int = -1) -> int:
@@ -89,8 +119,8 @@ class MemoryChannel:
         tick = self.core.issue(target, row, column)
         return self.core.base if tick is None else tick
 
-    def _place(self, burst: int) -> tuple[tuple[int, ...], int, int]:
-        """(bank, row, column) of a burst; addresses beyond the memory begin again."""
+    def _place(self, burst: int) -> Place:
+        """Where a burst lies; addresses beyond the memory begin again."""
         at = [0] * len(self.spec.levels)
         column = 0
         for level in self._order:

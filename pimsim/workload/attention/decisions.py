@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from pimsim.errors import ConfigError, InputError
+from pimsim.jsonio import read_json
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.interpreter import evaluate
 
@@ -69,16 +70,16 @@ def load(file: Path) -> Recording:
     Raises:
         ConfigError: it is no recording; the message names the file and the field.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"must be a readable JSON file of recorded decisions: {error}", file=file) from None
+    found = read_json(file)
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         given = found.get("schema") if isinstance(found, dict) else type(found).__name__
         raise ConfigError(f"must be {SCHEMA!r}, not {given!r}", file=file, path="schema")
     for key in ("algorithm", "parameters", "case", "origin", "decisions"):
         if key not in found:
             raise ConfigError("must be given", file=file, path=key)
+    for key, what in (("parameters", "values"), ("case", "sizes"), ("decisions", "decisions")):
+        if not isinstance(found[key], dict):
+            raise ConfigError(f"must be a mapping from names to {what}", file=file, path=key)
     kind = _parsed(file, "algorithm", lambda: algorithm(found["algorithm"], found["parameters"]))
     case = _parsed(file, "case", lambda: Case(**found["case"]))
     decisions = {
