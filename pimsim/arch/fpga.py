@@ -164,7 +164,7 @@ class FpgaResources(Documented):
 class FpgaPower(Documented):
     """Power of the board at rest, and energy of what works; a picojoule per cycle is a microwatt per MHz."""
 
-    static_w: NonNegativeFloat = Field(description="power of the whole board while nothing works")
+    static_w: NonNegativeFloat | None = Field(description="power of the whole board while nothing works; null: unknown")
     dsp_pj: NonNegativeFloat = Field(description="energy of a DSP block in a cycle in which its unit works")
     bram18_pj: NonNegativeFloat
     lut_pj: NonNegativeFloat
@@ -180,7 +180,9 @@ class FpgaConfig(Documented):
     clock_mhz: PositiveFloat = Field(description="clock of the fabric")
     beat_bits: PositiveInt = Field(description="width of the streams inside")
     word_bits: PositiveInt = Field(description="width of an activation")
-    board_power_w: PositiveFloat = Field(description="power of the whole board while it computes, if `power` is absent")
+    board_power_w: PositiveFloat | None = Field(
+        description="power of the whole board while it computes, if `power` is absent; null: unknown"
+    )
     power: FpgaPower | None = Field(None, description="needs the costs in `resources`")
     ports: FpgaPorts
     memory: FpgaMemory | None = Field(None, description="absent: fixed")

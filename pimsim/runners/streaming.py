@@ -170,7 +170,8 @@ def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: Energ
     for call, moved in _moved(calls, times):
         cycles[call.op] += moved
     return {
-        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op[op]) for op, moved in cycles.most_common()
+        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op.get(op, 0.0))
+        for op, moved in cycles.most_common()
     }
 
 
@@ -182,7 +183,7 @@ def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: En
         Layer(
             "outside the blocks" if layer == OUTSIDE else f"block {layer}",
             cycles[layer] / hertz,
-            energy.by_layer[layer],
+            energy.by_layer.get(layer, 0.0),
         )
         for layer in sorted(cycles, key=lambda layer: (layer == OUTSIDE, layer))
     ]
