@@ -33,7 +33,7 @@ SHAPE: dict[str, Any] = {
     },
     "interface": {"bytes": NUMBER, "bytes_without_pim": NUMBER, "reduction": NUMBER},
     "units": {"*": {"busy_seconds": NUMBER, "busy_fraction": NUMBER, "stalls": {"*": NUMBER}}},
-    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
+    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER, "unit": None}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
     "demand": None,
@@ -41,6 +41,8 @@ SHAPE: dict[str, Any] = {
     "roofline": None,
     "resources": None,
     "requests": None,
+    "placement": None,
+    "links": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
