@@ -206,6 +206,8 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     routing: Routing | None = None
     """Which experts got how many tokens; None without a mixture of experts."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know about this run."""
     placement: dict[str, str] | None = None
     """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
     links: dict[str, Link] | None = None
@@ -317,6 +319,7 @@ _ORDER = (
     "layers",
     "ports",
     "demand",
+    "notes",
     "roofline",
     "resources",
     "routing",
@@ -428,9 +431,14 @@ def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
     counts: Counter[str] = Counter()
     for (_, _, name), count in totals.commands.items():
         counts[name] += count
+    return dram_figures(counts, spec)
+
+
+def dram_figures(counts: Mapping[str, int], spec: DramSpec) -> Dram:
+    """What a memory did, from the number of its commands by name."""
     moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
     return Dram(
-        commands={name: counts[name] for name in spec.commands if counts[name]},
+        commands={name: counts[name] for name in spec.commands if counts.get(name)},
         row_hit_rate=_row_hit_rate(counts, spec),
         refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
         bytes_read=moved["read"] * spec.burst_bytes,

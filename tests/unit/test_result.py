@@ -37,6 +37,7 @@ SHAPE: dict[str, Any] = {
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
     "demand": None,
+    "notes": [],
     "roofline": None,
     "resources": None,
     "routing": None,
