@@ -64,6 +64,16 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """What a user waits for."""
+
+    ttft_s: float
+    """Time to first token: until the last pass of the prompts is complete."""
+    tpot_s: float | None
+    """Time per output token after the first one, of each sequence; None where only one is generated."""
+
+
+@dataclass(frozen=True)
 class Dram:
     """What the memory did, summed over channels."""
 
@@ -197,6 +207,8 @@ class Result:
     """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
+    latency: Latency | None = None
+    """None for a run that generates nothing."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -280,6 +292,7 @@ _ORDER = (
     "engine",
     "time",
     "tokens",
+    "latency",
     "energy",
     "dram",
     "interface",
@@ -377,8 +390,13 @@ def _time(totals: RunTotals, spec: DramSpec) -> Time:
 
 
 def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
-    generated = workload.generate_tokens
-    return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
+    generated = workload.batch * workload.generate_tokens
+    return Tokens(
+        workload.batch * workload.prompt_tokens,
+        generated,
+        seconds / generated,
+        generated / seconds if seconds else None,
+    )
 
 
 def _dram(totals: RunTotals, spec: DramSpec) -> Dram:

@@ -16,14 +16,15 @@ from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
-from pimsim.bounds.traffic import bytes_without_pim
+from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.units import Unit
+from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Item, Stream, count_commands
-from pimsim.result import Result, build_result
+from pimsim.program.isa import Item, Placed, Stream, count_commands
+from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
@@ -59,9 +60,9 @@ def run(
         recorder=options.recorder,
         further=further,
     )
-    program = mapping.program()
+    program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
     with _collector_paused():
-        totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
+        totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
     if options.trace is not None and runner.trace is not None:
         options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
@@ -77,7 +78,9 @@ def run(
         engine=options.engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes),
+            "bytes_without_pim": bytes_of_groups(graph, mapping.contexts(), element_bytes)
+            if workload.value.together > 1
+            else bytes_without_pim(graph, mapping.passes, element_bytes),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -86,8 +89,15 @@ def run(
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    result = replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
-    return result, mapping, totals
+    roofline = roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None
+    latency = _latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens)
+    return replace(result, roofline=roofline, latency=latency), mapping, totals
+
+
+def _latency(ends: Sequence[float], prompt_passes: int, generated: int) -> Latency:
+    """Where the passes of the prompts end, and what each further token takes."""
+    first = ends[prompt_passes - 1]
+    return Latency(first, (ends[-1] - first) / (generated - 1) if generated > 1 else None)
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
@@ -97,6 +107,8 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
     mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    if isinstance(mapping, GroupMapping):
+        return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
@@ -105,9 +117,13 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
 
 
 def _pass_commands(mapping: Mapping, context: int) -> int:
+    return _commands_of(mapping.forward_pass(context))
+
+
+def _commands_of(blocks: Iterable[Placed]) -> int:
     times: Counter[int] = Counter()
     streams: dict[int, Stream] = {}
-    for placed in mapping.forward_pass(context):
+    for placed in blocks:
         for stream in placed.block.channels:
             streams[id(stream)] = stream
             times[id(stream)] += 1
