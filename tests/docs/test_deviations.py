@@ -252,3 +252,18 @@ def test_43_what_cannot_be_placed() -> None:
     for work in ("softmax", "lm_head"):
         with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
+
+
+def test_44_each_token_has_its_own_buffers() -> None:
+    assert small("arch.asic.sram_bytes=40960").time.cycles > 0
+    with pytest.raises(
+        CapacityExceeded, match=r"^asic.sram_bytes must hold the buffers of gpt2_decode, for each of 2 tokens"
+    ):
+        small("workload.batch=2", "arch.asic.sram_bytes=40960")
+
+
+def test_45_sequences_of_a_batch_are_alike() -> None:
+    result = small("workload.batch=3", tokens=2)
+    assert result.ops["attention_scores"].count == 2 * 3
+    assert result.tokens is not None
+    assert result.tokens.generated == 2 * 3
