@@ -170,6 +170,18 @@ TimelineWindow = Annotated[
         help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
     ),
 ]
+CheckTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")]
+TraceLimit = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Let an independent oracle check every DRAM command as it issues; the first illegal one ends the run with "
+        "exit code 1. Takes about 15 us for each command.  [default: off]",
+    ),
+]
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
@@ -238,9 +250,7 @@ def run(
             help="Write every DRAM command with its memory-clock cycle as CSV; for short runs.  [default: none]",
         ),
     ] = None,
-    trace_limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
-    ] = 20_000_000,
+    trace_limit: TraceLimit = 20_000_000,
     timeline: TimelineFile = None,
     timeline_detail: TimelineDetail = "op",
     timeline_window: TimelineWindow = "",
@@ -251,7 +261,8 @@ def run(
             help="Also carry the program out on random weights and compare every result with float64.  [default: off]",
         ),
     ] = False,
-    check_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")] = 4,
+    check_tokens: CheckTokens = 4,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -272,7 +283,63 @@ def run(
         baselines=baseline or [],
         quiet=quiet,
         check_tokens=check_tokens if check else 0,
+        strict=strict,
         command_line=context.obj or [],
+    )
+
+
+@app.command(
+    short_help="Compare attention algorithms on machines.",
+    help=_help(
+        "Run attention algorithms on machines over contexts, and print time, energy, memory, traffic and error of each.",
+        "pimsim compare --attention vanilla,single_pass:block=128,cmab --arch pim_gpt,edge_moe_zcu102 --context 128,1024,8192",
+        more="An algorithm is NAME[:PARAMETER=VALUE...][@PHASE]; without a phase, one token is processed. A pair that does not "
+        "run says why.",
+    ),
+)
+def compare(
+    attention: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Algorithms, as `pimsim list attention` names them.")
+    ],
+    arch: Annotated[str, typer.Option(metavar="NAME,...", help="Shipped architectures or YAML files.")],
+    context: Annotated[str, typer.Option(metavar="N,...", help="Numbers of keys.")],
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="prefill, decode, update or query.  [default: one token]", show_default=False
+        ),
+    ] = "",
+    workload: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="An attention workload that gives the other sizes.")
+    ] = "attention_heads",
+    overrides: Overrides = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the numbers of every program, too.  [default: off]")
+    ] = False,
+    output: Annotated[str, typer.Option("--format", metavar="table|csv|json", help="Form of the output.")] = "table",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as CSV, too.  [default: none]")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them (.png, .svg, .pdf).  [default: none]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run attention algorithms on machines over contexts, and print what each costs."""
+    from pimsim.commands.compare import compare as run_comparison
+
+    run_comparison(
+        attention,
+        arch,
+        context,
+        phase=phase,
+        workload=workload,
+        overrides=overrides or [],
+        check=check,
+        output=output,
+        out=out,
+        plot=plot,
+        quiet=quiet,
     )
 
 

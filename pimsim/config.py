@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
+from pimsim.arch.controller import SchedulerConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.formats import FLOAT_BITS, accumulators_of, format_bytes
 from pimsim.arch.hybrid import PLACEABLE
 from pimsim.arch.kinds import ARCH_KINDS
+from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
@@ -213,6 +215,9 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     _check_commands(loaded.tree, loaded.value.dram)
     _check_pim(loaded.tree, loaded.value)
     _check_asic(loaded.tree, loaded.value.asic)
+    if loaded.value.host_traffic is not None:
+        spec, controller = loaded.value.dram.resolve(), loaded.value.host_traffic.controller
+        check_controller_of(loaded, spec, controller, ("host_traffic", "controller"))
 
 
 def check_aim(loaded: Loaded[AimConfig]) -> None:
@@ -282,6 +287,8 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         raise tree.error("must be given, as softmax is three_pass", ("fpga", "attention", "three_pass"))
     if fpga.encoder is not None:
         _check_encoder(tree, fpga)
+    for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
+        _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:
@@ -322,6 +329,33 @@ def _check_encoder(tree: Tree, fpga: Any) -> None:
             f"must be a port without {shared[0]}, as weights come while an expert computes, not {placement['parameters']}",
             (*at, "placement", "parameters"),
         )
+
+
+def check_memory(loaded: Loaded[MemoryConfig]) -> None:
+    """Check what must hold between fields of a memory behind a controller.
+
+    Raises:
+        ConfigError: as `check_arch` of its DRAM, the DRAM does not say how long a burst is, or the controller does not
+            fit it.
+    """
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    check_limits(loaded.tree, loaded.value.dram, ("dram",))
+    check_controller_of(loaded, loaded.value.dram.resolve(), loaded.value.controller, ("controller",))
+
+
+def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: SchedulerConfig, at: FieldPath) -> None:
+    """`check_controller`, with errors at their place in the file.
+
+    Raises:
+        ConfigError: the DRAM does not say how long a burst is, or the controller does not fit it.
+    """
+    if not spec.timing.get("nBL"):
+        raise loaded.tree.error("must have nBL, the clocks of a burst on the data pins", ("dram", "timing"))
+    try:
+        check_controller(spec, controller)
+    except ConfigError as error:
+        raise loaded.tree.error(error.message, (*at, *error.path.split(".")[1:])) from None
 
 
 def check_hybrid(loaded: Loaded[Any]) -> None:
@@ -366,6 +400,7 @@ ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
     "pim": check_arch,
     "aim": check_aim,
     "fpga": check_fpga,
+    "memory": check_memory,
     "hybrid": check_hybrid,
 }
 """Kind of architecture -> what checks it across fields."""

@@ -19,12 +19,13 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.requests import Requests
 from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
-from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -209,6 +210,14 @@ class Result:
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     latency: Latency | None = None
     """None for a run that generates nothing."""
+    requests: Requests | None = None
+    """Plain requests to the memory; None where there are none."""
+    legality: dict[str, int] | None = None
+    """``checked``: commands that the oracle of a strict run found legal; None for a run without it."""
+    counts: dict[str, Any] | None = None
+    """What an attention algorithm took, counted in its program, beside the closed forms; None elsewhere."""
+    memory: dict[str, Any] | None = None
+    """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -303,10 +312,14 @@ _ORDER = (
     "demand",
     "roofline",
     "resources",
+    "requests",
     "placement",
     "links",
     "baselines",
     "functional",
+    "legality",
+    "counts",
+    "memory",
     "simulation",
     "manifest",
 )
@@ -316,7 +329,7 @@ _ORDER = (
 def build_result(
     arch: ArchConfig,
     arch_hash: str,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     workload_hash: str,
     spec: DramSpec,
     totals: RunTotals,
@@ -360,7 +373,7 @@ def build_result(
         units=_units(totals, spec),
         ops=_ops(totals, joules, spec),
         layers=_layers(totals, joules, spec),
-        baselines={name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in baselines},
+        baselines=_baselines(workload, baselines, time, joules),
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
@@ -389,14 +402,18 @@ def _time(totals: RunTotals, spec: DramSpec) -> Time:
     )
 
 
-def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
-    generated = workload.batch * workload.generate_tokens
-    return Tokens(
-        workload.batch * workload.prompt_tokens,
-        generated,
-        seconds / generated,
-        generated / seconds if seconds else None,
-    )
+def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: EnergyReport) -> dict[str, Comparison]:
+    """Comparisons; baselines are about decoders."""
+    if not isinstance(workload, WorkloadConfig):
+        return {}
+    return {name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in names}
+
+
+def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
+    if not isinstance(workload, WorkloadConfig):
+        return None
+    prompt, generated = workload.batch * workload.prompt_tokens, workload.batch * workload.generate_tokens
+    return Tokens(prompt, generated, seconds / generated, generated / seconds if seconds else None)
 
 
 def _dram(totals: RunTotals, spec: DramSpec) -> Dram:

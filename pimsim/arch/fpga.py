@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -174,6 +175,9 @@ class FpgaConfig(Documented):
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
     resources: FpgaResources | None = Field(
         None, description="absent: the design has no costs, and nobody checks whether it fits"
+    )
+    primitives: FpgaPrimitives | None = Field(
+        None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
     )
 
 

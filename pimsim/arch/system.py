@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.controller import HostTrafficConfig
 from pimsim.arch.dram import DramConfig
 from pimsim.arch.formats import Accumulator, MacFormat
 from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -97,6 +98,9 @@ class ArchConfig(AnyArch):
         description="overlap: a unit starts when its operands are there; serial: one instruction at a time, as in the paper",
     )
     energy: EnergyConfig
+    host_traffic: HostTrafficConfig | None = Field(
+        None, description="requests of a host that compete with the program for the channels; null: none"
+    )
 
 
 __all__ = [

@@ -55,6 +55,8 @@ def generate(
     machine = load_arch(arch, options["arch"])
     if machine.value.kind != "pim":
         raise InputError(f"--arch must be of kind pim to generate text, not {machine.value.kind} as {arch} is")
+    if machine.value.host_traffic is not None:
+        raise machine.tree.error("must be null to generate text", ("host_traffic",))
     file = read_gguf(model)
     work = load_workload(model, options["workload"])
     vocabulary = _vocabulary(file, work)

@@ -44,12 +44,14 @@ def run(
     quiet: bool,
     command_line: Sequence[str],
     check_tokens: int = 0,
+    strict: bool = False,
 ) -> None:
     """Simulate and report; the arguments are the options of ``pimsim run``.
 
     Raises:
         InputError: an option or a configuration is wrong; no file has been written.
         FunctionalMismatch: a check was asked for and failed; results have been written.
+        TimingViolation: the run was strict and a command broke a rule of the DRAM; no file has been written.
         SimulationError: the simulation cannot go on.
     """
     choose("engine", engine, ENGINES)
@@ -73,7 +75,9 @@ def run(
         recorder = None
         if timeline is not None and drawing is not None:
             recorder = drawing.open(stack.enter_context(whole_bytes(timeline)))
-        options = RunOptions(cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens)
+        options = RunOptions(
+            cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens, strict=strict
+        )
         if drawing is not None:
             options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.machine.asic import asic_unit
 from pimsim.machine.books import Books, frontier_gains
-from pimsim.machine.channel import ChannelCore
+from pimsim.machine.channel import ChannelCore, LogEntry
 from pimsim.machine.kernel import Kernel, Process, Token
 from pimsim.machine.units import Unit
 from pimsim.program.isa import Placed, Step, command_column, command_where, count_commands, expand
@@ -17,6 +17,7 @@ from pimsim.trace.spans import BlockSpans, Recorder, Span
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, tuple[int, ...], int, int]
+Sink = Callable[[TraceRow], object]
 
 
 class _Live:
@@ -41,6 +42,8 @@ class ReferenceEngine:
         window: tuple[int, int] | None = None,
         recorder: Recorder | None = None,
         start_order: Iterable[int] | None = None,
+        sink: Sink | None = None,
+        cores: Sequence[ChannelCore] | None = None,
         further: Sequence[Unit] = (),
     ) -> None:
         self.arch, self.spec = arch, spec
@@ -50,10 +53,11 @@ class ReferenceEngine:
         self.books = Books(self.units)
         self._names = [*(f"channel{i}" for i in range(spec.channels)), *(unit.name for unit in self.units)]
         self._frontier = 0
-        self.cores = [ChannelCore(spec) for _ in range(spec.channels)]
+        self.cores = list(cores) if cores is not None else [ChannelCore(spec) for _ in range(spec.channels)]
         self.trace: list[TraceRow] | None = [] if trace else None
-        for core in self.cores:
+        for channel, core in enumerate(self.cores):
             core.log = [] if trace else None
+            core.sink = None if sink is None else _tap(sink, channel)
         self._order = list(start_order) if start_order is not None else list(range(len(self._names)))
         self._live: deque[_Live] = deque()
         self._first = 0
@@ -225,3 +229,8 @@ class ReferenceEngine:
         for unit, waits in zip(self.units, self._waits, strict=True):
             self.books.unit(unit, waits)
         return totals
+
+
+def _tap(sink: Sink, channel: int) -> Callable[[LogEntry], object]:
+    """What tells the sink the commands of one channel."""
+    return lambda entry: sink((entry[0], channel, *entry[1:]))

@@ -44,6 +44,8 @@ class RunOptions:
     """Ticks from which and before which commands are traced; None traces all of the run."""
     recorder: Recorder | None = None
     """Told every step of every unit."""
+    strict: bool = False
+    """Whether the legality oracle checks every command as it issues; the first illegal one ends the run."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
 
@@ -72,12 +74,17 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("hybrid", "decoder"): "pimsim.runners.hybrid_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("memory", "requests"): "pimsim.runners.memory",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder")}
+COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
+"""Pairs whose runs issue DRAM commands, which the legality oracle can check."""
+
+CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 
@@ -99,6 +106,7 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
 
 __all__ = [
     "CHECKED",
+    "COMMANDED",
     "RUNNERS",
     "Engine",
     "Progress",

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig
@@ -19,7 +20,7 @@ from pimsim.machine.hybrid import further_units
 from pimsim.machine.units import Unit
 from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Item, Repeat
+from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
@@ -156,31 +157,35 @@ class PimCheck:
 
     def _timed(self) -> Iterator[Timed]:
         """Every step with its ticks, from the fast engine."""
-        spans = SpanList()
-        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans, further=units_of(self.arch))
-        engine.run(iter(self.passes))
-        units = {unit.name: unit for unit in engine.units}
-        commands = self.session.mapping.spec.commands
-        recorded = iter(spans.blocks)
-        for number, blocks in enumerate(self.passes):
-            for placed in blocks:
-                block = next(recorded)
-                done: dict[str, int] = {}
-                for span in block.spans:
-                    at = done.get(span.units[0], 0)
-                    done |= dict.fromkeys(span.units, at + 1)
-                    begin, end = block.origin + span.begin, block.origin + span.end
-                    if span.units[0] in units:
-                        unit = units[span.units[0]]
-                        step = dict(placed.block.units)[unit.name][at]
-                        _, latency = unit.costs.step(step.items)
-                        signal = unit.clock.tick(unit.clock.edge(begin) + latency)
-                        yield Timed(begin, signal, number, placed, step, ())
-                        continue
-                    channels = [int(unit.removeprefix("channel")) for unit in span.units]
-                    step = placed.block.channels[channels[0]][at]
-                    signal = end - 1 + commands[_last_command(step.items)].latency
-                    yield Timed(begin, signal, number, placed, step, channels)
+        return timed_steps(self.arch, self.session.mapping.spec, self.passes)
+
+
+def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Placed]]) -> Iterator[Timed]:
+    """Every step of a program with its ticks, from the fast engine."""
+    spans = SpanList()
+    engine = FastEngine(arch, spec, recorder=spans, further=units_of(arch))
+    engine.run(iter(passes))
+    units = {unit.name: unit for unit in engine.units}
+    recorded = iter(spans.blocks)
+    for number, blocks in enumerate(passes):
+        for placed in blocks:
+            block = next(recorded)
+            done: dict[str, int] = {}
+            for span in block.spans:
+                at = done.get(span.units[0], 0)
+                done |= dict.fromkeys(span.units, at + 1)
+                begin, end = block.origin + span.begin, block.origin + span.end
+                if span.units[0] in units:
+                    unit = units[span.units[0]]
+                    step = dict(placed.block.units)[unit.name][at]
+                    _, latency = unit.costs.step(step.items)
+                    signal = unit.clock.tick(unit.clock.edge(begin) + latency)
+                    yield Timed(begin, signal, number, placed, step, ())
+                    continue
+                channels = [int(unit.removeprefix("channel")) for unit in span.units]
+                step = placed.block.channels[channels[0]][at]
+                signal = end - 1 + spec.commands[_last_command(step.items)].latency
+                yield Timed(begin, signal, number, placed, step, channels)
 
 
 def units_of(arch: ArchConfig) -> tuple[Unit, ...]:
@@ -243,4 +248,4 @@ def available_memory() -> int:
     return 1 << 62
 
 
-__all__ = ["PimCheck", "available_memory", "check", "require_memory"]
+__all__ = ["PimCheck", "available_memory", "check", "require_memory", "timed_steps"]

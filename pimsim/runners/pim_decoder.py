@@ -7,13 +7,15 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
+from pimsim.analysis.strict import StrictOracle
+from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
 from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
@@ -25,10 +27,14 @@ from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
-from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.runners import Engine, Progress, RunOptions, TraceRow
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.models import build_graph
+
+if TYPE_CHECKING:
+    from pimsim.machine.controller.shared import SharedChannel
 
 T = TypeVar("T")
 
@@ -52,19 +58,28 @@ def run(
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = mapping_for(workload.value, graph, arch.value, spec)
-    runner = _engine(options.engine)(
-        arch.value,
-        spec,
-        trace=options.trace is not None,
-        window=options.trace_window,
-        recorder=options.recorder,
-        further=further,
-    )
+    oracle = StrictOracle(spec) if options.strict else None
+    sink = None if oracle is None else strict_sink(oracle, options)
+    engine: Engine = "reference" if arch.value.host_traffic else options.engine
+    shared: list[SharedChannel] = []
+    if arch.value.host_traffic:
+        from pimsim.runners.pim_host import shared_channels
+
+        shared = shared_channels(arch, spec)
+    runner = _runner(arch.value, spec, engine, options, sink, shared, further)
     program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
     with _collector_paused():
         totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
-    if options.trace is not None and runner.trace is not None:
-        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+        alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
+    host = None
+    if alone is not None:
+        from pimsim.runners.pim_host import book, figures
+
+        book(shared, totals)
+        host = figures(shared, spec, totals, alone)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
     element_bytes = format_bytes(arch.value.pim.format)
@@ -75,12 +90,10 @@ def run(
         workload_hash=workload.hash,
         spec=spec,
         totals=totals,
-        engine=options.engine,
+        engine=engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_of_groups(graph, mapping.contexts(), element_bytes)
-            if workload.value.together > 1
-            else bytes_without_pim(graph, mapping.passes, element_bytes),
+            "bytes_without_pim": _without_pim(graph, mapping, element_bytes) + (host.bytes if host else 0),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -89,15 +102,39 @@ def run(
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    roofline = roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None
-    latency = _latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens)
-    return replace(result, roofline=roofline, latency=latency), mapping, totals
+    result = replace(
+        result,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
+        legality=None if oracle is None else {"checked": oracle.checked},
+        requests=host,
+    )
+    return result, mapping, totals
+
+
+def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
+    """Bytes that the same passes would move without PIM."""
+    if isinstance(mapping, GroupMapping):
+        return bytes_of_groups(graph, mapping.contexts(), element_bytes)
+    return bytes_without_pim(graph, mapping.passes, element_bytes)
 
 
 def _latency(ends: Sequence[float], prompt_passes: int, generated: int) -> Latency:
     """Where the passes of the prompts end, and what each further token takes."""
     first = ends[prompt_passes - 1]
     return Latency(first, (ends[-1] - first) / (generated - 1) if generated > 1 else None)
+
+
+def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
+    """What checks every command and, where a trace is asked for, keeps those of its window."""
+    trace, window = options.trace, options.trace_window
+
+    def take(row: TraceRow) -> None:
+        oracle(row)
+        if trace is not None and (window is None or window[0] <= row[0] < window[1]):
+            trace.append(row)
+
+    return take
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
@@ -135,7 +172,37 @@ def _stream_commands(stream: Stream) -> int:
     return sum(number for part in items for number in count_commands(part).values())
 
 
-def _engine(name: Engine) -> type[FastEngine]:
+def _runner(
+    arch: ArchConfig,
+    spec: DramSpec,
+    engine: Engine,
+    options: RunOptions,
+    sink: Callable[[TraceRow], object] | None,
+    shared: Sequence[SharedChannel],
+    further: Sequence[Unit],
+) -> FastEngine:
+    """The engine, set up; with channels that are shared with a host, it is the reference engine."""
+    traced, window = options.trace is not None and sink is None, options.trace_window
+    if engine == "fast":
+        return FastEngine(
+            arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further
+        )
+    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
+
+    return ReferenceEngine(  # type: ignore[return-value]
+        arch,
+        spec,
+        trace=traced,
+        window=window,
+        recorder=options.recorder,
+        sink=sink,
+        cores=shared or None,
+        further=further,
+    )
+
+
+def engine_of(name: Engine) -> type[FastEngine]:
+    """The engine of a name."""
     if name == "fast":
         return FastEngine
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -35,6 +35,7 @@ def run_calls(
     needs: dict[str, Resource],
     linear_units: int = 1,
     baselines: Mapping[str, ImageTable] | None = None,
+    observe: Callable[[ProgramTimes], None] | None = None,
 ) -> Result:
     """Verify and time a program.
 
@@ -47,10 +48,13 @@ def run_calls(
         needs: of the device.
         linear_units: how many there are.
         baselines: to compare an image with.
+        observe: told when every call runs.
     """
     verify_calls(calls)
     timing = port_timing(arch.value)
     times = run_program(calls, timing, _engine(options.engine), options.progress)
+    if observe is not None:
+        observe(times)
     cycles = times.cycles
     hertz = arch.value.fpga.clock_mhz * 1e6
     energy = fpga_energy(arch.value.fpga, _activity(calls, times, arch.value.fpga.beat_bits), needs, linear_units)

@@ -14,11 +14,14 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.encoder import encoder_calls
+from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.dataflow import Call, beats
+from pimsim.program.dataflow import Call, Loop, beats
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
+from pimsim.runners.fpga_primitives import stream_units
+from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,13 +225,39 @@ def test_38_the_plain_forms_save_less_than_the_paper() -> None:
     assert (two.time.seconds - one.time.seconds) * 12e3 < 69.7
 
 
+def test_43_units_for_primitives_cost_no_resources() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8")
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small).resources is None
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
+
+
+def test_44_masked_rows_are_equally_long() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    scores = next(call for call in program.calls if call.op == "scores")
+    lengths = {run.count for run in scores.region.stages[1].nest if isinstance(run, Loop)}
+    assert len(lengths) <= 2  # seven rows of 1 to 7 scores
+
+
+def test_45_primitives_follow_each_other() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    by_op = {call.op: number for number, call in enumerate(program.calls)}
+    assert by_op["scores"] in program.calls[by_op["exponentiate"]].after
+    assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}
+
+
 def hybrid(*overrides: str) -> Result:
     """One decoder block of GPT-2 small with attention on the streaming unit."""
     options = ["workload.generate_tokens=1", "workload.model.layers=1", "arch.placement=stream_attention", *overrides]
     return simulate("hybrid_pim_fpga", "gpt2_decode", overrides=options)
 
 
-def test_40_a_kernel_waits_for_all_of_its_operands() -> None:
+def test_46_a_kernel_waits_for_all_of_its_operands() -> None:
     widths = (16, 16 * 3 * WIDTH)  # an element a cycle, or all of them
     narrow, wide = (hybrid(f"arch.link.width_bits={bits}", "arch.dram.refresh.policy=none") for bits in widths)
     sent, back = 3 * WIDTH, WIDTH
@@ -237,24 +266,24 @@ def test_40_a_kernel_waits_for_all_of_its_operands() -> None:
     )  # edges of the fabric's clock
 
 
-def test_41_only_the_fullest_lane_is_timed() -> None:
+def test_47_only_the_fullest_lane_is_timed() -> None:
     many, few = (hybrid("workload.prompt_tokens=2", f"arch.fpga.attention.lanes={lanes}") for lanes in (16, 9))
     assert many.units["fpga"].busy_seconds == few.units["fpga"].busy_seconds  # one token in the fullest lane of both
 
 
-def test_42_the_streaming_unit_is_assumed() -> None:
+def test_48_the_streaming_unit_is_assumed() -> None:
     loaded = load_arch("hybrid_pim_fpga")
     for path in (("fpga", "busy_power_w"), ("fpga", "attention", "parallelism"), ("link", "latency")):
         assert str(loaded.source_of(path)).startswith("assumed: "), path
 
 
-def test_43_what_cannot_be_placed() -> None:
+def test_49_what_cannot_be_placed() -> None:
     for work in ("softmax", "lm_head"):
         with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
 
 
-def test_44_each_token_has_its_own_buffers() -> None:
+def test_50_each_token_has_its_own_buffers() -> None:
     assert small("arch.asic.sram_bytes=40960").time.cycles > 0
     with pytest.raises(
         CapacityExceeded, match=r"^asic.sram_bytes must hold the buffers of gpt2_decode, for each of 2 tokens"
@@ -262,7 +291,7 @@ def test_44_each_token_has_its_own_buffers() -> None:
         small("workload.batch=2", "arch.asic.sram_bytes=40960")
 
 
-def test_45_sequences_of_a_batch_are_alike() -> None:
+def test_51_sequences_of_a_batch_are_alike() -> None:
     result = small("workload.batch=3", tokens=2)
     assert result.ops["attention_scores"].count == 2 * 3
     assert result.tokens is not None

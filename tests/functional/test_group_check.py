@@ -70,8 +70,8 @@ def test_every_token_is_computed(model: dict[str, Any], fields: dict[str, Any], 
 
 def test_scores_that_do_not_fit_at_once() -> None:
     """Heads take turns in the SRAM, token by token."""
-    work = workload(GPT2 | {"d_ff": 128}, batch=2, prompt_tokens=30)
-    one = GroupCheck(machine(sram_bytes=2800), work, 20)
+    work = workload(GPT2 | {"d_ff": 128}, batch=2, prompt_tokens=46)
+    one = GroupCheck(machine(sram_bytes=2704), work, 18)
     assert one.mapping.heads_per_pass < 4
     assert one.run()["message"] is None
 

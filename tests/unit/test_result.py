@@ -40,6 +40,7 @@ SHAPE: dict[str, Any] = {
     "demand": None,
     "roofline": None,
     "resources": None,
+    "requests": None,
     "placement": None,
     "links": None,
     "baselines": {
@@ -56,6 +57,9 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,

@@ -1,0 +1,259 @@
+"""Attention algorithms on a PIM machine: the program computes the reference, counts as the closed forms, engines agree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_witnesses import CASES
+
+from pimsim.arch.functions import TENSOR_FUNCTIONS
+from pimsim.arch.tensor_functions import EXPONENTIALS, LOGARITHMS
+from pimsim.config import load_arch
+from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp, WorkloadError
+from pimsim.functional.attention import AttentionExecutor
+from pimsim.functional.attention_check import AttentionCheck, prepare
+from pimsim.functional.executor import Executor
+from pimsim.mapper.attention.count import count_program
+from pimsim.mapper.attention.lowering import LOWERINGS
+from pimsim.program.isa import Placed
+from pimsim.program.verify import verify
+from pimsim.report.growth import persistent_bytes, plot_growth
+from pimsim.result import Result
+from pimsim.run import simulate
+from pimsim.runners.pim_attention import lower, times
+from pimsim.runners.pim_check import timed_steps
+from pimsim.workload.attention import primitives
+from pimsim.workload.attention.base import Case, Counts, algorithm, discover
+from pimsim.workload.attention.decisions import draw
+
+SHAPES = ((9, 9, 2, 1, True), (4, 20, 2, 2, True), (9, 9, 2, 2, False), (8, 8, 2, 2, True), (1, 40, 1, 1, True))
+"""Queries, keys, heads, heads of keys, causal; a case is the first of these that the algorithm takes."""
+
+
+def run(name: str, *options: str, parameters: dict[str, Any] | None = None, **more: Any) -> Result:
+    texts = [f"workload.algorithm={name}", *(f"workload.{option}" for option in options)]
+    texts += [f"workload.parameters.{key}={json.dumps(value)}" for key, value in (parameters or {}).items()]
+    return simulate("pim_gpt", "attention_decode", overrides=[*texts, *more.pop("machine", [])], **more)
+
+
+def cases(name: str) -> list[tuple[dict[str, Any], Case]]:
+    """A case of each phase for the first and the last parameters of an algorithm."""
+    found: list[tuple[dict[str, Any], Case]] = []
+    for parameters in (CASES[name][0], CASES[name][-1]):
+        kind = algorithm(name, parameters)
+        for phase in kind.phases:
+            for m, n, heads, groups, causal in SHAPES:
+                try:
+                    case = Case(phase=phase, queries=m, keys=n, d_head=4, heads=heads, kv_heads=groups, causal=causal)
+                    kind.check(case)
+                except (ValueError, WorkloadError):
+                    continue
+                if (parameters, case) not in found:
+                    found.append((parameters, case))
+                    break
+    return found
+
+
+EVERY = [(name, *each) for name in discover().names() for each in cases(name)]
+EXACT_IN_SHORT = {"vanilla", "single_pass", "flash", "lean", "reordered", "topk", "longformer", "linear"}
+"""Checked in bfloat16; the others in float32, as their normalisations of a few elements make much of little errors."""
+
+REFUSED = {("landmark", "decode")}
+"""(algorithm, phase) that the machine does not run, see docs/attention.md."""
+
+
+def test_every_algorithm_and_every_primitive_has_its_case() -> None:
+    assert {name for name, _, _ in EVERY} == set(discover().names())
+    kinds = {
+        kind for kind in vars(primitives).values() if isinstance(kind, type) and issubclass(kind, primitives.Primitive)
+    }
+    assert set(LOWERINGS) == {kind for kind in kinds if kind.KIND}
+    assert set(AttentionExecutor.functions) == {*Executor.functions, *TENSOR_FUNCTIONS}
+    assert {*EXPONENTIALS, *LOGARITHMS} <= {*TENSOR_FUNCTIONS}
+
+
+@pytest.mark.parametrize(("name", "parameters", "case"), EVERY)
+def test_program_computes_the_reference_and_counts_as_the_closed_forms(
+    name: str, parameters: dict[str, Any], case: Case
+) -> None:
+    if (name, case.phase) in REFUSED:
+        pytest.skip("refused, see test_what_is_refused")
+    number_format = "bfloat16" if name in EXACT_IN_SHORT else "float32"
+    arch = load_arch("pim_gpt", [("pim.format", number_format)]).value
+    spec = arch.dram.resolve()
+    inputs = prepare(algorithm(name, parameters), case, 0, number_format, None)
+    lowering, block = lower(arch, spec, inputs.ops, inputs.indices())
+    program = [Placed(block, 0, -1)]
+    sram, buffer = arch.asic.sram_bytes // 4, arch.pim.global_buffer_bytes // spec.burst_bytes
+    verify(program, spec, sram, buffer, lanes=lowering.shape.lanes)
+    check = AttentionCheck(arch, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
+    found = check.run(program, timed_steps(arch, spec, [program]))
+    assert found["message"] is None
+    assert found["max_rel_error"] <= found["tolerance"] < 0.5
+    counts, closed = count_program(block, lowering), inputs.method.counts(case, inputs.decided or None)
+    counts.reads += counts.unread
+    assert {f.name: getattr(counts, f.name) for f in fields(Counts)} == {
+        f.name: getattr(closed, f.name) for f in fields(Counts)
+    }
+
+
+@pytest.mark.parametrize("name", ["vanilla", "lean", "cmab", "topk"])
+def test_engines_give_the_same_cycles(name: str) -> None:
+    small = ["keys=40", "d_head=8", "heads=2"]
+    small += ["phase=update", "queries=3"] if name == "cmab" else []
+    parameters = {"cmab": {"latents": 4}, "lean": {"block": 8, "workers": 3}, "topk": {"k": 3}}.get(name)
+    one, other = (run(name, *small, parameters=parameters, engine=engine) for engine in ("fast", "reference"))
+    assert (one.time, one.units, one.ops, one.counts, one.memory) == (
+        other.time, other.units, other.ops, other.counts, other.memory,
+    )  # fmt: skip
+
+
+def test_a_wrong_program_is_found_out() -> None:
+    arch = load_arch("pim_gpt").value
+    spec = arch.dram.resolve()
+    case = Case(phase="decode", queries=1, keys=20, d_head=8, heads=2)
+    inputs = prepare(algorithm("single_pass", {"block": 10}), case, 0, "bfloat16", None)
+    lowering, block = lower(arch, spec, inputs.ops, inputs.indices())
+    lowering.constants[next(name for name in lowering.constants if name.startswith("scores"))]["numbers"] = (1.0,)
+    check = AttentionCheck(arch, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
+    found = check.run([Placed(block, 0, -1)], timed_steps(arch, spec, [[Placed(block, 0, -1)]]))
+    assert found["message"].startswith("output of attention single_pass must be within ")
+
+
+def test_serial_machines_take_longer() -> None:
+    small = ["keys=40", "heads=2"]
+    assert run("vanilla", *small, machine=["arch.dispatch=serial"]).time.cycles > run("vanilla", *small).time.cycles
+
+
+def test_decisions_come_from_a_distribution_or_a_file(tmp_path: Path) -> None:
+    small = ["keys=20", "d_head=8", "heads=1"]
+    drawn = run("topk", *small, parameters={"k": 2})
+    assert drawn.counts is not None
+    assert drawn.counts["decisions"] == "distribution: topk.sample, seed 0"
+    recorded = draw(algorithm("topk", {"k": 2}), Case(phase="decode", queries=1, keys=20, d_head=8), seed=3)
+    recorded.save(tmp_path / "taken.json")
+    file = f"decisions={tmp_path / 'taken.json'}"
+    replayed = run("topk", *small, file, parameters={"k": 2})
+    assert replayed.counts is not None
+    assert replayed.counts["decisions"] == f"file {tmp_path / 'taken.json'}: distribution: topk.sample, seed 3"
+    assert replayed.counts["gathered"] == drawn.counts["gathered"] == 2 * 8
+    with pytest.raises(
+        InputError, match=r".*must hold decisions of topk with the parameters and the case of the workload"
+    ):
+        run("topk", *small, file, parameters={"k": 3})
+    assert run("vanilla", *small).counts["decisions"] is None  # type: ignore[index]
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(UnsupportedOp, match=r"^load\.\d+ must load rows of a tensor as they lie in memory"):
+        run("landmark", "keys=40", "heads=1", "d_head=4", parameters={"block": 3})
+    with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must hold the results of the attention algorithm: "):
+        run("vanilla", "keys=100000", "heads=1", "d_head=8")
+    with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8: their programs"):
+        run("vanilla", "keys=40", machine=["arch.pim.format=int8"], check_tokens=1)
+
+
+NO_REFRESH = "arch.dram.refresh.policy=none"
+REFERENCE = ["phase=update", "queries=1", "heads=4", "d_head=16"]
+"""One token of the published configuration; its other sizes are the defaults of the algorithm."""
+
+
+def stream(*options: str, **more: Any) -> Result:
+    return simulate(
+        "pim_gpt",
+        "cmab_stream",
+        overrides=[f"workload.{option}" for option in options] + more.pop("machine", []),
+        **more,
+    )
+
+
+def test_a_token_of_a_stream_costs_the_same_whatever_came_before() -> None:
+    near, far = (
+        run("cmab", *REFERENCE, f"keys={keys}", machine=[NO_REFRESH, "arch.pim.format=float32"], check_tokens=1)
+        for keys in (100, 1_000_000)
+    )
+    assert (near.time, near.energy, near.memory, near.counts) == (far.time, far.energy, far.memory, far.counts)
+    assert near.counts is not None
+    assert near.functional is not None
+    assert (near.counts["macs"], near.counts["exps"]) == (24_576, 2_048)
+    assert persistent_bytes(near) == 34_816
+    assert near.functional["passed"]
+
+
+def test_every_token_of_a_stream_takes_the_same_cycles_and_the_end_is_the_one_shot_attention() -> None:
+    result = stream("queries=64", machine=[NO_REFRESH], check_tokens=1)
+    gaps = {round((b - a) * 1e9) for a, b in zip((0.0, *result.pass_seconds), result.pass_seconds, strict=False)}
+    assert gaps == {result.time.cycles // 64}
+    assert result.functional is not None
+    assert result.functional["passes"] == 64
+    assert result.counts is not None
+    assert result.counts["macs"] == 64 * 24_576
+    assert result.counts["equal"]
+
+
+def test_vanilla_grows() -> None:
+    one, other = (
+        run("vanilla", f"keys={keys}", "heads=4", "d_head=16", parameters={"materialise": False})
+        for keys in (100, 1_000)
+    )
+    assert persistent_bytes(other) == 10 * persistent_bytes(one) > 0
+    assert other.time.cycles > one.time.cycles
+
+
+def test_the_refresh_of_the_output_costs_what_the_closed_form_says() -> None:
+    result = run("cmab", "phase=query", "queries=1", "keys=100", "heads=4", "d_head=16")
+    assert result.counts is not None
+    assert result.counts["macs"] == 25_690_112
+    assert result.counts["equal"]
+
+
+@pytest.mark.parametrize("name", ["vanilla", "clipped_softmax"])
+def test_scores_beyond_the_sram_are_cut_and_counts_stay(name: str) -> None:
+    small = ["phase=prefill", "keys=48", "queries=48", "heads=3", "d_head=8"]
+    whole, cut = (
+        run(name, *small, machine=[f"arch.asic.sram_bytes={size}"], check_tokens=1) for size in (131_072, 12_288)
+    )
+    assert whole.counts is not None
+    assert whole.counts == cut.counts
+    assert cut.functional is not None
+    assert cut.functional["passed"]
+
+
+def test_flash_moves_what_its_paper_says() -> None:
+    case = ["phase=prefill", "queries=64", "keys=64", "heads=1", "d_head=8", "causal=false"]
+    flash = run("flash", *case, parameters={"version": 1, "on_chip_words": 512})
+    vanilla = run("vanilla", *case)
+    assert flash.counts is not None
+    assert vanilla.counts is not None
+    assert flash.counts["equal"]
+    assert flash.counts["reads"] + flash.counts["writes"] < vanilla.counts["reads"] + vanilla.counts["writes"]
+
+
+def test_chunks_must_divide_the_stream_and_states_must_stay_in_place() -> None:
+    with pytest.raises(InputError, match=r".*cmab_stream.yaml:\d+:\d+: chunk must divide the 16 queries"):
+        stream("chunk=3")
+    with pytest.raises(
+        InputError, match=r".*chunk: must be left out for attention lbanp: .* is not a state that is updated"
+    ):
+        simulate(
+            "pim_gpt",
+            "cmab_stream",
+            overrides=["workload.parameters={latents: 4, layers: 1}", "workload.algorithm=lbanp", "workload.keys=50"],
+        )
+
+
+def test_counts_of_several_runs() -> None:
+    assert times(Counts(macs=2, persistent=3), 4) == Counts(macs=8, persistent=3)
+
+
+def test_growth_is_drawn_over_the_context() -> None:
+    token = run("cmab", *REFERENCE, "keys=100")
+    figure = plot_growth({"cmab": [(100, token), (1000, token)]})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "time of a token (s)", "energy of a token (J)", "persistent memory (B)",
+    ]  # fmt: skip
+    assert list(figure.axes[0].lines[0].get_ydata()) == [token.time.seconds] * 2
