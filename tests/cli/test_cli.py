@@ -40,6 +40,7 @@ CONTRACT = {
     "engine": None,
     "time": {"seconds", "cycles", "clock_hz"},
     "tokens": {"prompt", "generated", "seconds_per_token", "per_second"},
+    "latency": {"ttft_s", "tpot_s"},
     "energy": {"joules", "by_component", "average_watts", "uncosted"},
     "dram": {"commands", "row_hit_rate", "refreshes", "bytes_read", "bytes_written"},
     "interface": {"bytes", "bytes_without_pim", "reduction"},
