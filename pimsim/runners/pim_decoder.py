@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
@@ -28,6 +29,8 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.trace.activity import ActivityRecorder
+from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
@@ -58,6 +61,8 @@ def run(
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = mapping_for(workload.value, graph, arch.value, spec)
+    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
+    options = replace(options, recorder=_recorder(options.recorder, activity))
     oracle = StrictOracle(spec) if options.strict else None
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
@@ -104,6 +109,7 @@ def run(
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
     result = replace(
         result,
+        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
         roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
         latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if oracle is None else {"checked": oracle.checked},
@@ -170,6 +176,12 @@ def _commands_of(blocks: Iterable[Placed]) -> int:
 def _stream_commands(stream: Stream) -> int:
     items = [cast(tuple[Item, ...], step.items) for step in stream]
     return sum(number for part in items for number in count_commands(part).values())
+
+
+def _recorder(*recorders: Recorder | None) -> Recorder | None:
+    """One recorder for all that there are, or None."""
+    found = [recorder for recorder in recorders if recorder is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
 
 
 def _runner(
