@@ -9,11 +9,12 @@ these loops ends. Jumping moves an offset between the engine's time and real tim
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
 from pimsim.errors import Deadlock
+from pimsim.machine.fpga import waits
 from pimsim.machine.fpga.books import OUTPUT, RegionTimes
 from pimsim.machine.fpga.cursor import Cursor, repeats
 from pimsim.machine.fpga.ports import PortChannel, PortTiming, request_nest
@@ -147,8 +148,21 @@ class _Stage:
         flight = tuple((self.started - i, max(ready - now, 0), action) for i, ready, action in self.flight)
         return self.cursor.leaf, max(self.next - now, 0), max(self.latest - now, -1), flight
 
-    def waits(self) -> str:
-        return f"{self.name} after {self.started} iterations"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason of each end that waits."""
+        if not self.cursor.done:
+            at = (self.next + self.next_offset, self.started)
+            lacking = ((q, n) for q, n in self.reads[self.cursor.action] if len(q.visible) < n)
+            queue, tokens = next(lacking, (None, 0))
+            yield (
+                self.name,
+                waits.for_tokens(queue.name, tokens, len(queue.visible), *at) if queue else waits.for_pipeline(*at),
+            )
+        if self.flight:
+            _, ready, action = self.flight[0]
+            since = max(ready, self.latest + 1) + offset
+            queue, tokens = next((q, n) for q, n in self.writes[action] if len(q.freed) < n)
+            yield f"{self.name} (results)", waits.for_room(queue.name, tokens, len(queue.freed), since)
 
 
 class _Reader:
@@ -194,8 +208,10 @@ class _Reader:
             return None
         return self.cursor.leaf, max(self.next - now, 0), tuple(self.open)
 
-    def waits(self) -> str:
-        return f"{self.name} with {len(self.open)} requests in flight"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason, if it waits."""
+        if not self.cursor.done:
+            yield self.name, waits.for_requests(self.channel.timing.outstanding, self.next + offset)
 
 
 class _Writer:
@@ -238,8 +254,10 @@ class _Writer:
             tuple(r - now for r in self.responses if r > now),
         )
 
-    def waits(self) -> str:
-        return f"{self.name} for data"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason, if it waits."""
+        if not self.cursor.done:
+            yield self.name, waits.for_data(self.queue.name, self.next + offset)
 
 
 class _Snapshot:
@@ -305,9 +323,9 @@ class FastEngine:
                 steps[agent](now, self)
             if self._level >= 0 and (not heap or heap[0][0] > now):
                 self._compare(now)
-        stuck = [agent.waits() for agent in self.movers if not agent.cursor.done]
+        stuck = [entry for agent in self.movers for entry in agent.waits(self.offset)]
         if stuck:
-            raise Deadlock(f"waiting for each other: {'; '.join(stuck)}")
+            raise Deadlock("; ".join(f"{name} waits {reason}" for name, reason in sorted(stuck)))
         return RegionTimes(
             self.end + self.region.overhead, {stage.name: dict(sorted(stage.stalls.items())) for stage in self.stages}
         )
