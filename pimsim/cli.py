@@ -232,7 +232,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Device to compare with (pimsim list baselines) or a YAML file; may be repeated.  [default: t4 and xeon_6154]",
+            help="Device to compare with (pimsim list baselines) or a YAML file; may be repeated.  [default: t4 and xeon_6154; "
+            "for an image of M3ViT a6000 and xeon_6226r]",
         ),
     ] = None,
     output: Format = "table",

@@ -282,8 +282,12 @@ def check_fpga(loaded: Loaded[Any]) -> None:
     if set(placement) != set(_STREAMS):
         raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
     _check_placement(tree, placement, ports.names, at)
+    if fpga.attention.softmax == "three_pass" and fpga.attention.three_pass is None:
+        raise tree.error("must be given, as softmax is three_pass", ("fpga", "attention", "three_pass"))
     if fpga.encoder is not None:
         _check_encoder(tree, fpga)
+    for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
+        _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:
@@ -300,10 +304,14 @@ _ENCODER_STREAMS = ("image", "residual", "normed", "projected", "hidden", "param
 
 def _check_encoder(tree: Tree, fpga: Any) -> None:
     encoder, words, at = fpga.encoder, fpga.beat_bits // fpga.word_bits, ("fpga", "encoder")
-    if encoder.tile % words:
-        raise tree.error(
-            f"must be a multiple of the words of a beat, which are {words}, not {encoder.tile}", (*at, "tile")
-        )
+    if encoder.linear_units == "separate" and encoder.separate_tile is None:
+        raise tree.error("must be given, as linear_units is separate", (*at, "separate_tile"))
+    if encoder.gelu == "direct" and encoder.direct_gelu is None:
+        raise tree.error("must be given, as gelu is direct", (*at, "direct_gelu"))
+    for name in ("tile", "separate_tile"):
+        tile = getattr(encoder, name)
+        if tile is not None and tile % words:
+            raise tree.error(f"must be a multiple of the words of a beat, which are {words}, not {tile}", (*at, name))
     for name in ("weight_bits", "pixel_bits"):
         bits = getattr(encoder, name)
         if fpga.beat_bits % bits:

@@ -25,7 +25,7 @@ from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
-from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -181,10 +181,16 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     requests: Requests | None = None
     """Plain requests to the memory; None where there are none."""
     legality: dict[str, int] | None = None
     """``checked``: commands that the oracle of a strict run found legal; None for a run without it."""
+    counts: dict[str, Any] | None = None
+    """What an attention algorithm took, counted in its program, beside the closed forms; None elsewhere."""
+    memory: dict[str, Any] | None = None
+    """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -257,6 +263,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -274,12 +281,15 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
     "requests",
     "baselines",
     "functional",
     "legality",
+    "counts",
+    "memory",
     "simulation",
     "manifest",
 )
@@ -289,7 +299,7 @@ _ORDER = (
 def build_result(
     arch: ArchConfig,
     arch_hash: str,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     workload_hash: str,
     spec: DramSpec,
     totals: RunTotals,
@@ -333,7 +343,7 @@ def build_result(
         units=_units(totals, spec),
         ops=_ops(totals, joules, spec),
         layers=_layers(totals, joules, spec),
-        baselines={name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in baselines},
+        baselines=_baselines(workload, baselines, time, joules),
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
@@ -362,7 +372,16 @@ def _time(totals: RunTotals, spec: DramSpec) -> Time:
     )
 
 
-def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
+def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: EnergyReport) -> dict[str, Comparison]:
+    """Comparisons; baselines are about decoders."""
+    if not isinstance(workload, WorkloadConfig):
+        return {}
+    return {name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in names}
+
+
+def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
+    if not isinstance(workload, WorkloadConfig):
+        return None
     generated = workload.generate_tokens
     return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
 

@@ -87,7 +87,7 @@ def simulate_loaded(arch: Loaded[Any], workload: Loaded[Any], options: RunOption
             f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be checked"
         )
     if options is not None and options.check_tokens and (arch.value.kind, workload.value.kind) not in CHECKED:
-        pairs = ", ".join(f"{work} on {machine}" for machine, work in CHECKED)
+        pairs = ", ".join(f"{work} on {machine}" for machine, work in sorted(CHECKED))
         raise InputError(
             f"--check must be left out: a workload of kind {workload.value.kind} on an architecture of kind "
             f"{arch.value.kind} has no check of its numbers (kinds that have one: {pairs})"

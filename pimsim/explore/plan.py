@@ -41,6 +41,7 @@ FIGURES = (
     "commands",
     "interface_bytes",
     "interface_reduction",
+    "attention_tokens_per_step",
 )
 """Figures that an objective may read: those of `Result.figures` without the wall clock."""
 

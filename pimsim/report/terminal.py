@@ -257,7 +257,7 @@ def _resources(result: Result) -> Table:
         table.add_row(
             kind,
             count(resource.needed),
-            percent(resource.needed / resource.available),
+            percent(resource.needed / resource.available) if resource.available else NONE,
             ", ".join(f"{unit} {count(number)}" for unit, number in largest if number) or NONE,
         )
     return table

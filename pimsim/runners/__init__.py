@@ -73,6 +73,7 @@ class Runner(Protocol):
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("memory", "requests"): "pimsim.runners.memory",
@@ -82,7 +83,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder")}
+CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 

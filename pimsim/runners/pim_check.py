@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
@@ -14,7 +15,7 @@ from pimsim.functional.check import Capture, Difference, Judge, Places, first_un
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.machine.fast import FastEngine
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Compute, Item, Repeat
+from pimsim.program.isa import Compute, Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
@@ -152,35 +153,40 @@ class PimCheck:
 
     def _timed(self) -> Iterator[Timed]:
         """Every step with its ticks, from the fast engine."""
-        spans = SpanList()
-        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans)
-        engine.run(iter(self.passes))
-        commands = self.session.mapping.spec.commands
-        recorded = iter(spans.blocks)
-        for number, blocks in enumerate(self.passes):
-            for placed in blocks:
-                block = next(recorded)
-                done: dict[str, int] = {}
-                for span in block.spans:
-                    at = done.get(span.units[0], 0)
-                    done |= dict.fromkeys(span.units, at + 1)
-                    begin, end = block.origin + span.begin, block.origin + span.end
-                    if span.units == ("asic",):
-                        step = placed.block.asic[at]
-                        _, latency = engine.costs.step(_computes(step.items))
-                        yield Timed(
-                            begin,
-                            engine.clock.tick(engine.clock.edge(begin) + latency),
-                            number,
-                            placed,
-                            step,
-                            (),
-                        )
-                        continue
-                    channels = [int(unit.removeprefix("channel")) for unit in span.units]
-                    step = placed.block.channels[channels[0]][at]
-                    signal = end - 1 + commands[_last_command(step.items)].latency
-                    yield Timed(begin, signal, number, placed, step, channels)
+        return timed_steps(self.arch, self.session.mapping.spec, self.passes)
+
+
+def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Placed]]) -> Iterator[Timed]:
+    """Every step of a program with its ticks, from the fast engine."""
+    spans = SpanList()
+    engine = FastEngine(arch, spec, recorder=spans)
+    engine.run(iter(passes))
+    commands = spec.commands
+    recorded = iter(spans.blocks)
+    for number, blocks in enumerate(passes):
+        for placed in blocks:
+            block = next(recorded)
+            done: dict[str, int] = {}
+            for span in block.spans:
+                at = done.get(span.units[0], 0)
+                done |= dict.fromkeys(span.units, at + 1)
+                begin, end = block.origin + span.begin, block.origin + span.end
+                if span.units == ("asic",):
+                    step = placed.block.asic[at]
+                    _, latency = engine.costs.step(_computes(step.items))
+                    yield Timed(
+                        begin,
+                        engine.clock.tick(engine.clock.edge(begin) + latency),
+                        number,
+                        placed,
+                        step,
+                        (),
+                    )
+                    continue
+                channels = [int(unit.removeprefix("channel")) for unit in span.units]
+                step = placed.block.channels[channels[0]][at]
+                signal = end - 1 + commands[_last_command(step.items)].latency
+                yield Timed(begin, signal, number, placed, step, channels)
 
 
 def _computes(items: Sequence[Any]) -> tuple[Compute, ...]:
@@ -220,4 +226,4 @@ def available_memory() -> int:
     return 1 << 62
 
 
-__all__ = ["PimCheck", "available_memory", "check", "require_memory"]
+__all__ = ["PimCheck", "available_memory", "check", "require_memory", "timed_steps"]

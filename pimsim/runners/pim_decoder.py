@@ -158,6 +158,15 @@ def _runner(
     )
 
 
+def engine_of(name: Engine) -> type[FastEngine]:
+    """The engine of a name."""
+    if name == "fast":
+        return FastEngine
+    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
+
+    return ReferenceEngine  # type: ignore[return-value]
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Keep the cycle collector from walking the engines' tables again and again; they hold no garbage cycles."""

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generate": FACTS,
     "validate": FACTS | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_edge_moe"},
     "validate_aim": FACTS | {"catalog", "run", "runners"},
-    "validate_edge_moe": {"run", "result"},
+    "validate_edge_moe": {"run", "result", "analysis"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS | {"program", "mapper", "machine", "functional", "explore", "session", "meter", "generate"},
     "cli": {"errors", "commands"},

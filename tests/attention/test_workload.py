@@ -83,8 +83,9 @@ def test_sizes_must_be_given() -> None:
     ],
 )
 def test_a_streaming_unit_has_two_schedules_of_one_problem(options: list[str], message: str) -> None:
+    given = ["arch.fpga.primitives=null", *(f"workload.{option}" for option in options)]
     with pytest.raises(ConfigError, match="^" + re.escape(message)):
-        simulate("edge_moe_zcu102", "attention_naive", overrides=[f"workload.{option}" for option in options])
+        simulate("edge_moe_zcu102", "attention_naive", overrides=given)
 
 
 def test_without_reordering_the_schedule_is_the_naive_one() -> None:

@@ -36,6 +36,7 @@ SHAPE: dict[str, Any] = {
     "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
+    "demand": None,
     "roofline": None,
     "resources": None,
     "requests": None,
@@ -54,6 +55,8 @@ SHAPE: dict[str, Any] = {
     },
     "functional": None,
     "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,
