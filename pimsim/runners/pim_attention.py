@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import FLOAT_BITS, format_bytes
 from pimsim.arch.system import ArchConfig
@@ -23,7 +24,7 @@ from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
 from pimsim.runners.attention import counts_section
-from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes
+from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import SpanList
 from pimsim.workload.attention.base import discover
@@ -58,16 +59,19 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         check = AttentionCheck(arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
         functional = check.run(passes[0], timed_steps(arch.value, spec, passes))
     spans = SpanList()
+    oracle = StrictOracle(spec) if options.strict else None
     runner = engine_of(options.engine)(
         arch.value,
         spec,
-        trace=options.trace is not None,
+        trace=options.trace is not None and oracle is None,
         window=options.trace_window,
         recorder=options.recorder or spans,
+        sink=None if oracle is None else strict_sink(oracle, options),
     )
     totals = runner.run(iter(passes))
-    if options.trace is not None and runner.trace is not None:
-        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
     counts = count_program(block, lowering)
     element = format_bytes(arch.value.pim.format)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
@@ -92,6 +96,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     return replace(
         result,
         counts=counts_section(asdict(counts), closed, inputs.origin),
+        legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element),
     )
 

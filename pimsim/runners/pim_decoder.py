@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
@@ -149,13 +149,8 @@ def _runner(
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
-    if engine == "fast":
-        return FastEngine(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink)
-    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
-
-    return ReferenceEngine(  # type: ignore[return-value]
-        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, cores=shared or None
-    )
+    more: dict[str, Any] = {"cores": shared} if shared else {}
+    return engine_of(engine)(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, **more)
 
 
 def engine_of(name: Engine) -> type[FastEngine]:

@@ -23,7 +23,13 @@ from pimsim.workload.ops import Linear
 
 LARGE = bool(os.environ.get("PIMSIM_LARGE"))
 PAIRS = 1000 if LARGE else 48
-KINDS = ("pim", "pim", "pim", "pim", "pim", "host", "memory", "memory", "fpga", "encoder")
+LARGER = (513, 1024, 18, 3) if LARGE else ()
+"""More widths, and more tokens and layers."""
+
+KINDS = ("pim", "pim", "pim", "pim", "pim", "attention", "host", "memory", "memory", "fpga", "encoder")
+
+COMMANDED = ("pim", "attention", "host", "memory")
+"""Kinds that issue DRAM commands."""
 
 TIMING = {
     "nRCD": (2, 30), "nRP": (2, 30), "nRAS": (10, 60), "nRC": (10, 90), "nFAW": (1, 60), "nWR": (1, 30), "nCCD": (1, 4),
@@ -43,7 +49,8 @@ def sets(prefix: str, values: dict[str, Any]) -> list[str]:
 
 def draw(r: random.Random) -> tuple[str, Pair]:
     kind = r.choice(KINDS)
-    return kind, {"pim": pim, "host": host, "memory": memory, "fpga": fpga, "encoder": encoder}[kind](r)
+    drawers = {"pim": pim, "attention": attention, "host": host, "memory": memory, "fpga": fpga, "encoder": encoder}
+    return kind, drawers[kind](r)
 
 
 def pim(r: random.Random) -> Pair:
@@ -76,14 +83,14 @@ def pim(r: random.Random) -> Pair:
 def decoder(r: random.Random) -> list[str]:
     heads = r.choice([1, 2, 3, 4, 6])
     work: dict[str, Any] = {
-        "model.layers": r.choice([1, 1, 2, 3]),
+        "model.layers": r.choice([1, 1, 2, *LARGER[3:]]),
         "model.heads": heads,
         "model.d_model": heads * 2 * r.choice([8, 16, 25, 32, 48]),
-        "model.d_ff": r.choice([64, 100, 256, 513, 1024]),
+        "model.d_ff": r.choice([64, 100, 256, *LARGER[:2]]),
         "model.vocabulary": r.choice([50, 257, 1000]),
         "model.context": r.choice([32, 64]),
         "prompt_tokens": r.choice([1, 1, 2, 3]),
-        "generate_tokens": r.choice([1, 2, 3, *([18] if LARGE else [])]),
+        "generate_tokens": r.choice([1, 2, *LARGER[2:]]),
         "lm_head": r.random() < 0.4,
         "embeddings": r.random() < 0.4,
         "model.activation": r.choice(["gelu_tanh", "relu", "silu", "gelu_erf"]),
@@ -98,6 +105,20 @@ def decoder(r: random.Random) -> list[str]:
             "model.kv_heads": r.choice([n for n in range(1, heads + 1) if heads % n == 0]),
         }
     return sets("workload", work)
+
+
+def attention(r: random.Random) -> Pair:
+    arch, _, options = pim(r)
+    algorithm = r.choice(
+        ("vanilla", "single_pass", "flash", "lean", "reordered", "topk", "linear", "fox", "longformer")
+    )
+    work = {
+        "algorithm": algorithm,
+        "tokens": r.choice([4, 9, 17]),
+        "d_head": r.choice([16, 32]),
+        "phase": r.choice(["prefill", "decode"]),
+    }
+    return arch, "attention_reordered", [*[o for o in options if o.startswith("arch.")], *sets("workload", work)]
 
 
 def host(r: random.Random) -> Pair:
@@ -230,7 +251,7 @@ def check_results_come_out(pair: Pair, result: Result, counts: Counter[str]) -> 
 def run(kind: str, pair: Pair, engine: str = "fast") -> tuple[Result, list[TraceRow]] | None:
     """The pair's result and trace; None if it is refused."""
     arch, workload, overrides = pair
-    commanded = kind in ("pim", "host", "memory")
+    commanded = kind in COMMANDED
     rows: list[TraceRow] | None = [] if commanded else None
     try:
         result = simulate(arch, workload, overrides=overrides, engine=engine, trace=rows, strict=commanded)  # type: ignore[arg-type]
@@ -259,7 +280,7 @@ def test_random_pairs_break_no_rule_and_no_law(part: int) -> None:
             result, rows = found
             check_time(result)
             check_energy(result)
-            if kind in ("pim", "host", "memory"):
+            if kind in COMMANDED:
                 check_bytes(result, rows, pair[2])
             if kind in ("pim", "host"):
                 check_results_come_out(pair, result, Counter(row[2] for row in rows))
