@@ -108,6 +108,17 @@ class Op:
     share: float
     """`seconds` over the length of the run."""
     joules: float
+    unit: str | None = None
+    """On a machine with several units that could do it: which one does."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Traffic of one direction of a link."""
+
+    bytes: int
+    joules: float | None
+    """None where the energy of a bit is not known."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,10 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    placement: dict[str, str] | None = None
+    """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
+    links: dict[str, Link] | None = None
+    """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     requests: Requests | None = None
@@ -285,6 +300,8 @@ _ORDER = (
     "roofline",
     "resources",
     "requests",
+    "placement",
+    "links",
     "baselines",
     "functional",
     "legality",

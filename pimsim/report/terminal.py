@@ -74,6 +74,8 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield from ("", _memory(result))
     if result.requests is not None:
         yield from ("", _requests(result))
+    if result.links is not None:
+        yield from ("", _placement(result))
     if result.ports is not None:
         yield from ("", _ports(result))
     if result.resources is not None:
@@ -104,6 +106,17 @@ def _headline(result: Result) -> RenderableType:
         f"{per_token}{si(energy.average_watts, 'W')} on average{incomplete}",
     )
     return Group(title, Padding(facts, (0, 0, 0, 2)))
+
+
+def _placement(result: Result) -> RenderableType:
+    """Which side does what on a hybrid machine, and what crosses its link."""
+    facts = Table.grid(padding=(0, 3, 0, 0))
+    sides = [f"{work} {side}" for work, side in (result.placement or {}).items()]
+    facts.add_row("Placement", ", ".join(sides))
+    for name, link in (result.links or {}).items():
+        joules = "uncosted" if link.joules is None else si(link.joules, "J")
+        facts.add_row(name, f"{si(link.bytes, 'B')}, {joules}")
+    return facts
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -72,6 +72,7 @@ class Runner(Protocol):
 
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
+    ("hybrid", "decoder"): "pimsim.runners.hybrid_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
@@ -80,10 +81,16 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-COMMANDED = {("pim", "decoder"), ("pim", "attention"), ("aim", "trace"), ("memory", "requests")}
+COMMANDED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("aim", "trace"),
+    ("memory", "requests"),
+}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
+CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 

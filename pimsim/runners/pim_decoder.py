@@ -21,10 +21,13 @@ from pimsim.arch.system import ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.units import Unit
+from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -36,6 +39,13 @@ T = TypeVar("T")
 
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
+    return run(arch, workload, options)[0]
+
+
+def run(
+    arch: Loaded[Any], workload: Loaded[WorkloadConfig], options: RunOptions, further: Sequence[Unit] = ()
+) -> tuple[Result, Mapping, RunTotals]:
+    """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     functional = None
@@ -45,7 +55,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
-    mapping = Mapping(workload.value, graph, arch.value, spec)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
     oracle = StrictOracle(spec) if options.strict else None
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
@@ -54,11 +64,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         from pimsim.runners.pim_host import shared_channels
 
         shared = shared_channels(arch, spec)
-    runner = _runner(arch.value, spec, engine, options, sink, shared)
+    runner = _runner(arch.value, spec, engine, options, sink, shared, further)
     program = mapping.program()
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
-        alone = FastEngine(arch.value, spec).run(mapping.program()) if shared else None
+        alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
     if options.trace is not None:
         options.trace.extend(runner.trace or ())
         options.trace.sort(key=lambda row: (row[0], row[1]))
@@ -90,12 +100,13 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(
+    result = replace(
         result,
         roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
     )
+    return result, mapping, totals
 
 
 def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
@@ -116,7 +127,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = Mapping(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
@@ -146,11 +157,14 @@ def _runner(
     options: RunOptions,
     sink: Callable[[TraceRow], object] | None,
     shared: Sequence[SharedChannel],
+    further: Sequence[Unit],
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
     more: dict[str, Any] = {"cores": shared} if shared else {}
-    return engine_of(engine)(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, **more)
+    return engine_of(engine)(
+        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further, **more
+    )
 
 
 def engine_of(name: Engine) -> type[FastEngine]:

@@ -249,3 +249,35 @@ def test_45_primitives_follow_each_other() -> None:
     by_op = {call.op: number for number, call in enumerate(program.calls)}
     assert by_op["scores"] in program.calls[by_op["exponentiate"]].after
     assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}
+
+
+def hybrid(*overrides: str) -> Result:
+    """One decoder block of GPT-2 small with attention on the streaming unit."""
+    options = ["workload.generate_tokens=1", "workload.model.layers=1", "arch.placement=stream_attention", *overrides]
+    return simulate("hybrid_pim_fpga", "gpt2_decode", overrides=options)
+
+
+def test_46_a_kernel_waits_for_all_of_its_operands() -> None:
+    widths = (16, 16 * 3 * WIDTH)  # an element a cycle, or all of them
+    narrow, wide = (hybrid(f"arch.link.width_bits={bits}", "arch.dram.refresh.policy=none") for bits in widths)
+    sent, back = 3 * WIDTH, WIDTH
+    assert narrow.time.cycles - wide.time.cycles == pytest.approx(
+        sent + back - 2, abs=10
+    )  # edges of the fabric's clock
+
+
+def test_47_only_the_fullest_lane_is_timed() -> None:
+    many, few = (hybrid("workload.prompt_tokens=2", f"arch.fpga.attention.lanes={lanes}") for lanes in (16, 9))
+    assert many.units["fpga"].busy_seconds == few.units["fpga"].busy_seconds  # one token in the fullest lane of both
+
+
+def test_48_the_streaming_unit_is_assumed() -> None:
+    loaded = load_arch("hybrid_pim_fpga")
+    for path in (("fpga", "busy_power_w"), ("fpga", "attention", "parallelism"), ("link", "latency")):
+        assert str(loaded.source_of(path)).startswith("assumed: "), path
+
+
+def test_49_what_cannot_be_placed() -> None:
+    for work in ("softmax", "lm_head"):
+        with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
+            load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])

@@ -77,7 +77,7 @@ def pim(r: random.Random) -> Pair:
             machine[f"dram.timing.{name}"] = r.randint(low, high)
     if r.random() < 0.4:
         machine["pim.accumulators"] = machine["dram.register_files.accumulator"] = r.choice([1, 2, 8])
-    return r.choice(["pim_gpt", "pim_gpt_v1"]), "gpt2_decode", [*sets("arch", machine), *decoder(r)]
+    return r.choice(["pim_gpt", "pim_gpt_v1", "hybrid_pim_fpga"]), "gpt2_decode", [*sets("arch", machine), *decoder(r)]
 
 
 def decoder(r: random.Random) -> list[str]:
@@ -108,7 +108,7 @@ def decoder(r: random.Random) -> list[str]:
 
 
 def attention(r: random.Random) -> Pair:
-    arch, _, options = pim(r)
+    _, _, options = pim(r)
     algorithm = r.choice(
         ("vanilla", "single_pass", "flash", "lean", "reordered", "topk", "linear", "fox", "longformer")
     )
@@ -118,7 +118,7 @@ def attention(r: random.Random) -> Pair:
         "d_head": r.choice([16, 32]),
         "phase": r.choice(["prefill", "decode"]),
     }
-    return arch, "attention_reordered", [*[o for o in options if o.startswith("arch.")], *sets("workload", work)]
+    return "pim_gpt", "attention_reordered", [*[o for o in options if o.startswith("arch.")], *sets("workload", work)]
 
 
 def host(r: random.Random) -> Pair:

@@ -33,13 +33,15 @@ SHAPE: dict[str, Any] = {
     },
     "interface": {"bytes": NUMBER, "bytes_without_pim": NUMBER, "reduction": NUMBER},
     "units": {"*": {"busy_seconds": NUMBER, "busy_fraction": NUMBER, "stalls": {"*": NUMBER}}},
-    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
+    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER, "unit": None}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
     "demand": None,
     "roofline": None,
     "resources": None,
     "requests": None,
+    "placement": None,
+    "links": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
