@@ -51,6 +51,8 @@ CONTRACT = {
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
     "requests": None,
+    "placement": None,
+    "links": None,
     "baselines": None,
     "functional": None,
     "legality": None,
