@@ -7,16 +7,25 @@ Weights are as they are: a model that was not trained for an algorithm is judged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pimsim import catalog
+from pimsim.compare import Entry, compare
+from pimsim.config import Loaded, load_workload
 from pimsim.errors import InputError, WorkloadError
-from pimsim.workload.attention.base import Algorithm, Case
+from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.graph import WorkloadGraph
+from pimsim.workload.importers.gguf import load_weights, read_gguf
+from pimsim.workload.importers.vocabulary import Vocabulary
+from pimsim.workload.models import build_graph
+from pimsim.workload.ops import Scores
 from pimsim.workload.sequence import Attend, Multiply, TextModel
 
 Array = npt.NDArray[Any]
@@ -174,4 +183,106 @@ def _multiplier(method: Algorithm) -> Multiply:
     return multiply
 
 
-__all__ = ["Quality", "judge", "log_shares", "with_algorithm"]
+# ------------------------------------------------------------------------------------------------- on text and machines
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attention of one more token over the whole text, all heads of all layers, one after the other."""
+
+    seconds: float | None = None
+    joules: float | None = None
+    why: str | None = None
+    """Why there are no figures."""
+
+
+@dataclass(frozen=True)
+class Judged(Quality):
+    """An algorithm on a text and on machines."""
+
+    attention: str
+    costs: Mapping[str, Cost]
+
+
+def read_text(model: Path, text: Path | None, limit: int) -> tuple[list[int], WorkloadGraph, Mapping[str, Array]]:
+    """Tokens of a text by a model's own vocabulary, at most ``limit``, with the model's graph and weights.
+
+    Raises:
+        InputError: the text cannot be read or has fewer than two tokens, or the model cannot be used.
+    """
+    file = text or catalog.folder("workload") / "texts" / TEXT
+    try:
+        words = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: must be a readable text in UTF-8 ({error})") from None
+    work = load_workload(model)
+    ids = Vocabulary(read_gguf(model)).encode(words)[: min(limit, work.value.model.context)]
+    if len(ids) < 2:
+        raise InputError(f"{file}: must have at least two tokens, not {len(ids)}")
+    sized = work.value.model_copy(update={"prompt_tokens": len(ids), "generate_tokens": 1})
+    return ids, build_graph(sized), load_weights(model, sized)
+
+
+def judge_all(
+    graph: WorkloadGraph,
+    weights: Mapping[str, Array],
+    ids: Sequence[int],
+    entries: Sequence[Entry],
+    machines: Mapping[str, Loaded[Any]],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Judged]:
+    """Exact attention first, then every algorithm; costs by machine.
+
+    Raises:
+        InputError: an algorithm has no place in a decoder.
+    """
+    model = TextModel(graph, weights)
+    methods = [algorithm(entry.name, entry.parameters) for entry in entries]
+    exact = model.logits(ids)
+    rows = [
+        Judged(**asdict(judge(ids, exact, exact)), attention="exact", costs=_costs(graph, EXACT, len(ids), machines))
+    ]
+    for number, (entry, method) in enumerate(zip(entries, methods, strict=True)):
+
+        def watched(done: int, layers: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * layers + done, len(entries) * layers)
+
+        found = judge(ids, with_algorithm(model, ids, method, watched), exact)
+        rows.append(Judged(**asdict(found), attention=entry.text, costs=_costs(graph, entry, len(ids), machines)))
+    return rows
+
+
+EXACT = Entry("exact", "vanilla", {}, "decode")
+TEXT = "two_gardens.txt"
+"""The text that comes with pimsim, written for it: about 750 tokens."""
+
+
+def _costs(graph: WorkloadGraph, entry: Entry, keys: int, machines: Mapping[str, Loaded[Any]]) -> dict[str, Cost]:
+    scores = [op for op in graph if isinstance(op, Scores)]
+    sizes = [("heads", scores[0].heads), ("kv_heads", scores[0].kv_heads), ("d_head", scores[0].d_head)]
+    method = algorithm(entry.name, entry.parameters)
+    if not set(method.inputs(_case(method, "decode" if "decode" in method.phases else "prefill", 2, 1, 1, 64))) >= set(
+        SHAPED
+    ):
+        return dict.fromkeys(machines, Cost(why="takes the place of linear layers"))
+    try:
+        method.check(_case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head))
+        groups = _case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head).groups
+    except WorkloadError as error:
+        return dict.fromkeys(machines, Cost(why=str(error)))
+    overrides = [(name, str(groups if name == "kv_heads" else value)) for name, value in sizes]
+    decode = replace(entry, phase="decode")
+    found = {}
+    for name, machine in machines.items():
+        (row,) = compare([decode], {name: machine}, [keys], "attention_heads", overrides)
+        layers = len(scores)
+        found[name] = Cost(
+            None if row.seconds is None else layers * row.seconds,
+            None if row.joules is None else layers * row.joules,
+            row.why,
+        )
+    return found
+
+
+__all__ = ["Cost", "Judged", "Quality", "judge", "judge_all", "log_shares", "read_text", "with_algorithm"]
