@@ -157,10 +157,17 @@ def beats_read(calls: list[Call], port: str) -> int:
     return sum(beats(read.bursts) for call in calls for read in call.region.reads if read.port == port)
 
 
-def test_24_ports_do_not_share_a_memory() -> None:
+def test_24_fixed_ports_do_not_share_a_memory() -> None:
     ports = dict.fromkeys("abc", PortTiming(2, 1, 64, 16, 16))
     one, two = units.copy(3000, ("a", "c"), 2, 2), units.residual(3000, ("a", "b", "c"), 2, 2)
     assert run_region(one, ports).cycles == run_region(two, ports).cycles
+    assert load_arch("edge_moe_zcu102").value.fpga.memory.kind == "fixed"
+    shared = simulate(
+        "edge_moe_zcu102", "attention_reordered", overrides=["arch.fpga.memory.kind=dram", "workload.tokens=5"]
+    )
+    assert shared.notes == [
+        "with a DRAM behind the ports the fast engine jumps over nothing, as rows and refreshes do not recur; it is slower"
+    ]
 
 
 def test_25_the_plain_forms_are_not_pipelined() -> None:
@@ -305,18 +312,33 @@ def test_51_the_naive_schedule_has_no_numbers() -> None:
         simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
 
 
-def test_53_products_on_chip_take_a_lane_each() -> None:
+def test_53_each_token_has_its_own_buffers() -> None:
+    assert small("arch.asic.sram_bytes=40960").time.cycles > 0
+    with pytest.raises(
+        CapacityExceeded, match=r"^asic.sram_bytes must hold the buffers of gpt2_decode, for each of 2 tokens"
+    ):
+        small("workload.batch=2", "arch.asic.sram_bytes=40960")
+
+
+def test_54_sequences_of_a_batch_are_alike() -> None:
+    result = small("workload.batch=3", tokens=2)
+    assert result.ops["attention_scores"].count == 2 * 3
+    assert result.tokens is not None
+    assert result.tokens.generated == 2 * 3
+
+
+def test_55_products_on_chip_take_a_lane_each() -> None:
     asic = load_arch("pim_gpt").value.asic
     assert cost("matmul", 1280, asic).busy == 1280 // asic.multipliers
 
 
-def test_54_chunks_follow_each_other() -> None:
+def test_56_chunks_follow_each_other() -> None:
     options = ["arch.dram.refresh.policy=none"]
     one, many = (simulate("pim_gpt", "cmab_stream", overrides=[*options, f"workload.queries={n}"]) for n in (1, 5))
     assert many.time.cycles == 5 * one.time.cycles
 
 
-def test_56_landmark_decode_is_refused() -> None:
+def test_58_landmark_decode_is_refused() -> None:
     small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
     with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
