@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil
@@ -347,10 +347,18 @@ class Mapping:
         shared = ["partial0", "partial1"]  # space that they share with the scores
         if model.parallel_residual:  # its first product does not read what attention writes
             shared.append("gate_up" if model.gated else "up")
-        b.freed = dict.fromkeys(shared, parts[-1].token)
-        for op in after:
+        b.freed = self._freed(shared, parts[-1].token)
+        for op in self._rest_order(after):
             b.lower(op)
         return renamed(b.builder.build(), _short(after[-1]), "x")
+
+    def _freed(self, shared: Sequence[str], token: str) -> dict[str, str]:
+        """Buffers that share space with the scores, and the token behind which they may be written."""
+        return dict.fromkeys(shared, token)
+
+    def _rest_order(self, after: list[OpNode]) -> list[OpNode]:
+        """The order in which units take the operations behind attention."""
+        return after
 
     def _make_head(self) -> Block:
         b = self._lowering("head", "feed_forward")

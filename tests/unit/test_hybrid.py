@@ -214,6 +214,25 @@ def ticks_at(context: int, arch: dict[str, str], **changes: str) -> int:
     return engine.run([mapping.forward_pass(context)]).ticks
 
 
+def test_units_overlap_where_the_model_lets_them() -> None:
+    """Parallel residual: channels take the feed-forward products while the streaming unit attends, and the hybrid wins."""
+    parallel = {"model.parallel_residual": "true", "model.layers": "2", "prompt_tokens": "128", "generate_tokens": "1"}
+    ticks, spans = {}, SpanList()
+    for placement, attention in (("pim_only", "vanilla"), ("stream_attention", "single_pass")):
+        work = load_workload("gpt2_decode", [*parallel.items(), ("attention", attention)]).value
+        machine = load_arch("hybrid_pim_fpga", [("placement", placement)]).value
+        mapping = mapping_for(work, build_graph(work), machine, machine.dram.resolve())
+        engine = FastEngine(machine, mapping.spec, further=further_units(machine, run_region), recorder=spans)
+        ticks[placement] = engine.run([mapping.forward_pass(128)]).ticks
+    assert ticks["stream_attention"] < 0.9 * ticks["pim_only"]
+    placed = [(block.origin, span) for block in spans.blocks for span in block.spans]
+    kernels = [(at + span.begin, at + span.end) for at, span in placed if span.units == ("fpga",)]
+    worked = [(at + span.begin, at + span.end) for at, span in placed if "channel0" in span.units]
+    assert len(kernels) == 2
+    for begin, end in kernels:  # most of the time that a kernel runs, a channel multiplies
+        assert sum(max(0, min(end, stop) - max(begin, start)) for start, stop in worked) > 0.9 * (end - begin)
+
+
 def test_hybrid_beats_both_pure_machines_at_a_long_context() -> None:
     """Seven query heads share the keys: channels multiply each key seven times, the streaming unit reads it once."""
     pim = ticks_at(16384, {"placement": "pim_only"})
