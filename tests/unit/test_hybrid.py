@@ -20,7 +20,8 @@ from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.program.text import from_text, to_text
 from pimsim.program.verify import verify
 from pimsim.result import Result
-from pimsim.run import simulate
+from pimsim.run import simulate, simulate_loaded
+from pimsim.runners import RunOptions
 from pimsim.trace.spans import SpanList
 from pimsim.workload.models import build_graph
 
@@ -102,6 +103,12 @@ def test_both_engines_agree_on_every_command_and_stall(tiny: str, options: tuple
         found.append((trace, result.time, result.units, result.ops, result.links, result.pass_seconds))
     same = found[0] == found[1]
     assert same
+
+
+def test_a_strict_run_finds_no_broken_rule(tiny: str) -> None:
+    loaded = load_arch("hybrid_pim_fpga", [("placement", "stream_attention")])
+    result = simulate_loaded(loaded, load_workload(tiny), RunOptions(strict=True))
+    assert result.legality == {"checked": result.simulation.commands}
 
 
 # ------------------------------------------------------------------------------------------------- what crosses the link
