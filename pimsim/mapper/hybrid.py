@@ -143,6 +143,11 @@ class HybridMapping(Mapping):
                 f"not {self.unit.memory_bytes}"
             )
 
+    def stream_elements_given(self) -> int:
+        """Elements that lie in the unit's memory before the first pass: matrices of all layers."""
+        placed = [op for op in self._layers[0] if isinstance(op, ops.Linear) and self.on_fpga(op)]
+        return self.workload.model.layers * sum(op.d_in * op.d_out for op in placed)
+
     def _map_buffer(self) -> None:
         self.stream = SramMap(self.unit.buffer_bytes // SCORE_BYTES)
         for op in self._layers[0]:

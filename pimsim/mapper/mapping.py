@@ -115,7 +115,7 @@ class Mapping:
         return self.shape
 
     @property
-    def _copies(self) -> int:
+    def copies(self) -> int:
         """Tokens whose vectors are in the SRAM at once."""
         return 1
 
@@ -126,7 +126,7 @@ class Mapping:
     def _map_sram(self, element: int) -> None:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
-        sram = SramMap(self.arch.asic.sram_bytes // element // self._copies)
+        sram = SramMap(self.arch.asic.sram_bytes // element // self.copies)
         attended = model.heads * model.head_width
         for name, length in (
             ("x", model.d_model),
@@ -154,7 +154,7 @@ class Mapping:
         free = sram.free
         attention = {"scores": self._scores_in_sram(free)}
         sram.overlay(attention, feed_forward, head)
-        each = f", for each of {self._copies} tokens at once" if self._copies > 1 else ""
+        each = f", for each of {self.copies} tokens at once" if self.copies > 1 else ""
         sram.check(f"{self.workload.name}{each}", element)
         self.sram = sram
 

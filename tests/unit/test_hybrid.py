@@ -137,6 +137,18 @@ def test_attention_sends_queries_keys_and_values_and_gets_the_result_back(attent
     assert (result.ops["link"].unit, result.ops["rope"].unit, result.ops["background"].unit) == ("link", "asic", None)
 
 
+def test_the_cache_is_counted_where_it_lies() -> None:
+    options = ("workload.generate_tokens=5", "arch.placement=fixed", "arch.fixed={attention: fpga, ffn_up: fpga}")
+    memory = hybrid("qwen2_500m_decode", *options).memory
+    assert memory is not None
+    cache, up = 24 * 5 * 2 * 2 * 64 * 2, 24 * 896 * 2 * 4864 * 2
+    found = memory["fpga.memory"]
+    assert (found["persistent_bytes"], found["peak_bytes"]) == (cache, up + cache)
+    assert [n for _, n in found["over_time"]] == [up + cache // 5 * k for k in range(6)]
+    assert memory["dram"]["persistent_bytes"] == 0
+    assert memory["fpga.buffer"]["peak_bytes"] == 4 * (896 + 2 * 4864 + 18 * 64 + 14 * 5 + 14 * 64)
+
+
 def test_power_of_the_streaming_unit(tiny: str) -> None:
     result = hybrid(tiny, "arch.placement=stream_attention")
     busy = result.units["fpga"].busy_seconds
