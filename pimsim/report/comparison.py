@@ -35,14 +35,15 @@ def growth_table(rows: Sequence[Row]) -> list[list[str]]:
     """
     found = [["attention", "arch", "phase", *TITLES.values()]]
     for drawn in _series(rows).values():
+        if len(drawn) < 3:
+            continue
         cells = []
         for figure in TITLES:
             points = [(row.context, getattr(row, figure)) for row in drawn if getattr(row, figure) is not None]
             law = growth([n for n, _ in points], [value for _, value in points]) if points else None
             none = "zero" if points and not any(value for _, value in points) else NONE
             cells.append(f"{law.law} ({significant(law.exponent, 2)})" if law is not None else none)
-        if any(cell != NONE for cell in cells):
-            found.append([drawn[0].attention, drawn[0].arch, drawn[0].phase, *cells])
+        found.append([drawn[0].attention, drawn[0].arch, drawn[0].phase, *cells])
     return found if len(found) > 1 else []
 
 
