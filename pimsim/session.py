@@ -13,7 +13,10 @@ from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
-from pimsim.mapper.mapping import Mapping
+from pimsim.functional.numerics import float_spec
+from pimsim.functional.stream import HybridExecutor, StreamMemory
+from pimsim.mapper.group import GroupMapping
+from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of
@@ -51,18 +54,26 @@ class Session:
         """
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
+        if whole and workload.together > 1:
+            raise WorkloadError("workload.batch must be 1 and workload.prefill token_by_token to generate text")
         self.graph = build_graph(workload)
-        self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
+        self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
         shape = mapping.shape
-        self._logits = np.zeros(workload.model.vocabulary, np.float32)
-        self._rotations: dict[str, Any] = {}
+        self._logits = np.zeros((workload.together, workload.model.vocabulary), np.float32)
+        self._rotations: list[dict[str, Any]] = [{} for _ in range(workload.together)]
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
-        self.executor = Executor(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        kind = HybridExecutor if isinstance(mapping, HybridMapping) else Executor
+        self.executor = kind(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        if isinstance(self.executor, HybridExecutor):
+            assert isinstance(mapping, HybridMapping)
+            self.executor.stream = StreamMemory(float_spec(arch.pim.format), mapping.stream.used)
         self._set_cache_scales(cache_scales)
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
+            elif isinstance(op, Linear) and isinstance(self.executor, HybridExecutor):
+                self.executor.stream.place(layer_of(op.name), op.name.partition(".")[2], self._matrix(op))
         if "token_table" in mapping.layouts:
             self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
         if "position_table" in mapping.layouts:
@@ -91,9 +102,11 @@ class Session:
         self.length = 0
         mapping, executor = self.mapping, self.executor
         for layer in range(self.workload.model.layers):
-            for layout in (mapping.layouts["keys"], mapping.layouts["values"]):
-                first = layer * mapping.layer_rows + layout.row0
-                executor.rows[:, :, first : first + layout.rows] = 0
+            for name in ("keys", "values"):
+                for first, stop in mapping.cache_rows(layer, name):
+                    executor.rows[:, :, first:stop] = 0
+        if isinstance(executor, HybridExecutor):
+            executor.stream.clear()
         for memory in (executor.buffers, executor.accumulators, executor.sram):
             memory[...] = 0
 
@@ -122,20 +135,30 @@ class Session:
         if compute.function == "argmax":
             start = compute.sources[0]
             logits = self.executor.sram[start : start + compute.length]
-            self._logits[compute.offset : compute.offset + compute.length] = logits
+            slot = start // self.mapping.stride if isinstance(self.mapping, GroupMapping) else 0
+            self._logits[slot, compute.offset : compute.offset + compute.length] = logits
 
     @property
     def logits(self) -> Array:
         """What the arg-max has read since `enter`, ``[vocabulary]``; NaN where it has read nothing."""
-        return self._logits.copy()
+        return self.logits_of(0)
 
-    def enter(self, position: int) -> None:
-        """Prepare the pass of a position: no logits yet, and the tables of the rotary embedding, which layers share."""
+    def logits_of(self, slot: int) -> Array:
+        """`logits` of a token of the group that a pass processes."""
+        found: Array = self._logits[slot].copy()
+        return found
+
+    def enter(self, *positions: int) -> None:
+        """Prepare the pass of a position, or of those of a group.
+
+        There are no logits yet, and layers share the tables of the rotary embedding.
+        """
         self._logits.fill(np.nan)
         rope = next((op for op in self.graph if isinstance(op, Rope)), None)
         if rope is not None:
-            cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
-            self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
+            for tables, position in zip(self._rotations, positions, strict=False):
+                cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
+                tables |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
 
     # -- int8 -----------------------------------------------------------------------------------------------------
 
@@ -149,8 +172,8 @@ class Session:
         mapping = self.mapping
         for layer, pair in scales.items():
             for name, scale in zip(("keys", "values"), pair, strict=True):
-                first = layer * mapping.layer_rows + mapping.layouts[name].row0
-                self.executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
+                for first, stop in mapping.cache_rows(layer, name):
+                    self.executor.scales[:, :, first:stop] = scale
 
     def _encode(self, tensor: Array, axis: int) -> tuple[Array, Array | None]:
         """(storage, scales along the other axis, or None in formats without)."""
@@ -183,6 +206,12 @@ class Session:
             factors[: scores.heads * scores.d_head] = scores.scale
         return factors
 
+    def _matrix(self, op: Linear) -> Array:
+        """W ``[d_in, d_out]`` with the score factor in it."""
+        if op.tied and op.tied in self._weights:
+            return self._tensor(op.tied, (op.d_out, op.d_in)).T * self._factors(op)
+        return self._tensor(op.weight_name, (op.d_in, op.d_out)) * self._factors(op)
+
     def _constants(self) -> dict[tuple[int, str], dict[str, Any]]:
         found: dict[tuple[int, str], dict[str, Any]] = {}
         for op in self.graph:
@@ -197,17 +226,14 @@ class Session:
                 gamma = self._tensor(f"{op.name}.gamma", (op.width,))
                 found[layer, short] = {"gamma": gamma + np.float32(op.offset), "eps": op.eps}
             elif isinstance(op, Rope):
-                found[layer, short] = self._rotations
+                for slot, tables in enumerate(self._rotations):
+                    found[layer, f"{short}@{slot}" if slot else short] = tables
         return found
 
     def _place_matrix(self, op: Linear) -> None:
         layout = self.mapping.layouts[op.name.partition(".")[2]]
         base = max(layer_of(op.name), 0) * self.mapping.layer_rows
-        if op.tied and op.tied in self._weights:
-            matrix = self._tensor(op.tied, (op.d_out, op.d_in)).T
-        else:
-            matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
-        encoded, scales = self._encode(matrix * self._factors(op), 0)
+        encoded, scales = self._encode(self._matrix(op), 0)
         outputs, lanes = np.arange(op.d_out), layout.shape.lanes
         for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
             part = encoded[start : start + layout.shape.buffer].T

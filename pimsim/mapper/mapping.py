@@ -11,7 +11,7 @@ from typing import Any
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
-from pimsim.errors import CapacityExceeded
+from pimsim.errors import CapacityExceeded, UnsupportedOp
 from pimsim.mapper.builder import BlockBuilder, Part, Result
 from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, WeightLayout
 from pimsim.mapper.lower.ops import LayerLowering
@@ -27,8 +27,18 @@ class Mapping:
     """The recorded decisions, and the program that follows from them."""
 
     def __init__(self, workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> None:
-        """Raises: CapacityExceeded, if weights and KV cache do not fit the DRAM or a buffer does not fit the SRAM."""
+        """Map.
+
+        Raises:
+            CapacityExceeded: weights and KV cache do not fit the DRAM, or a buffer does not fit the SRAM.
+            UnsupportedOp: the attention is on the channels and not vanilla.
+        """
         self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
+        if workload.attention != "vanilla" and self._in_dram("attention"):
+            raise UnsupportedOp(
+                f"attention must be vanilla where it is on PIM channels, not {workload.attention!r}, because scores go "
+                "through the SRAM of the ASIC there"
+            )
         element = format_bytes(arch.pim.format)
         self.shape = Shape(
             channels=spec.channels,
@@ -56,21 +66,11 @@ class Mapping:
         row = 0
         self.layouts: dict[str, Any] = {}
         for op in self._layers[0]:
-            if isinstance(op, Linear):
-                self.layouts[_short(op)] = layout = WeightLayout(shape, op.d_in, op.d_out, row)
+            if isinstance(op, Linear) and self._in_dram(op.kind):
+                self.layouts[_short(op)] = layout = WeightLayout(self.weight_shape, op.d_in, op.d_out, row)
                 row += layout.rows
-        d_head, kv_heads = model.head_width, model.key_value_heads
-        keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
-        if not keys.heads_per_chunk:
-            shared = (
-                f"the {keys.group} queries that share the keys of a head" if keys.group > 1 else "the query of one head"
-            )
-            needed = keys.group * keys.columns_per_head * shape.lanes
-            raise CapacityExceeded(f"pim.global_buffer_bytes must hold {shared}: {needed} elements, not {shape.buffer}")
-        self.layouts["keys"] = keys
-        row += keys.rows
-        self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
-        row += values.rows
+        if self._in_dram("attention"):
+            row = self._place_cache(row)
         self.layer_rows = row
         row *= model.layers
         if self.workload.embeddings:
@@ -82,7 +82,7 @@ class Mapping:
         if self.workload.lm_head:
             head = self.graph["final.lm_head"]
             assert isinstance(head, Linear)
-            self.layouts["lm_head"] = layout = WeightLayout(shape, head.d_in, head.d_out, row)
+            self.layouts["lm_head"] = layout = WeightLayout(self.weight_shape, head.d_in, head.d_out, row)
             row += layout.rows
         self.rows_used = row
         if row > self.spec.rows:
@@ -93,10 +93,40 @@ class Mapping:
                 f"({row * total / 2**30:.2f} GiB), not {self.spec.rows} ({self.spec.rows * total / 2**30:.2f} GiB)"
             )
 
+    def _place_cache(self, row: int) -> int:
+        """Give keys and values of a layer their rows from ``row`` on; returns the row behind them."""
+        shape, model = self.shape, self.workload.model
+        d_head, kv_heads = model.head_width, model.key_value_heads
+        keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
+        if not keys.heads_per_chunk:
+            shared = (
+                f"the {keys.group} queries that share the keys of a head" if keys.group > 1 else "the query of one head"
+            )
+            needed = keys.group * keys.columns_per_head * shape.lanes
+            raise CapacityExceeded(f"pim.global_buffer_bytes must hold {shared}: {needed} elements, not {shape.buffer}")
+        self.layouts["keys"] = keys
+        row += keys.rows
+        self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
+        return row + values.rows
+
+    @property
+    def weight_shape(self) -> Shape:
+        """The shape that weights see; its buffer is the longest piece of an input that products take at once."""
+        return self.shape
+
+    @property
+    def _copies(self) -> int:
+        """Tokens whose vectors are in the SRAM at once."""
+        return 1
+
+    def _in_dram(self, work: str) -> bool:  # noqa: ARG002
+        """Whether what this kind of work reads lies in the DRAM; on a machine with no other memory, all does."""
+        return True
+
     def _map_sram(self, element: int) -> None:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
-        sram = SramMap(self.arch.asic.sram_bytes // element)
+        sram = SramMap(self.arch.asic.sram_bytes // element // self._copies)
         attended = model.heads * model.head_width
         for name, length in (
             ("x", model.d_model),
@@ -109,7 +139,7 @@ class Mapping:
             ("token", 2),
         ):
             sram.add(name, self._padded(length))
-        if self.passes > self.layouts["values"].chunk_tokens:
+        if self._in_dram("attention") and self.passes > self.layouts["values"].chunk_tokens:
             sram.add("weighted0", self._padded(attended))
             sram.add("weighted1", self._padded(attended))
         self.score_pitch = shape.lanes * ceil(self.passes / shape.lanes)
@@ -122,12 +152,16 @@ class Mapping:
         if widest:
             feed_forward |= {"partial0": self._padded(widest), "partial1": self._padded(widest)}
         free = sram.free
-        self.heads_per_pass = min(model.heads, free // self.score_pitch)
-        heads = max(1, self.heads_per_pass)
-        attention = {"scores": heads * self.score_pitch}
+        attention = {"scores": self._scores_in_sram(free)}
         sram.overlay(attention, feed_forward, head)
-        sram.check(self.workload.name, element)
+        each = f", for each of {self._copies} tokens at once" if self._copies > 1 else ""
+        sram.check(f"{self.workload.name}{each}", element)
         self.sram = sram
+
+    def _scores_in_sram(self, free: int) -> int:
+        """Elements for the scores of as many heads as fit into what is free, at least one."""
+        self.heads_per_pass = min(self.workload.model.heads, free // self.score_pitch)
+        return max(1, self.heads_per_pass) * self.score_pitch
 
     def _map_head(self, free: int) -> dict[str, int]:
         """Buffers of the logits: all of them, or as large pieces as there is space for, two of each kind to take turns."""
@@ -147,7 +181,23 @@ class Mapping:
         """Whole groups of results and whole columns."""
         return max(unit * ceil(length / unit) for unit in (self.shape.banks, self.shape.lanes))
 
+    def cache_rows(self, layer: int, name: str) -> Iterator[tuple[int, int]]:
+        """First row and the row behind the last one of the ``"keys"`` or ``"values"`` of a decoder block, if they are here."""
+        layout = self.layouts.get(name)
+        if layout is not None:
+            first = layer * self.layer_rows + layout.row0
+            yield first, first + layout.rows
+
     # -- program --------------------------------------------------------------------------------------------------
+
+    @property
+    def prompt_passes(self) -> int:
+        """Forward passes that process prompts; the first token is known behind the last of them."""
+        return self.workload.prompt_tokens
+
+    def contexts(self) -> Iterator[tuple[int, ...]]:
+        """For each forward pass, the tokens that attention sees from each of those that it processes."""
+        yield from ((context,) for context in range(1, self.passes + 1))
 
     def program(self) -> Iterator[list[Placed]]:
         """The blocks of each forward pass in turn; blocks that repeat are the same object."""
@@ -300,7 +350,7 @@ class Mapping:
         b.freed = dict.fromkeys(shared, parts[-1].token)
         for op in after:
             b.lower(op)
-        return _renamed(b.builder.build(), _short(after[-1]), "x")
+        return renamed(b.builder.build(), _short(after[-1]), "x")
 
     def _make_head(self) -> Block:
         b = self._lowering("head", "feed_forward")
@@ -331,10 +381,10 @@ def _with_softmax_of(step: Step, context: int) -> Step:
     return replace(step, items=(replace(compute, length=context),))
 
 
-def _renamed(block: Block, old: str, new: str) -> Block:
+def renamed(block: Block, old: str, new: str) -> Block:
     """The block with one signalled token under another name, as later blocks know it."""
     asic = tuple(
         replace(step, signals=tuple(new if t == old else t for t in step.signals)) if old in step.signals else step
         for step in block.asic
     )
-    return Block(block.name, block.ops, block.channels, asic)
+    return replace(block, asic=asic)

@@ -10,22 +10,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
-from pimsim.bounds.traffic import bytes_without_pim
+from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.units import Unit
+from pimsim.mapper.group import GroupMapping
+from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Item, Stream, count_commands
-from pimsim.result import Result, build_result
+from pimsim.program.isa import Item, Placed, Stream, count_commands
+from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.trace.activity import ActivityRecorder
+from pimsim.trace.spans import Recorder, Recorders
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
@@ -36,6 +44,13 @@ T = TypeVar("T")
 
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
+    return run(arch, workload, options)[0]
+
+
+def run(
+    arch: Loaded[Any], workload: Loaded[WorkloadConfig], options: RunOptions, further: Sequence[Unit] = ()
+) -> tuple[Result, Mapping, RunTotals]:
+    """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     functional = None
@@ -45,7 +60,9 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
-    mapping = Mapping(workload.value, graph, arch.value, spec)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
+    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
+    options = replace(options, recorder=_recorder(options.recorder, activity))
     oracle = StrictOracle(spec) if options.strict else None
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
@@ -54,11 +71,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         from pimsim.runners.pim_host import shared_channels
 
         shared = shared_channels(arch, spec)
-    runner = _runner(arch.value, spec, engine, options, sink, shared)
-    program = mapping.program()
+    runner = _runner(arch.value, spec, engine, options, sink, shared, further)
+    program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
     with _collector_paused():
-        totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
-        alone = FastEngine(arch.value, spec).run(mapping.program()) if shared else None
+        totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
+        alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
     if options.trace is not None:
         options.trace.extend(runner.trace or ())
         options.trace.sort(key=lambda row: (row[0], row[1]))
@@ -81,7 +98,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         engine=engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes) + (host.bytes if host else 0),
+            "bytes_without_pim": _without_pim(graph, mapping, element_bytes) + (host.bytes if host else 0),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -90,12 +107,28 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(
+    result = replace(
         result,
-        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
     )
+    return result, mapping, totals
+
+
+def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
+    """Bytes that the same passes would move without PIM."""
+    if isinstance(mapping, GroupMapping):
+        return bytes_of_groups(graph, mapping.contexts(), element_bytes)
+    return bytes_without_pim(graph, mapping.passes, element_bytes)
+
+
+def _latency(ends: Sequence[float], prompt_passes: int, generated: int) -> Latency:
+    """Where the passes of the prompts end, and what each further token takes."""
+    first = ends[prompt_passes - 1]
+    return Latency(first, (ends[-1] - first) / (generated - 1) if generated > 1 else None)
 
 
 def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
@@ -116,7 +149,9 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = Mapping(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    if isinstance(mapping, GroupMapping):
+        return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
@@ -125,9 +160,13 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
 
 
 def _pass_commands(mapping: Mapping, context: int) -> int:
+    return _commands_of(mapping.forward_pass(context))
+
+
+def _commands_of(blocks: Iterable[Placed]) -> int:
     times: Counter[int] = Counter()
     streams: dict[int, Stream] = {}
-    for placed in mapping.forward_pass(context):
+    for placed in blocks:
         for stream in placed.block.channels:
             streams[id(stream)] = stream
             times[id(stream)] += 1
@@ -139,6 +178,12 @@ def _stream_commands(stream: Stream) -> int:
     return sum(number for part in items for number in count_commands(part).values())
 
 
+def _recorder(*recorders: Recorder | None) -> Recorder | None:
+    """One recorder for all that there are, or None."""
+    found = [recorder for recorder in recorders if recorder is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
+
+
 def _runner(
     arch: ArchConfig,
     spec: DramSpec,
@@ -146,15 +191,25 @@ def _runner(
     options: RunOptions,
     sink: Callable[[TraceRow], object] | None,
     shared: Sequence[SharedChannel],
+    further: Sequence[Unit],
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
     if engine == "fast":
-        return FastEngine(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink)
+        return FastEngine(
+            arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further
+        )
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
 
     return ReferenceEngine(  # type: ignore[return-value]
-        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, cores=shared or None
+        arch,
+        spec,
+        trace=traced,
+        window=window,
+        recorder=options.recorder,
+        sink=sink,
+        cores=shared or None,
+        further=further,
     )
 
 
