@@ -325,3 +325,11 @@ def test_54_sequences_of_a_batch_are_alike() -> None:
     assert result.ops["attention_scores"].count == 2 * 3
     assert result.tokens is not None
     assert result.tokens.generated == 2 * 3
+
+
+def test_55_primitives_compute_in_float32() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
+    result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
+    assert result.functional is not None
+    assert result.functional["format"] == "float32"
+    assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
