@@ -19,6 +19,7 @@ from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
 from pimsim.machine.fpga.shared import Machine, run_fast, run_reference
 from pimsim.program.dataflow import Call, beats, iterations, verify_calls
+from pimsim.program.works import Work
 from pimsim.result import Dram, Identity, Layer, Op, Port, Result, Simulation, Time, Unit, dram_figures, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
@@ -112,9 +113,14 @@ def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
     return {name: channels[number % len(channels)] for number, name in enumerate(fpga.ports.names)}
 
 
-def _places(call: Call) -> dict[str, int]:
-    """Beat address of each stream of a call: what it reads and writes under one name lies in one place, far from the others."""
+def _places(call: Call) -> Mapping[str, int]:
+    """Beat address of each stream of a call: where the program says that it lies, if it does.
+
+    Otherwise what is read and written under one name lies in one place, far from the others.
+    """
     streams = [*(read.name for read in call.region.reads), *(write.name for write in call.region.writes)]
+    if isinstance(call.work, Work) and call.work.at.keys() >= set(streams):
+        return call.work.at
     buffers = list(dict.fromkeys(name.partition("_")[2] for name in streams))
     return {name: buffers.index(name.partition("_")[2]) * APART for name in streams}
 
