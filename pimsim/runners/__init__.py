@@ -83,8 +83,8 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
-"""Pairs whose runs issue DRAM commands, which the legality oracle can check."""
+COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests"), ("fpga", "attention"), ("fpga", "encoder")}
+"""Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
 CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
 """Pairs whose programs can be checked on numbers."""
