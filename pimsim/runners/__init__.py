@@ -84,9 +84,14 @@ RUNNERS: dict[tuple[str, str], str] = {
 """(kind of architecture, kind of workload) -> module."""
 
 COMMANDED = {
-    ("pim", "decoder"), ("pim", "attention"), ("aim", "trace"), ("memory", "requests"), ("fpga", "attention"),
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("aim", "trace"),
+    ("memory", "requests"),
+    ("fpga", "attention"),
     ("fpga", "encoder"),
-}  # fmt: skip
+}
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
 CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
