@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
+from pimsim.trace.activity import Activity
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
@@ -204,6 +206,8 @@ class Result:
     """What a streaming machine needs of its device, by kind; None where no device is named."""
     routing: Routing | None = None
     """Which experts got how many tokens; None without a mixture of experts."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know about this run."""
     placement: dict[str, str] | None = None
     """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
     links: dict[str, Link] | None = None
@@ -220,6 +224,8 @@ class Result:
     """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
+    activity: Activity | None = None
+    """Utilisation and stalls over time; None where none was recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""
@@ -254,7 +260,11 @@ class Result:
         return plot_energy(self)
 
     def plot_timeline(self) -> Any:
-        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        """What the units did over time if that was recorded, else in all: busy, and what they waited for.
+
+        Returns:
+            A ``matplotlib.figure.Figure``.
+        """
         from pimsim.report.plots import plot_timeline
 
         return plot_timeline(self)
@@ -309,6 +319,7 @@ _ORDER = (
     "layers",
     "ports",
     "demand",
+    "notes",
     "roofline",
     "resources",
     "routing",
@@ -420,9 +431,14 @@ def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
     counts: Counter[str] = Counter()
     for (_, _, name), count in totals.commands.items():
         counts[name] += count
+    return dram_figures(counts, spec)
+
+
+def dram_figures(counts: Mapping[str, int], spec: DramSpec) -> Dram:
+    """What a memory did, from the number of its commands by name."""
     moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
     return Dram(
-        commands={name: counts[name] for name in spec.commands if counts[name]},
+        commands={name: counts[name] for name in spec.commands if counts.get(name)},
         row_hit_rate=_row_hit_rate(counts, spec),
         refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
         bytes_read=moved["read"] * spec.burst_bytes,
@@ -490,6 +506,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     ]
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -497,6 +514,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of the checkout that this package lies in; None if it is installed or git does not answer."""
     root = Path(__file__).resolve().parent.parent

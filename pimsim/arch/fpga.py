@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.dram import DramConfig
 from pimsim.arch.formats import FixedFormat
 from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
@@ -21,6 +22,17 @@ class FpgaPorts(Documented):
     latency: PositiveInt = Field(description="fabric cycles from request to first beat, and from last beat to response")
     max_burst: PositiveInt = Field(description="longest burst in beats of the fabric")
     outstanding: PositiveInt = Field(description="requests in flight for each stream")
+
+
+class FpgaMemory(Documented):
+    """What is behind the ports."""
+
+    kind: Literal["fixed", "dram"] = Field(
+        description="fixed: the latency of the ports, and bandwidth for all of them; dram: a DRAM that they share, port after "
+        "port on its channels"
+    )
+    path_cycles: PositiveInt = Field(description="fabric cycles between a port and the DRAM, each way")
+    dram: DramConfig | None = Field(None, description="needed where kind is dram")
 
 
 class FpgaThreePass(Documented):
@@ -153,7 +165,7 @@ class FpgaResources(Documented):
 class FpgaPower(Documented):
     """Power of the board at rest, and energy of what works; a picojoule per cycle is a microwatt per MHz."""
 
-    static_w: NonNegativeFloat = Field(description="power of the whole board while nothing works")
+    static_w: NonNegativeFloat | None = Field(description="power of the whole board while nothing works; null: unknown")
     dsp_pj: NonNegativeFloat = Field(description="energy of a DSP block in a cycle in which its unit works")
     bram18_pj: NonNegativeFloat
     lut_pj: NonNegativeFloat
@@ -187,9 +199,12 @@ class FpgaConfig(Documented):
     clock_mhz: PositiveFloat = Field(description="clock of the fabric")
     beat_bits: PositiveInt = Field(description="width of the streams inside")
     word_bits: PositiveInt = Field(description="width of an activation")
-    board_power_w: PositiveFloat = Field(description="power of the whole board while it computes, if `power` is absent")
+    board_power_w: PositiveFloat | None = Field(
+        description="power of the whole board while it computes, if `power` is absent; null: unknown"
+    )
     power: FpgaPower | None = Field(None, description="needs the costs in `resources`")
     ports: FpgaPorts
+    memory: FpgaMemory | None = Field(None, description="absent: fixed")
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
     resources: FpgaResources | None = Field(
@@ -210,5 +225,5 @@ class FpgaArchConfig(AnyArch):
 
 __all__ = [
     "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder", "FpgaFormats",
-    "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
+    "FpgaMemory", "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
 ]  # fmt: skip

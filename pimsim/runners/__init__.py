@@ -48,6 +48,8 @@ class RunOptions:
     """Whether the legality oracle checks every command as it issues; the first illegal one ends the run."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
+    activity: bool = False
+    """Whether utilisation and stalls over time are recorded, on machines that can."""
 
 
 def attention_machines() -> dict[str, list[str]]:

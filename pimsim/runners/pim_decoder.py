@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
@@ -27,6 +28,8 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.trace.activity import ActivityRecorder
+from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
@@ -56,6 +59,8 @@ def run(
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = mapping_for(workload.value, graph, arch.value, spec)
+    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
+    options = replace(options, recorder=_recorder(options.recorder, activity))
     oracle = StrictOracle(spec) if options.strict else None
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
@@ -103,6 +108,7 @@ def run(
     result = replace(
         result,
         roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
     )
@@ -148,6 +154,12 @@ def _pass_commands(mapping: Mapping, context: int) -> int:
 def _stream_commands(stream: Stream) -> int:
     items = [cast(tuple[Item, ...], step.items) for step in stream]
     return sum(number for part in items for number in count_commands(part).values())
+
+
+def _recorder(*recorders: Recorder | None) -> Recorder | None:
+    """One recorder for all that there are, or None."""
+    found = [recorder for recorder in recorders if recorder is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
 
 
 def _runner(

@@ -48,6 +48,7 @@ CONTRACT = {
     "layers": None,
     "ports": None,
     "demand": None,
+    "notes": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
     "routing": None,
