@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from pimsim.errors import ProgramError
 from pimsim.functional.streaming.chip import Chip, Tokens, elements, latest, moves, tokens
-from pimsim.functional.streaming.fixed import Ints, accumulate, exponential, inverse_root, narrow, reciprocal
+from pimsim.functional.streaming.fixed import (
+    Ints,
+    accumulate,
+    exponential,
+    gelu_formula,
+    inverse_root,
+    narrow,
+    reciprocal,
+)
 from pimsim.functional.streaming.softmax import running_sums
 from pimsim.program import works as work
 from pimsim.program.dataflow import Stage
-from pimsim.workload.encoder_reference import gelu as exact_gelu
 
 Handler = Callable[[Chip, Any, Stage, Tokens], Tokens]
 
@@ -169,9 +176,7 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
 
 def _gelu(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
     """GELU from its formula, exact but for the last rounding."""
-    spec = chip.formats.features
-    exact = exact_gelu(taken["results"].astype(np.float64) * spec.step)
-    return {"activated": spec.encode(exact).astype(np.int64)}
+    return {"activated": gelu_formula(taken["results"], chip.formats.features)}
 
 
 def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
