@@ -19,7 +19,6 @@ from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
 from pimsim.machine.fpga.shared import Machine, run_fast, run_reference
 from pimsim.program.dataflow import Call, beats, iterations, verify_calls
-from pimsim.program.works import Work
 from pimsim.result import Dram, Identity, Layer, Op, Port, Result, Simulation, Time, Unit, dram_figures, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
@@ -114,12 +113,7 @@ def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
 
 
 def _places(call: Call) -> dict[str, int]:
-    """Beat address of each stream of a call, as the program has it.
-
-    Where it has none, what a call reads and writes under one name lies in one place, far from the others.
-    """
-    if isinstance(call.work, Work):
-        return dict(call.work.at)
+    """Beat address of each stream of a call: what it reads and writes under one name lies in one place, far from the others."""
     streams = [*(read.name for read in call.region.reads), *(write.name for write in call.region.writes)]
     buffers = list(dict.fromkeys(name.partition("_")[2] for name in streams))
     return {name: buffers.index(name.partition("_")[2]) * APART for name in streams}

@@ -19,7 +19,6 @@ from pimsim.program.works import Gate, Linear, Load, Norm, PatchRow, QueryKey, R
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_check import EncoderNumbers
-from pimsim.runners.streaming import _places
 
 SMALL = {
     "image.height": 32, "image.width": 64, "layers": 2, "d_model": 64, "heads": 2, "d_ff": 128, "moe.experts": 4,
@@ -155,12 +154,6 @@ def test_the_program_with_numbers_is_the_one_that_is_timed() -> None:
         checked.ports,
     )
     assert plain.functional is None
-
-
-def test_a_dram_behind_the_ports_is_asked_for_the_addresses_of_the_program() -> None:
-    calls = numbers().program.calls
-    assert all(_places(call) == call.work.at for call in calls)
-    assert len({_places(call)["read"] for call in calls if isinstance(call.work, Load)}) > 20
 
 
 Change = Callable[[Call], Call]
