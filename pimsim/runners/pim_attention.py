@@ -27,7 +27,8 @@ from pimsim.runners import RunOptions
 from pimsim.runners.attention import counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
-from pimsim.trace.spans import SpanList
+from pimsim.trace.spans import Recorder, Recorders, SpanList
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Primitive, Source
 from pimsim.workload.attention_only import AttentionConfig
@@ -77,21 +78,10 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         check = AttentionCheck(arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
         functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
     spans = SpanList()
-    recorded = options.recorder or (spans if inputs.chunks == 1 else None)
     oracle = StrictOracle(spec) if options.strict else None
-    sink = None if oracle is None else strict_sink(oracle, options)
-    runner = engine_of(options.engine)(
-        arch.value,
-        spec,
-        trace=options.trace is not None and sink is None,
-        window=options.trace_window,
-        recorder=recorded,
-        sink=sink,
-    )
-    totals = runner.run(iter(passes))
-    if options.trace is not None:
-        options.trace.extend(runner.trace or ())
-        options.trace.sort(key=lambda row: (row[0], row[1]))
+    recorders = [each for each in (options.recorder, spans if inputs.chunks == 1 else None) if each is not None]
+    recorded = Recorders(*recorders) if recorders else None
+    totals = _timed(arch.value, spec, passes, options, recorded, oracle)
     counts = count_program(block, lowering).times(inputs.chunks)
     element = format_bytes(arch.value.pim.format)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
@@ -115,10 +105,34 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     closed = times(inputs.method.counts(work.chunk_case(), inputs.decided or None), inputs.chunks)
     return replace(
         result,
-        legality=None if oracle is None else {"checked": oracle.checked},
         counts=counts_section(asdict(counts), closed, inputs.origin),
+        legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _timed(
+    arch: ArchConfig,
+    spec: DramSpec,
+    passes: Sequence[list[Placed]],
+    options: RunOptions,
+    recorder: Recorder | None,
+    oracle: StrictOracle | None,
+) -> RunTotals:
+    """Run the program; a trace that is asked for is filled."""
+    runner = engine_of(options.engine)(
+        arch,
+        spec,
+        trace=options.trace is not None and oracle is None,
+        window=options.trace_window,
+        recorder=recorder,
+        sink=None if oracle is None else strict_sink(oracle, options),
+    )
+    totals = runner.run(iter(passes))
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
+    return totals
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:

@@ -198,21 +198,9 @@ def _runner(
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
-    if engine == "fast":
-        return FastEngine(
-            arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further
-        )
-    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
-
-    return ReferenceEngine(  # type: ignore[return-value]
-        arch,
-        spec,
-        trace=traced,
-        window=window,
-        recorder=options.recorder,
-        sink=sink,
-        cores=shared or None,
-        further=further,
+    more: dict[str, Any] = {"cores": shared} if shared else {}
+    return engine_of(engine)(
+        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further, **more
     )
 
 
