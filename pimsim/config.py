@@ -279,6 +279,8 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         )
     if len(set(ports.names)) != len(ports.names):
         raise tree.error(f"must name each port once, not {', '.join(ports.names)}", ("fpga", "ports", "names"))
+    if fpga.memory is not None:
+        _check_memory(tree, fpga.memory)
     at: FieldPath = ("fpga", "attention", "placement")
     if set(placement) != set(_STREAMS):
         raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
@@ -289,6 +291,34 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         _check_encoder(tree, fpga)
     for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
         _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
+
+
+def _check_memory(tree: Tree, memory: Any) -> None:
+    at: FieldPath = ("fpga", "memory", "dram")
+    if memory.dram is None:
+        if memory.kind == "dram":
+            raise tree.error("must be given, as kind is dram", at)
+        return
+    _check_dram(tree, memory.dram, at)
+    check_limits(tree, memory.dram, at)
+    plain = [(c.effect, c.data) for c in memory.dram.commands.values() if c.scope == list(memory.dram.levels)[-1]]
+    for effect, data in (("open", "none"), ("close", "none"), ("none", "read"), ("none", "write")):
+        if (effect, data) not in plain:
+            raise tree.error(
+                f"must have a command of one bank with effect {effect} and data {data} behind memory ports",
+                (*at, "commands"),
+            )
+    before = [
+        name
+        for name, c in memory.dram.commands.items()
+        if (c.effect, c.data, c.needs) == ("none", "none", "any") and c.scope == list(memory.dram.levels)[-1]
+    ]
+    if before:
+        raise tree.error(
+            f"must open, read and write a bank with one command each behind memory ports; {memory.dram.name} needs "
+            f"{', '.join(before)} before",
+            (*at, "commands"),
+        )
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -64,6 +64,16 @@ class Tokens:
     """Seconds of the whole run, the prompt included, over generated tokens."""
     per_second: float | None
     """Generated tokens per second; None for a run that takes no time."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What a user waits for."""
+
+    ttft_s: float
+    """Time to first token: until the last pass of the prompts is complete."""
+    tpot_s: float | None
+    """Time per output token after the first one, of each sequence; None where only one is generated."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,16 @@ class Simulation:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How tokens of a mixture of experts were routed."""
+
+    source: Literal["given", "drawn", "gates"]
+    """given: by the workload; drawn: at random; gates: by what gates computed from weights and input."""
+    queues: dict[str, list[int]]
+    """Layer -> tokens of each expert."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """How a result came about."""
 
@@ -194,12 +214,18 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    routing: Routing | None = None
+    """Which experts got how many tokens; None without a mixture of experts."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know about this run."""
     placement: dict[str, str] | None = None
     """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
     links: dict[str, Link] | None = None
     """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
+    latency: Latency | None = None
+    """None for a run that generates nothing."""
     requests: Requests | None = None
     """Plain requests to the memory; None where there are none."""
     legality: dict[str, int] | None = None
@@ -297,6 +323,7 @@ _ORDER = (
     "engine",
     "time",
     "tokens",
+    "latency",
     "energy",
     "dram",
     "interface",
@@ -305,8 +332,10 @@ _ORDER = (
     "layers",
     "ports",
     "demand",
+    "notes",
     "roofline",
     "resources",
+    "routing",
     "requests",
     "placement",
     "links",
@@ -407,17 +436,22 @@ def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: 
 def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
     if not isinstance(workload, WorkloadConfig):
         return None
-    generated = workload.generate_tokens
-    return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
+    prompt, generated = workload.batch * workload.prompt_tokens, workload.batch * workload.generate_tokens
+    return Tokens(prompt, generated, seconds / generated, generated / seconds if seconds else None)
 
 
 def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
     counts: Counter[str] = Counter()
     for (_, _, name), count in totals.commands.items():
         counts[name] += count
+    return dram_figures(counts, spec)
+
+
+def dram_figures(counts: Mapping[str, int], spec: DramSpec) -> Dram:
+    """What a memory did, from the number of its commands by name."""
     moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
     return Dram(
-        commands={name: counts[name] for name in spec.commands if counts[name]},
+        commands={name: counts[name] for name in spec.commands if counts.get(name)},
         row_hit_rate=_row_hit_rate(counts, spec),
         refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
         bytes_read=moved["read"] * spec.burst_bytes,

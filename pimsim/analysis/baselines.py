@@ -77,6 +77,10 @@ class Generation(Protocol):
         """Tokens that are generated."""
 
     @property
+    def batch(self) -> int:
+        """Sequences that are generated together."""
+
+    @property
     def lm_head(self) -> bool:
         """Whether the projection onto the vocabulary is part of the work."""
 
@@ -298,8 +302,8 @@ class Encoding(Protocol):
     """What a baseline reads of a workload that is one image; `pimsim.workload.encoder.EncoderConfig` has it."""
 
     @property
-    def image(self) -> ImageShape:
-        """The image."""
+    def image(self) -> ImageShape | None:
+        """The image; None where it is a text."""
 
     @property
     def layers(self) -> int:
@@ -357,7 +361,7 @@ class ImageTable(AnyBaseline):
             InputError: there is none.
         """
         experts = workload.moe.experts if workload.moe is not None else 0
-        shape = (workload.layers, workload.d_model, workload.image.tokens, experts)
+        shape = (workload.layers, workload.d_model, workload.image.tokens if workload.image else 0, experts)
         for figure in self.figures:
             if (figure.layers, figure.d_model, figure.tokens, figure.experts) == shape:
                 return figure
@@ -411,7 +415,7 @@ IMAGE_BASELINES = ("a6000", "xeon_6226r")
 def default_baselines(kind: str, workload: Any) -> tuple[str, ...]:
     """What a run of a workload of this kind is compared with where nobody says: what is shipped and answers for it."""
     if kind == "decoder":
-        return ("t4", "xeon_6154")
+        return ("t4", "xeon_6154") if workload.batch == 1 else ()
     if kind != "encoder":
         return ()
     try:
@@ -469,8 +473,12 @@ def check_baselines(names: Sequence[str], workload: Generation) -> None:
     """See that every baseline exists and says something about the workload, before the run.
 
     Raises:
-        InputError: one does not.
+        InputError: one does not, or there are several sequences at once.
     """
+    if names and workload.batch > 1:
+        raise InputError(
+            f"workload.batch must be 1 for a comparison with {names[0]}, which knows no batches, not {workload.batch}"
+        )
     for name in names:
         load_baseline(name).seconds(workload)
 

@@ -100,6 +100,10 @@ def _headline(result: Result) -> RenderableType:
             Text(si(tokens.seconds_per_token, "s"), "bold"),
             f"{_rate(tokens.per_second)} tokens/s; {tokens.prompt} prompt, {count(tokens.generated)} generated",
         )
+    if result.latency:
+        each = result.latency.tpot_s
+        rest = "" if each is None else f", then {si(each, 's')} for each token of a sequence"
+        facts.add_row("first", Text(si(result.latency.ttft_s, "s"), "bold"), f"to the first token{rest}")
     facts.add_row(
         "energy",
         Text(si(energy.joules, "J"), "bold"),
@@ -205,13 +209,16 @@ def _mean(values: Sequence[float]) -> float:
 
 def _memory(result: Result) -> Table:
     dram, interface = result.dram, result.interface
-    assert dram is not None and interface is not None  # noqa: PT018
+    assert dram is not None
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     commands = sorted(dram.commands.items(), key=lambda item: -item[1])
     table.add_row("Commands", ", ".join(f"{name} {count(number)}" for name, number in commands) or NONE)
     table.add_row("Row hits", f"{percent(dram.row_hit_rate)} of column accesses; {count(dram.refreshes)} refreshes")
+    if interface is None:
+        table.add_row("Pins", f"read {si(dram.bytes_read, 'B')}, written {si(dram.bytes_written, 'B')}")
+        return table
     table.add_row(
         "Interface",
         f"{si(interface.bytes, 'B')} (read {si(dram.bytes_read, 'B')}, written {si(dram.bytes_written, 'B')}); "
@@ -307,6 +314,8 @@ def _footer(result: Result) -> RenderableType:
     table.add_column()
     if result.energy.uncosted:
         table.add_row("Uncosted", Text("\n".join(result.energy.uncosted), "yellow"))
+    for note in result.notes:
+        table.add_row("Note", note)
     if result.functional is not None:
         passed = result.functional.get("passed")
         table.add_row("Numbers", Text(_numbers(result.functional), "green" if passed else "bold red"))
@@ -315,11 +324,11 @@ def _footer(result: Result) -> RenderableType:
             "Legality", Text(f"{count(result.legality['checked'])} commands break no rule of the DRAM", "green")
         )
     run = result.simulation
-    what = "commands" if result.dram else "iterations"
+    what = "iterations" if result.ports else "DRAM commands" if result.dram else "commands"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)
     table.add_row(
         "Simulator",
-        f"{count(run.commands)} {'DRAM ' if result.dram else ''}{what} in {si(run.wall_seconds, 's')}, {speed} {what}/s, "
+        f"{count(run.commands)} {what} in {si(run.wall_seconds, 's')}, {speed} {what.removeprefix('DRAM ')}/s, "
         f"peak memory {si(run.peak_memory_bytes, 'B')}",
     )
     return table

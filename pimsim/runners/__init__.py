@@ -86,7 +86,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention")}
+CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
 """Pairs whose programs can be checked on numbers."""
 
 
