@@ -90,6 +90,8 @@ def test_a_trace_of_requests_runs(tmp_path: Path) -> None:
     assert (found["requests"]["reads"], found["requests"]["writes"]) == (2, 1)
     assert found["time"]["cycles"] == 901 + 22 + 4  # the row is still open
     assert found["requests"]["read_latency"]["max"] == pytest.approx(48 * 0.625e-9)
+    alone = as_json("run", "--arch", "ddr4_memory", "--workload", str(tmp_path / "t.csv"), "--quiet")
+    assert (alone["workload"]["name"], alone["requests"]) == ("t", found["requests"])
 
 
 @pytest.mark.parametrize(
