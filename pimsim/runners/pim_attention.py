@@ -17,7 +17,7 @@ from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.lowering import AttentionLowering, Nested
-from pimsim.mapper.attention.slices import sliced
+from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.layout import Shape
 from pimsim.mapper.lower.pim import PimLowering
@@ -27,7 +27,7 @@ from pimsim.runners import RunOptions
 from pimsim.runners.attention import counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
-from pimsim.trace.spans import Recorder, SpanList
+from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Primitive, Source
@@ -55,15 +55,20 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         raise InputError(
             f"--check must be left out where pim.format is {arch.value.pim.format}: their programs have no scales"
         )
+    if arch.value.host_traffic:
+        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
-    lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after="odd" if inputs.chunks > 1 else "")
+    after = "odd" if inputs.chunks > 1 else ""
+    lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after=after, shares=work.shares)
     turns = [Placed(block, 0, -1)]
     if inputs.chunks > 1:
         _check_states(workload, lowering)
-        _, other = lower(arch.value, spec, inputs.ops, inputs.indices(), name="odd", after="attention")
+        _, other = lower(
+            arch.value, spec, inputs.ops, inputs.indices(), name="odd", after="attention", shares=work.shares
+        )
         turns.append(Placed(other, 0, -1))
     passes = [[turns[number % len(turns)]] for number in range(inputs.chunks)]
     functional = None
@@ -74,7 +79,8 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
     spans = SpanList()
     oracle = StrictOracle(spec) if options.strict else None
-    recorded = options.recorder or (spans if inputs.chunks == 1 else None)
+    recorders = [each for each in (options.recorder, spans if inputs.chunks == 1 else None) if each is not None]
+    recorded = Recorders(*recorders) if recorders else None
     totals = _timed(arch.value, spec, passes, options, recorded, oracle)
     counts = count_program(block, lowering).times(inputs.chunks)
     element = format_bytes(arch.value.pim.format)
@@ -135,7 +141,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig
 
     work = workload.value
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions)
-    _, block = lower(arch.value, arch.value.dram.resolve(), inputs.ops, inputs.indices())
+    _, block = lower(arch.value, arch.value.dram.resolve(), inputs.ops, inputs.indices(), shares=work.shares)
     items = [cast("tuple[Item, ...]", step.items) for stream in block.channels for step in stream]
     return sum(number for part in items for number in count_commands(part).values())
 
@@ -170,6 +176,7 @@ def lower(
     indices: Mapping[str, Nested],
     name: str = "attention",
     after: str = "",
+    shares: int | None = None,
 ) -> tuple[AttentionLowering, Block]:
     """The program of an expansion.
 
@@ -188,15 +195,15 @@ def lower(
     capacity = arch.asic.sram_bytes // element
     cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
-    largest_first = sorted((op for op in cut if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
-    for moved in range(len(largest_first) + 1):
+    attempts = _attempts(cut, capacity // SOURCES_SHARE)
+    for number, (order, compact, in_banks) in enumerate(attempts):
         lowering = AttentionLowering(
-            cut,
+            order,
             pim,
-            Banks(shape, spec.rows),
-            Space(capacity, shape.lanes, element),
+            Banks(shape, spec.rows, shares),
+            Space(capacity, shape.lanes, element, compact=compact),
             indices,
-            in_banks=frozenset(op.name for op in largest_first[:moved]),
+            in_banks=in_banks,
             serial=arch.dispatch == "serial",
             name=name,
             after=after,
@@ -204,9 +211,20 @@ def lower(
         try:
             return lowering, lowering.lower()
         except CapacityExceeded:
-            if moved == len(largest_first) or largest_first[moved].size * SOURCES_SHARE < capacity:
+            if number == len(attempts) - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
+    """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
+    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    movable = [op.name for op in largest_first if op.size >= smallest]
+    return [
+        (in_turn(ops), False, frozenset()),
+        (ops, False, frozenset()),
+        *((ops, True, frozenset(movable[:moved])) for moved in range(len(movable) + 1)),
+    ]
 
 
 __all__ = [

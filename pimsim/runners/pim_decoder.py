@@ -29,6 +29,7 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.runners.pim_memory import MemoryWatch
 from pimsim.trace.activity import ActivityRecorder
 from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
@@ -72,7 +73,8 @@ def run(
 
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
-    program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
+    watch = MemoryWatch(mapping, spec)
+    program, passes = watch.watch(mapping.program()), sum(1 for _ in mapping.contexts())
     with _collector_paused():
         totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
         alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
@@ -114,6 +116,7 @@ def run(
         latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
+        memory=watch.section(totals.token_ticks, element_bytes),
     )
     return result, mapping, totals
 
