@@ -331,6 +331,16 @@ def test_a_machine_without_commands_cannot_be_strict() -> None:
     )
 
 
+def test_figures_of_requests_are_columns_of_a_sweep() -> None:
+    result = simulate("ddr4_memory", "requests_random", workload__count=50)
+    assert result.requests is not None
+    assert result.requests.read_latency is not None
+    figures = result.figures()
+    assert figures["request_bandwidth"] == result.requests.bandwidth
+    assert figures["read_latency"] == result.requests.read_latency.mean
+    assert figures["slowdown"] is None
+
+
 def test_the_library_has_strict_runs_too() -> None:
     result = simulate("ddr4_memory", "requests_sequential", workload__count=50, strict=True)
     assert result.legality == {"checked": result.simulation.commands}
