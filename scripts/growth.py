@@ -1,0 +1,273 @@
+#!/usr/bin/env python
+"""Tables and figures of docs/growth.md.
+
+``python scripts/growth.py`` prints the tables of the rows in docs/growth_rows.json; with ``--write`` puts them into the page, and
+draws the figures. ``--measure`` runs everything again and stores the rows (a few minutes), ``--measure pim_gpt`` one machine,
+``--measure access`` what irregular access costs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import access_cost
+
+from pimsim.analysis.comparison import FIGURES, Row, growth
+from pimsim.compare import compare, load_archs, parse_entry
+from pimsim.report.comparison import TITLES, plot_comparison
+from pimsim.report.si import si, significant
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, ROWS = DOCS / "growth.md", DOCS / "growth_rows.json"
+
+MACHINES = {
+    "edge_moe_zcu102": [("fpga.primitives.buffer_words", "8388608")],
+    "pim_gpt": [("asic.sram_bytes", "33554432")],
+}
+"""Machine -> overrides: both have 32 MiB on chip, or few prompts would fit."""
+
+TOKEN_CONTEXTS = [1024 << 2 * i for i in range(4)]
+PROMPT_CONTEXTS = [1024 << i for i in range(7)]
+PATIENCE = 10.0
+"""Processor seconds: an algorithm whose run takes longer is not run at larger contexts."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """An algorithm, and how time and peak memory grow by its closed forms or its publication."""
+
+    entry: str
+    time: str
+    memory: str
+    heads: int = 4
+    causal: bool = True
+
+    @property
+    def phase(self) -> str:
+        """Of the entry."""
+        return parse_entry(self.entry).phase
+
+    @property
+    def contexts(self) -> list[int]:
+        """That are tried."""
+        return PROMPT_CONTEXTS if self.phase == "prefill" else TOKEN_CONTEXTS
+
+    def sizes(self) -> list[tuple[str, str]]:
+        """Overrides of the workload."""
+        return [("heads", str(self.heads)), ("causal", str(self.causal).lower())]
+
+
+STUDIES = (
+    Study("vanilla", "linear", "linear"),
+    Study("single_pass:block=256", "linear", "linear"),
+    Study("topk:k=64", "linear", "linear"),
+    Study("longformer:side=128:global_tokens=8", "constant", "linear"),
+    Study("linear", "constant", "constant"),
+    Study("aaren@update", "constant", "constant"),
+    Study("cmab@update", "constant", "constant"),
+    Study("tca@query", "log n", "linear"),
+    Study("vanilla@prefill", "quadratic", "quadratic", 1),
+    Study("flash:block_rows=64:block_columns=64@prefill", "quadratic", "linear", 1),
+    Study("topk:k=64@prefill", "quadratic", "linear", 1),
+    Study("landmark@prefill", "quadratic", "linear", 1),
+    Study("memory_caching@prefill", "quadratic", "linear", 1),
+    Study("fma@prefill", "n log n", "linear", 1),
+    Study("longformer:side=64:global_tokens=0:block=64@prefill", "linear", "linear", 1),
+    Study("bigbird@prefill", "linear", "linear", 1),
+    Study("clustered:clusters=16@prefill", "linear", "linear", 1, causal=False),
+    Study("linear:chunk=64@prefill", "linear", "linear", 1),
+)
+
+REASONS: dict[tuple[str, str], str] = {}
+"""(entry, the machine that is faster) -> why; an outcome without a reason is an error."""
+
+WHOLE_RUNS = {
+    "`topk`, 64 of 4,096 keys": ("algorithm=topk", "parameters.k=64", "keys=4096"),
+    "`vanilla`, 4,096 keys": ("algorithm=vanilla", "keys=4096"),
+    "`kv_drop`, compaction to 1,024 keys": ("algorithm=kv_drop", "parameters.budget=1024", "keys=1025"),
+    "`vanilla`, 1,025 keys": ("algorithm=vanilla", "keys=1025"),
+    "`memory_layer`, 768 to 512": ("algorithm=memory_layer", "keys=1"),
+    "linear layer (`unified_norm`), 768 to 512": ("algorithm=unified_norm", "keys=1"),
+}
+"""Label -> a workload; each irregular one is followed by its regular counterpart."""
+
+
+# -------------------------------------------------------------------------------------------------------------- measure
+
+
+def measure_laws(machine: str) -> list[dict[str, Any]]:
+    """Rows of one machine."""
+    archs = load_archs([machine], MACHINES[machine])
+    found = []
+    for study in STUDIES:
+        slow = ""
+        for context in study.contexts:
+            if slow:
+                found.append(Row(study.entry, machine, context, study.phase, why=slow))
+                continue
+            start = time.process_time()
+            found += compare([parse_entry(study.entry)], archs, [context], "attention_heads", study.sizes())
+            spent = time.process_time() - start
+            sys.stderr.write(f"{machine} {study.entry} {context}: {spent:.1f} s\n")
+            if found[-1].why:
+                slow = found[-1].why
+            elif spent > PATIENCE:
+                slow = f"not run: simulating {context:,} keys took {spent:.0f} s"
+    return [{name: value for name, value in asdict(row).items() if name != "error"} for row in found]
+
+
+def measure_access() -> dict[str, Any]:
+    """Reads by themselves, single bursts, and whole runs."""
+    return {
+        "access": [access_cost.cost(make()) for make in access_cost.ACCESSES],
+        "streams": [access_cost.stream(pattern) for pattern in ("sequential", "random")],
+        "whole_runs": [access_cost.whole_run(name, options) for name, options in WHOLE_RUNS.items()],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- write
+
+
+def law_table(rows: Sequence[Row], machine: str) -> Iterator[str]:
+    """Claimed and measured laws of one machine; measured ones that differ are bold."""
+    yield f"| algorithm | contexts | claimed time, memory | {' | '.join(TITLES.values())} |"
+    yield "| --- | --- | --- |" + " --- |" * len(TITLES)
+    for study in STUDIES:
+        drawn = [r for r in rows if (r.attention, r.arch) == (study.entry, machine) and r.seconds is not None]
+        claims = {"seconds": study.time, "joules": study.time, "peak_bytes": study.memory}
+        cells = [_law(drawn, figure, claims.get(figure)) for figure in FIGURES]
+        contexts = f"{drawn[0].context // 1024}k-{drawn[-1].context // 1024}k" if drawn else "none"
+        yield f"| {label(study)} | {contexts} | {study.time}, {study.memory} | {' | '.join(cells)} |"
+
+
+def label(study: Study) -> str:
+    """The algorithm with its phase."""
+    return f"`{study.entry}`" if "@" in study.entry else f"`{study.entry}@{study.phase}`"
+
+
+def _law(drawn: Sequence[Row], figure: str, claim: str | None) -> str:
+    values = [getattr(row, figure) for row in drawn]
+    if values and not any(values):
+        return "zero"
+    law = growth([row.context for row in drawn], values) if len(drawn) > 2 else None
+    if law is None:
+        return "-"
+    text = f"{law.law} ({significant(law.exponent, 2)})"
+    return text if claim in (None, law.law) else f"**{text}**"
+
+
+def stops(rows: Sequence[Row], machine: str) -> Iterator[str]:
+    """Why an algorithm was not run at larger contexts."""
+    for study in STUDIES:
+        missing = next((r for r in rows if (r.attention, r.arch) == (study.entry, machine) and r.why), None)
+        if missing is not None:
+            yield f"* {label(study)} at {missing.context // 1024}k: {_short(missing.why or '')}."
+
+
+def _short(why: str) -> str:
+    """Without the place in a file, which differs from one installation to another."""
+    for start in ("not run", "fpga.primitives.", "asic.sram_bytes", "attention ", "dram.rows"):
+        if start in why:
+            return why[why.index(start) :].rstrip(".")
+    return why.rstrip(".")
+
+
+def machine_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Which machine is faster at the largest context that both ran, and why."""
+    one, other = MACHINES
+    yield f"| algorithm | keys | time on `{one}` | on `{other}` | energy on `{one}` | on `{other}` | suits | because |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for study in STUDIES:
+        ran = {(r.arch, r.context): r for r in rows if r.attention == study.entry and r.seconds is not None}
+        both = [n for n in study.contexts if (one, n) in ran and (other, n) in ran]
+        if not both:
+            continue
+        pair = [ran[one, both[-1]], ran[other, both[-1]]]
+        better = min(pair, key=lambda row: row.seconds or 0.0).arch
+        figures = [si(row.seconds, "s") for row in pair] + [si(row.joules, "J") for row in pair]
+        yield (
+            f"| {label(study)} | {both[-1] // 1024}k | {' | '.join(figures)} | `{better}` | "
+            f"{REASONS[study.entry, better]} |"
+        )
+
+
+def access_tables(found: dict[str, Any]) -> Iterator[str]:
+    """Reads by themselves, then single bursts, then whole runs."""
+    ways = ("load", "neighbours", "gather", "controller_load", "controller_gather")
+    yield "| what is read | bytes | load | gather, first rows | gather | load, FR-FCFS | gather, FR-FCFS | gather / load, time |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for row in found["access"]:
+        costs = [access_cost.Cost(**row[way]) for way in ways]
+        cells = [f"{cost.bandwidth / 1e9:.1f} GB/s, {100 * cost.row_hit_rate:.1f} %" for cost in costs]
+        ratio = costs[2].seconds / costs[0].seconds
+        yield f"| {row['name']} | {costs[0].bytes:,} | {' | '.join(cells)} | {ratio:.2f} |"
+    yield ""
+    yield "| single bursts through the controller | bandwidth | row-hit rate |"
+    yield "| --- | --- | --- |"
+    for row in found["streams"]:
+        cost = access_cost.Cost(row["seconds"], row["bytes"], row["row_hit_rate"])
+        yield f"| {row['name']} | {cost.bandwidth / 1e9:.1f} GB/s | {100 * cost.row_hit_rate:.1f} % |"
+    yield ""
+    yield "| whole run | time | row-hit rate | read over the pins | in gathers | in stores |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in found["whole_runs"]:
+        shares = [f"{100 * row[op]:.0f} %" for op in ("gather", "store")]
+        yield (
+            f"| {row['name']} | {si(row['seconds'], 's')} | {100 * row['row_hit_rate']:.1f} % | "
+            f"{row['bytes_read']:,} B | {' | '.join(shares)} |"
+        )
+
+
+def parts(stored: dict[str, Any]) -> dict[str, str]:
+    """Part of the page -> what the rows say."""
+    rows = laws(stored)
+    found = {machine: "\n".join(law_table(rows, machine)) for machine in MACHINES}
+    found |= {f"{machine} stops": "\n".join(stops(rows, machine)) for machine in MACHINES}
+    found["machines"] = "\n".join(machine_table(rows))
+    found["access"] = "\n".join(access_tables(stored))
+    return found
+
+
+def laws(stored: dict[str, Any]) -> list[Row]:
+    """Rows of all machines."""
+    return [Row(**row) for machine in MACHINES for row in stored[machine]]
+
+
+def written(page: str, stored: dict[str, Any]) -> str:
+    """The page with what the rows say between its markers."""
+    for name, text in parts(stored).items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, found, rest = page.partition(begin)
+        assert found, begin
+        page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def main() -> None:
+    """See the module."""
+    stored = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
+    if "--measure" in sys.argv:
+        wanted = [arg for arg in sys.argv[1:] if not arg.startswith("-")] or [*MACHINES, "access"]
+        for name in wanted:
+            stored |= measure_access() if name == "access" else {name: measure_laws(name)}
+            ROWS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    if "--write" in sys.argv:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), stored), encoding="utf-8")
+        for machine in MACHINES:
+            figure = plot_comparison([row for row in laws(stored) if row.arch == machine])
+            figure.savefig(DOCS / "img" / f"growth_{machine}.png", dpi=110)
+    elif "--measure" not in sys.argv:
+        for name, text in parts(stored).items():
+            sys.stdout.write(f"{name}\n\n{text}\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""docs/growth.md says what its stored rows say, and the stored rows are what runs say."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from pimsim.analysis.comparison import growth
+from pimsim.compare import compare, load_archs, parse_entry
+from pimsim.config import load_arch
+from pimsim.machine.controller.policy import AddressMap
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import access_cost  # noqa: E402
+import growth as script  # noqa: E402
+
+STORED = json.loads(script.ROWS.read_text(encoding="utf-8"))
+FIGURES = ("seconds", "joules", "peak_bytes", "interface_bytes")
+
+
+def test_the_page_is_what_the_rows_say() -> None:
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert script.written(page, STORED) == page
+    changed = json.loads(json.dumps(STORED))
+    changed["access"][0]["gather"]["seconds"] *= 2
+    assert script.written(page, changed) != page
+
+
+@pytest.mark.parametrize("machine", script.MACHINES)
+def test_all_studies_are_stored_at_all_contexts(machine: str) -> None:
+    rows = [(row["attention"], row["context"]) for row in STORED[machine]]
+    assert rows == [(study.entry, context) for study in script.STUDIES for context in study.contexts]
+    for row in STORED[machine]:
+        assert (row["seconds"] is None) == bool(row["why"]), row
+
+
+@pytest.mark.parametrize("machine", script.MACHINES)
+@pytest.mark.parametrize("entry", ["vanilla", "topk:k=64", "aaren@update", "linear:chunk=64@prefill"])
+def test_a_run_gives_the_stored_row(machine: str, entry: str) -> None:
+    study = next(study for study in script.STUDIES if study.entry == entry)
+    archs = load_archs([machine], script.MACHINES[machine])
+    [row] = compare([parse_entry(entry)], archs, [1024], "attention_heads", study.sizes())
+    [stored] = [r for r in STORED[machine] if (r["attention"], r["context"]) == (entry, 1024)]
+    for figure in FIGURES:
+        assert getattr(row, figure) == pytest.approx(stored[figure], rel=1e-12), figure
+
+
+@pytest.mark.parametrize("make", [access_cost.topk, access_cost.memory_layer])
+def test_reads_give_the_stored_row(make) -> None:  # type: ignore[no-untyped-def]
+    found = access_cost.cost(make())
+    [stored] = [row for row in STORED["access"] if row["name"] == found["name"]]
+    for way in ("load", "neighbours", "gather", "controller_load", "controller_gather"):
+        assert found[way] == pytest.approx(stored[way], rel=1e-12), way
+
+
+def test_every_way_reads_the_same_bytes() -> None:
+    for row in STORED["access"]:
+        for way in ("load", "neighbours", "gather", "controller_load", "controller_gather"):
+            assert row[way]["bytes"] == 2 * row["words"], (row["name"], way)  # bfloat16
+
+
+def test_gathered_rows_open_a_row_each() -> None:
+    """A row of the table is width * 2 / 32 bursts, the first of which opens its DRAM row."""
+    for row, width in zip(STORED["access"], (64, 64, 512, 64), strict=True):
+        assert row["gather"]["row_hit_rate"] == pytest.approx(1 - 1 / (width * 2 / 32)), row["name"]
+
+
+def test_random_bursts_miss_and_sequential_ones_hit() -> None:
+    sequential, random_ones = STORED["streams"]
+    columns = load_arch("pim_gpt").value.dram.resolve().columns
+    assert sequential["row_hit_rate"] == pytest.approx(1 - 1 / columns, abs=0.002)
+    assert random_ones["row_hit_rate"] < 0.01
+
+
+def test_hits_are_counted_from_one_opening_to_the_next() -> None:
+    bank, other, none = (0, 0), (0, 1), (-1, -1)
+    trace = [
+        (0, 0, "ACT_AB", none, 7, -1),
+        (1, 0, "RD", bank, 7, 0),
+        (2, 0, "RD", bank, 7, 1),
+        (3, 0, "RD", other, 7, 0),
+        (4, 1, "RD", bank, 7, 0),
+        (5, 0, "PREab", none, -1, -1),
+        (6, 1, "RD", bank, 7, 1),
+        (7, 0, "RD", bank, 8, 0),
+        (8, 1, "PREpb", bank, -1, -1),
+        (9, 1, "RD", bank, 9, 0),
+    ]
+    assert access_cost.hits(trace) == 2
+
+
+def test_addresses_are_what_the_controller_decodes() -> None:
+    spec = load_arch("pim_gpt").value.dram.resolve()
+    addresses, draw = AddressMap(spec, access_cost.ORDER), random.Random(5)
+    for _ in range(200):
+        place = {"row": draw.randrange(spec.rows), "column": draw.randrange(spec.columns)}
+        place |= {"channel": draw.randrange(spec.channels)}
+        bank = tuple(draw.randrange(count) for count in spec.counts)
+        place |= dict(zip(spec.levels, bank, strict=True))
+        found = addresses.decode(access_cost.address(spec, place))
+        assert found == (place["channel"], bank, place["row"], place["column"])
+
+
+def test_a_gathered_row_is_opened_read_and_closed_before_the_next() -> None:
+    """In a channel: a row stays open for nRAS; the next one opens a clock later, or after nRP in the same bank."""
+    arch = load_arch("pim_gpt")
+    timing = arch.value.dram.resolve().timing
+    one, other_banks, same_bank = (
+        access_cost.read(arch, access_cost.gather((1, 4096, 64), len(rows)), [rows])[0].seconds
+        for rows in ([0], [0, 1, 2, 3], [0, 128, 256, 384])
+    )
+    assert (other_banks - one) * 1e9 == pytest.approx(3 * (timing["nRAS"] + 1), abs=0.01)
+    assert (same_bank - one) * 1e9 == pytest.approx(3 * timing["nRC"], abs=0.01)
+
+
+def test_measured_laws_of_the_page_come_from_the_rows() -> None:
+    """The law of a cell, recomputed: quadratic attention, and a state that does not grow."""
+    for machine in script.MACHINES:
+        for entry, law in (("linear", "constant"), ("flash:block_rows=64:block_columns=64@prefill", "quadratic")):
+            rows = [r for r in STORED[machine] if r["attention"] == entry and r["seconds"] is not None]
+            found = growth([r["context"] for r in rows], [r["seconds"] for r in rows])
+            assert found is not None
+            assert found.law == law, (machine, entry)
