@@ -61,6 +61,7 @@ class Runner(Protocol):
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
+    ("aim", "decoder"): "pimsim.runners.aim_decoder",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
 }
