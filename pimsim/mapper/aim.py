@@ -19,7 +19,6 @@ from math import ceil
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.functions import cost
-from pimsim.arch.system import AsicConfig
 from pimsim.errors import CapacityExceeded, UnsupportedOp
 from pimsim.program.aim_isr import Instruction
 from pimsim.program.aim_segments import PlacedSegment, Segment
@@ -59,6 +58,7 @@ class AimMapping:
         """Operation, by its name within its layer -> first row, counted from that of the layer."""
         self._place()
         self._linear = lru_cache(maxsize=None)(self._linear_segments)
+        self._product = lru_cache(maxsize=None)(self._product_segment)
         self._score = lru_cache(maxsize=None)(self._score_segment)
         self._value = lru_cache(maxsize=4096)(self._value_segment)
         self._append = lru_cache(maxsize=None)(self._append_segment)
@@ -155,7 +155,7 @@ class AimMapping:
         """The segments of an operation and their rows."""
         if isinstance(op, ops.Linear):
             row = self._rows[_short(op)]
-            yield from ((segment, row) for segment in self._linear(op.d_in, op.d_out))
+            yield from ((segment, row + start) for segment, start in self._linear(op.d_in, op.d_out))
         elif isinstance(op, ops.CacheWrite):
             yield from self._appended(context - 1)
         elif isinstance(op, ops.Scores):
@@ -164,23 +164,29 @@ class AimMapping:
             yield from self._values(context)
         calls = tuple(_host_calls(op, context))
         if calls and self.arch.asic is not None:
-            yield self._wait(self.arch.asic, calls), 0
+            yield self._wait(calls), 0
 
-    def _linear_segments(self, d_in: int, d_out: int) -> tuple[Segment, ...]:
-        """A segment for each group of outputs, as in the traces ``acc`` of aim_simulator."""
-        tiles, everyone = self.tiles(d_in), tuple(range(self.channels))
-        groups = ceil(d_out / (self.channels * self.banks))
-        segments = []
-        for group in range(groups):
-            channels = self._group_channels(d_out, group)
-            body = [_make("WR_BIAS", channels)]
-            for tile in range(tiles):
-                columns = ceil(min(self.buffer, d_in - tile * self.buffer) / self.lanes)
-                if tiles > 1 or group == 0:
-                    body.append(_make("WR_GB", everyone if group == 0 else channels, columns))
-                body.append(_make("MAC_ABK", channels, columns, row=group * tiles + tile))
-            segments.append(Segment((*body, _make("RD_MAC", channels))))
-        return tuple(segments)
+    def _linear_segments(self, d_in: int, d_out: int) -> tuple[tuple[Segment, int], ...]:
+        """A segment for each group of outputs, as in the traces ``acc`` of aim_simulator, and its first row.
+
+        Groups after the first that address the same channels are the same segment.
+        """
+        tiles, groups = self.tiles(d_in), ceil(d_out / (self.channels * self.banks))
+        return tuple(
+            (self._product(d_in, self._group_channels(d_out, group), group == 0), group * tiles)
+            for group in range(groups)
+        )
+
+    def _product_segment(self, d_in: int, channels: Channels, first: bool) -> Segment:
+        """A group of outputs; the input comes with the first group, or with every tile of several."""
+        tiles = self.tiles(d_in)
+        body = [_make("WR_BIAS", channels)]
+        for tile in range(tiles):
+            columns = ceil(min(self.buffer, d_in - tile * self.buffer) / self.lanes)
+            if tiles > 1 or first:
+                body.append(_make("WR_GB", tuple(range(self.channels)) if first else channels, columns))
+            body.append(_make("MAC_ABK", channels, columns, row=tile))
+        return Segment((*body, _make("RD_MAC", channels)))
 
     def _appended(self, token: int) -> Iterator[tuple[Segment, int]]:
         """The key and the value of a token go to their rows."""
@@ -252,8 +258,10 @@ class AimMapping:
             body.append(_make("MAC_ABK", channels, size, row=tile))
         return Segment((*body, _make("RD_MAC", channels)))
 
-    def _wait_segment(self, asic: AsicConfig, calls: tuple[Call, ...]) -> Segment:
+    def _wait_segment(self, calls: tuple[Call, ...]) -> Segment:
         """The time of the host for some calls, one kind after the other; memory clocks are rounded up."""
+        asic = self.arch.asic
+        assert asic is not None
         costs = [(cost(function, length, asic), times) for function, length, times in calls]
         busy = sum(times * each.busy for each, times in costs)
         latency = sum(each.latency + (times - 1) * each.busy for each, times in costs)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pimsim.analysis.baselines import check_baselines, compare, load_baseline
-from pimsim.analysis.energy import EnergyReport, Memory, dram_energy, energy
+from pimsim.analysis.energy import EnergyReport
 from pimsim.arch.aim import AimConfig
-from pimsim.arch.dram import DramConfig, DramSpec
-from pimsim.arch.system import AsicConfig, EnergyConfig
+from pimsim.arch.dram import DramSpec
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
-from pimsim.errors import InputError
 from pimsim.machine.aim.policy import POLICIES
 from pimsim.machine.aim.segments import AimProgram
 from pimsim.mapper.aim import ELEMENT_BYTES, AimMapping
@@ -31,6 +28,7 @@ from pimsim.result import (
     manifest,
 )
 from pimsim.runners import RunOptions
+from pimsim.runners.aim_energy import costed
 from pimsim.runners.pim_decoder import peak_memory_bytes
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
@@ -44,12 +42,9 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
 
     Raises:
         CapacityExceeded: weights and KV cache do not fit.
-        InputError: a timeline is asked for.
     """
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)
-    if options.recorder is not None:
-        raise InputError(f"--timeline must be left out: {arch.value.name} records no steps of units")
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = AimMapping(workload.value, graph, arch.value, spec)
@@ -67,7 +62,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
     )
     if options.trace is not None:
         options.trace.extend(_trace(program))
-    joules = _energy(totals, arch.value, spec)
+    joules = costed(totals, arch.value, spec)
     seconds = totals.ticks * spec.tick_seconds
     generated = workload.value.generate_tokens
     hashes = {"arch": arch.hash, "workload": workload.hash}
@@ -119,23 +114,6 @@ def _trace(program: AimProgram) -> Iterator[tuple[int, int, str, tuple[int, ...]
             for entry in log
         )
     )
-
-
-@dataclass(frozen=True)
-class _Costed:
-    """A machine all of whose parts are known."""
-
-    dram: DramConfig
-    energy: EnergyConfig
-    asic: AsicConfig
-
-
-def _energy(totals: RunTotals, arch: AimConfig, spec: DramSpec) -> EnergyReport:
-    """By the currents and coefficients that are given; rows count as open all the time, an upper bound."""
-    totals.row_open_ticks = totals.ticks * spec.channels
-    if arch.energy is None or arch.asic is None:
-        return dram_energy(totals, Memory(arch.dram), spec)
-    return energy(totals, _Costed(arch.dram, arch.energy, arch.asic), spec)
 
 
 _WAYS = ("read", "write")

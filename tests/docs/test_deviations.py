@@ -211,3 +211,12 @@ def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
 
 def test_38_ablation_rows() -> None:
     assert [name.split("/")[2] for name in names() if "saving" in name] == ["saving_expert_order", "saving_reordering"]
+
+
+def test_43_rows_of_aim_count_as_open() -> None:
+    small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
+    run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
+    assert run.dram is not None
+    electrical = load_arch("aim_gddr6_proper").value.dram.electrical
+    open_all_the_time = electrical.vdd_v * electrical.idd3n_ma * 1e-3 * run.time.seconds * 32
+    assert run.energy.by_component["background"] == pytest.approx(open_all_the_time, rel=1e-12)

@@ -213,6 +213,14 @@ def test_decisions_that_are_no_mapping(decisions: object, folder: Path) -> None:
     assert outcome.stderr == "error: d.json: decisions: must be a mapping from names to decisions\n"
 
 
+@pytest.mark.parametrize("head", [-(10**30), -1, 1, 10**30])
+def test_heads_without_pairs_to_rotate(head: int, folder: Path) -> None:
+    data = json.dumps({**fuzz_cases.HF, "head_dim": head}).encode()
+    outcome = run_case(Case(("show", "--workload", "config.json"), {"config.json": data}), folder)
+    start = r"error: config\.json:1:\d+: head_dim: must leave 1 to at most 65,536 pairs of a head's elements, not "
+    assert re.match(start, outcome.stderr), outcome.stderr
+
+
 def test_a_trace_that_is_a_device(folder: Path) -> None:
     link = folder.parent / "endless.trace"
     link.symlink_to("/dev/zero")
