@@ -170,6 +170,18 @@ TimelineWindow = Annotated[
         help="Part of the run that --timeline shows, in cycles (0:20000) or with a unit (10us:20us).  [default: all]",
     ),
 ]
+CheckTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")]
+TraceLimit = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Let an independent oracle check every DRAM command as it issues; the first illegal one ends the run with "
+        "exit code 1. Takes about 15 us for each command.  [default: off]",
+    ),
+]
 Trace = Annotated[Path, typer.Option(metavar="COMMANDS.csv", help="Command trace; one command per line.")]
 
 
@@ -220,7 +232,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Device to compare with (pimsim list baselines) or a YAML file; may be repeated.  [default: t4 and xeon_6154]",
+            help="Device to compare with (pimsim list baselines) or a YAML file; may be repeated.  [default: t4 and xeon_6154; "
+            "for an image of M3ViT a6000 and xeon_6226r]",
         ),
     ] = None,
     output: Format = "table",
@@ -237,9 +250,7 @@ def run(
             help="Write every DRAM command with its memory-clock cycle as CSV; for short runs.  [default: none]",
         ),
     ] = None,
-    trace_limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Commands that --trace may write; each takes about 200 bytes.")
-    ] = 20_000_000,
+    trace_limit: TraceLimit = 20_000_000,
     timeline: TimelineFile = None,
     timeline_detail: TimelineDetail = "op",
     timeline_window: TimelineWindow = "",
@@ -250,7 +261,8 @@ def run(
             help="Also carry the program out on random weights and compare every result with float64.  [default: off]",
         ),
     ] = False,
-    check_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Forward passes that --check compares.")] = 4,
+    check_tokens: CheckTokens = 4,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a workload on an architecture and print time, energy and where they go."""
@@ -271,6 +283,7 @@ def run(
         baselines=baseline or [],
         quiet=quiet,
         check_tokens=check_tokens if check else 0,
+        strict=strict,
         command_line=context.obj or [],
     )
 

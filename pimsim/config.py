@@ -12,13 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic import ValidationError
+
 from pimsim import catalog
 from pimsim.arch.aim import AimConfig
+from pimsim.arch.controller import SchedulerConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
+from pimsim.arch.formats import accumulators_of, format_bytes
 from pimsim.arch.kinds import ARCH_KINDS
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig, AsicConfig
-from pimsim.errors import ConfigError, did_you_mean
+from pimsim.arch.memory import MemoryConfig
+from pimsim.arch.system import ArchConfig, AsicConfig
+from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
+from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.importers import load_workload_tree
 from pimsim.workload.kinds import WORKLOAD_KINDS
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
@@ -138,6 +144,8 @@ def workload_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = (
     """
     loaded = _of_its_kind(WORKLOAD_KINDS, tree, path, overrides, prefix="workload")
     check_sources(loaded)
+    if loaded.value.kind == "attention":
+        check_attention(loaded)
     return loaded
 
 
@@ -206,6 +214,9 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
     _check_commands(loaded.tree, loaded.value.dram)
     _check_pim(loaded.tree, loaded.value)
     _check_asic(loaded.tree, loaded.value.asic)
+    if loaded.value.host_traffic is not None:
+        spec, controller = loaded.value.dram.resolve(), loaded.value.host_traffic.controller
+        check_controller_of(loaded, spec, controller, ("host_traffic", "controller"))
 
 
 def check_aim(loaded: Loaded[AimConfig]) -> None:
@@ -271,8 +282,12 @@ def check_fpga(loaded: Loaded[Any]) -> None:
     if set(placement) != set(_STREAMS):
         raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
     _check_placement(tree, placement, ports.names, at)
+    if fpga.attention.softmax == "three_pass" and fpga.attention.three_pass is None:
+        raise tree.error("must be given, as softmax is three_pass", ("fpga", "attention", "three_pass"))
     if fpga.encoder is not None:
         _check_encoder(tree, fpga)
+    for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
+        _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:
@@ -289,10 +304,14 @@ _ENCODER_STREAMS = ("image", "residual", "normed", "projected", "hidden", "param
 
 def _check_encoder(tree: Tree, fpga: Any) -> None:
     encoder, words, at = fpga.encoder, fpga.beat_bits // fpga.word_bits, ("fpga", "encoder")
-    if encoder.tile % words:
-        raise tree.error(
-            f"must be a multiple of the words of a beat, which are {words}, not {encoder.tile}", (*at, "tile")
-        )
+    if encoder.linear_units == "separate" and encoder.separate_tile is None:
+        raise tree.error("must be given, as linear_units is separate", (*at, "separate_tile"))
+    if encoder.gelu == "direct" and encoder.direct_gelu is None:
+        raise tree.error("must be given, as gelu is direct", (*at, "direct_gelu"))
+    for name in ("tile", "separate_tile"):
+        tile = getattr(encoder, name)
+        if tile is not None and tile % words:
+            raise tree.error(f"must be a multiple of the words of a beat, which are {words}, not {tile}", (*at, name))
     for name in ("weight_bits", "pixel_bits"):
         bits = getattr(encoder, name)
         if fpga.beat_bits % bits:
@@ -311,12 +330,64 @@ def _check_encoder(tree: Tree, fpga: Any) -> None:
         )
 
 
+def check_memory(loaded: Loaded[MemoryConfig]) -> None:
+    """Check what must hold between fields of a memory behind a controller.
+
+    Raises:
+        ConfigError: as `check_arch` of its DRAM, the DRAM does not say how long a burst is, or the controller does not
+            fit it.
+    """
+    check_sources(loaded)
+    _check_dram(loaded.tree, loaded.value.dram, ("dram",))
+    check_limits(loaded.tree, loaded.value.dram, ("dram",))
+    check_controller_of(loaded, loaded.value.dram.resolve(), loaded.value.controller, ("controller",))
+
+
+def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: SchedulerConfig, at: FieldPath) -> None:
+    """`check_controller`, with errors at their place in the file.
+
+    Raises:
+        ConfigError: the DRAM does not say how long a burst is, or the controller does not fit it.
+    """
+    if not spec.timing.get("nBL"):
+        raise loaded.tree.error("must have nBL, the clocks of a burst on the data pins", ("dram", "timing"))
+    try:
+        check_controller(spec, controller)
+    except ConfigError as error:
+        raise loaded.tree.error(error.message, (*at, *error.path.split(".")[1:])) from None
+
+
 ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
     "pim": check_arch,
     "aim": check_aim,
     "fpga": check_fpga,
+    "memory": check_memory,
 }
 """Kind of architecture -> what checks it across fields."""
+
+
+def check_attention(loaded: Loaded[AttentionConfig]) -> None:
+    """Check that an attention problem has parameters that its algorithm knows, and sizes that it takes.
+
+    Raises:
+        ConfigError: a parameter is unknown or out of range, sizes do not fit each other, or the algorithm has no such
+            phase or case.
+    """
+    tree, work = loaded.tree, loaded.value
+    try:
+        method = work.method()
+    except WorkloadError as error:
+        named = next((key for key in work.parameters if f" {key} of" in str(error) or repr(key) in str(error)), None)
+        raise tree.error(str(error), ("parameters", *([named] if named else []))) from None
+    try:
+        case = work.case()
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise tree.error(message, (message.split()[0],)) from None
+    try:
+        method.check(case)
+    except WorkloadError as error:
+        raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
 
 
 def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
@@ -407,13 +478,19 @@ def _path_in(tree: Tree, text: str, at: FieldPath) -> FieldPath:
 
 def _check_pim(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
-    weight_bytes = FORMAT_BYTES[pim.format]
+    weight_bytes = format_bytes(pim.format)
     if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(
             f"must be dram.burst_bytes / bytes of a {pim.format} = {dram.burst_bytes} / {weight_bytes} = {fitting:g}, "
             f"so that one column access feeds every multiplier, not {pim.multipliers}",
             ("pim", "multipliers"),
+        )
+    fitting_accumulators = accumulators_of(pim.format)
+    if pim.accumulator is not None and pim.accumulator not in fitting_accumulators:
+        raise tree.error(
+            f"must be one of {', '.join(fitting_accumulators)} to add up products of {pim.format}, not {pim.accumulator!r}",
+            ("pim", "accumulator"),
         )
     if pim.global_buffer_bytes % dram.burst_bytes:
         raise tree.error(

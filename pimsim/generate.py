@@ -23,8 +23,8 @@ class Session(Protocol):
     def capacity(self) -> int:
         """Forward passes that the KV cache has room for."""
 
-    def step(self, token_id: int) -> npt.NDArray[Any]:
-        """Logits ``[vocabulary]`` behind one more token."""
+    def step(self, token_id: int, *, head: bool = True) -> npt.NDArray[Any]:
+        """Logits ``[vocabulary]`` behind one more token; without ``head`` nobody will look at them."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def continue_prompt(
             f"the prompt must fit the KV cache together with what follows: {len(prompt_ids):,} + {tokens:,} - 1 = "
             f"{passes:,} tokens, not more than {session.capacity:,}"
         )
-    logits = [session.step(token) for token in prompt_ids][-1]
+    for token in prompt_ids[:-1]:
+        session.step(token, head=False)
+    logits = session.step(prompt_ids[-1])
     stream = vocabulary.stream()
     ids: list[int] = []
     texts: list[str] = []

@@ -19,12 +19,13 @@ from typing import Any
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
 from pimsim.analysis.energy import OUTSIDE, EnergyReport, banks_in_scope, energy, is_column_access
+from pimsim.analysis.requests import Requests
 from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.trace.totals import RunTotals
-from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
 SCHEMA = "pimsim.result/1"
 """Name and version of the JSON shape."""
@@ -180,6 +181,16 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    demand: dict[str, float] | None = None
+    """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
+    requests: Requests | None = None
+    """Plain requests to the memory; None where there are none."""
+    legality: dict[str, int] | None = None
+    """``checked``: commands that the oracle of a strict run found legal; None for a run without it."""
+    counts: dict[str, Any] | None = None
+    """What an attention algorithm took, counted in its program, beside the closed forms; None elsewhere."""
+    memory: dict[str, Any] | None = None
+    """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
 
@@ -252,6 +263,7 @@ class Result:
             "commands": self.simulation.commands,
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
+            "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
             "wall_seconds": self.simulation.wall_seconds,
         }
 
@@ -269,10 +281,15 @@ _ORDER = (
     "ops",
     "layers",
     "ports",
+    "demand",
     "roofline",
     "resources",
+    "requests",
     "baselines",
     "functional",
+    "legality",
+    "counts",
+    "memory",
     "simulation",
     "manifest",
 )
@@ -282,7 +299,7 @@ _ORDER = (
 def build_result(
     arch: ArchConfig,
     arch_hash: str,
-    workload: WorkloadConfig,
+    workload: AnyWorkload,
     workload_hash: str,
     spec: DramSpec,
     totals: RunTotals,
@@ -326,11 +343,11 @@ def build_result(
         units=_units(totals, spec),
         ops=_ops(totals, joules, spec),
         layers=_layers(totals, joules, spec),
-        baselines={name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in baselines},
+        baselines=_baselines(workload, baselines, time, joules),
         simulation=Simulation(wall_seconds, sum(totals.commands.values()), peak_memory_bytes),
         manifest=manifest(command_line, {"arch": arch_hash, "workload": workload_hash}),
         functional=functional,
-        pass_seconds=tuple(_seconds(ticks, spec) for ticks in totals.token_ticks),
+        pass_seconds=tuple(spec.seconds(ticks) for ticks in totals.token_ticks),
     )
 
 
@@ -346,21 +363,25 @@ def manifest(command_line: Sequence[str], hashes: Mapping[str, str]) -> Manifest
     )
 
 
-def _seconds(ticks: int, spec: DramSpec) -> float:
-    """Ticks in seconds, rounded once."""
-    return float(Fraction(ticks) * Fraction(repr(spec.tck_ps)) / (spec.ticks_per_clock * 10**12))
-
-
 def _time(totals: RunTotals, spec: DramSpec) -> Time:
     cycles, half = divmod(totals.ticks, spec.ticks_per_clock)
     return Time(
-        seconds=_seconds(totals.ticks, spec),
+        seconds=spec.seconds(totals.ticks),
         cycles=totals.ticks / spec.ticks_per_clock if half else cycles,
         clock_hz=float(10**12 / Fraction(repr(spec.tck_ps))),
     )
 
 
-def _tokens(workload: WorkloadConfig, seconds: float) -> Tokens:
+def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: EnergyReport) -> dict[str, Comparison]:
+    """Comparisons; baselines are about decoders."""
+    if not isinstance(workload, WorkloadConfig):
+        return {}
+    return {name: compare(load_baseline(name), workload, time.seconds, joules.joules) for name in names}
+
+
+def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
+    if not isinstance(workload, WorkloadConfig):
+        return None
     generated = workload.generate_tokens
     return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
 
@@ -400,9 +421,9 @@ def _units(totals: RunTotals, spec: DramSpec) -> dict[str, Unit]:
     for name in sorted({*totals.unit_busy, *totals.unit_stalls}, key=_natural):
         busy, stalls = totals.unit_busy[name], totals.unit_stalls.get(name, Counter())
         units[name] = Unit(
-            busy_seconds=_seconds(busy, spec),
+            busy_seconds=spec.seconds(busy),
             busy_fraction=busy / totals.ticks if totals.ticks else 0.0,
-            stalls={reason: _seconds(ticks, spec) for reason, ticks in stalls.most_common()},
+            stalls={reason: spec.seconds(ticks) for reason, ticks in stalls.most_common()},
         )
     return units
 
@@ -419,7 +440,7 @@ def _ops(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> dict[str, O
     return {
         kind: Op(
             count=totals.op_count[kind],
-            seconds=_seconds(totals.op_ticks[kind], spec),
+            seconds=spec.seconds(totals.op_ticks[kind]),
             share=totals.op_ticks[kind] / totals.ticks if totals.ticks else 0.0,
             joules=joules.by_op.get(kind, 0.0),
         )
@@ -432,7 +453,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     return [
         Layer(
             name="outside the blocks" if number == OUTSIDE else f"block {number}",
-            seconds=_seconds(totals.layer_ticks[number], spec),
+            seconds=spec.seconds(totals.layer_ticks[number]),
             joules=joules.by_layer.get(number, 0.0),
         )
         for number in numbers

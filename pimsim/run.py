@@ -9,7 +9,7 @@ from typing import Any
 from pimsim.config import Loaded, load_arch, load_workload, split_overrides
 from pimsim.errors import InputError
 from pimsim.result import Result
-from pimsim.runners import CHECKED, Engine, Progress, RunOptions, TraceRow, find_runner
+from pimsim.runners import CHECKED, COMMANDED, Engine, Progress, RunOptions, TraceRow, find_runner
 
 
 def simulate(
@@ -23,6 +23,7 @@ def simulate(
     progress: Progress | None = None,
     command_line: Sequence[str] = (),
     check_tokens: int = 0,
+    strict: bool = False,
     **fields: Any,
 ) -> Result:
     """Simulate a workload on an architecture.
@@ -37,16 +38,18 @@ def simulate(
         progress: called after every step of the run, such as a forward pass.
         command_line: what the user typed, for the manifest.
         check_tokens: forward passes whose numbers are compared with the reference, see ``functional`` of the result.
+        strict: let the legality oracle check every command as it issues.
         fields: more overrides, with two underscores for a dot: ``arch__dram__channels=16``.
 
     Raises:
         InputError: something in the input is wrong; the message says what and where. Baselines are looked up before the run.
+        TimingViolation: ``strict``, and a command broke a rule of the DRAM.
     """
     options = split_overrides(override_texts(overrides, fields))
     return simulate_loaded(
         load_arch(arch, options["arch"]),
         load_workload(workload, options["workload"]),
-        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens),
+        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens, strict=strict),
     )
 
 
@@ -71,10 +74,20 @@ def simulate_loaded(arch: Loaded[Any], workload: Loaded[Any], options: RunOption
     Raises:
         MappingError: workloads of this kind do not run on architectures of this kind.
         InputError: a check is asked for that this pair does not have.
+        TimingViolation: a strict run issued a command against a rule of the DRAM.
     """
     runner = find_runner(arch, workload)
+    if getattr(arch.value, "host_traffic", None) is not None and workload.value.kind != "decoder":
+        raise arch.tree.error(
+            f"must be null for a workload of kind {workload.value.kind}; only decoders run beside requests",
+            ("host_traffic",),
+        )
+    if options is not None and options.strict and (arch.value.kind, workload.value.kind) not in COMMANDED:
+        raise InputError(
+            f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be checked"
+        )
     if options is not None and options.check_tokens and (arch.value.kind, workload.value.kind) not in CHECKED:
-        pairs = ", ".join(f"{work} on {machine}" for machine, work in CHECKED)
+        pairs = ", ".join(f"{work} on {machine}" for machine, work in sorted(CHECKED))
         raise InputError(
             f"--check must be left out: a workload of kind {workload.value.kind} on an architecture of kind "
             f"{arch.value.kind} has no check of its numbers (kinds that have one: {pairs})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Named
 from typing import Any
 
@@ -12,14 +13,13 @@ from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
-from pimsim.functional.int8 import Int8Executor
-from pimsim.functional.numerics import INT8
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Compute
+from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.graph import layer_of
+from pimsim.workload.graph import WorkloadGraph, layer_of
 from pimsim.workload.models import build_graph
-from pimsim.workload.ops import LayerNorm, Linear, RmsNorm, Rope, Scores
+from pimsim.workload.ops import CacheWrite, LayerNorm, Linear, RmsNorm, Rope, Scores
+from pimsim.workload.reference import Reference
 
 Array = npt.NDArray[Any]
 
@@ -58,11 +58,8 @@ class Session:
         self._logits = np.zeros(workload.model.vocabulary, np.float32)
         self._rotations: dict[str, Any] = {}
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
-        if arch.pim.format == "int8":
-            self.executor: Executor = Int8Executor(mapping.spec, arch.asic, rows, columns, self._constants())
-            self._set_cache_scales(cache_scales)
-        else:
-            self.executor = Executor(mapping.spec, arch.asic, arch.pim.format, rows, columns, self._constants())
+        self.executor = Executor(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        self._set_cache_scales(cache_scales)
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
@@ -72,6 +69,8 @@ class Session:
             self._place_table("position_table", "embed.positions")
         self.executor.listener = self._listen
         self.length = 0
+        self.watch: Callable[[Sequence[Placed]], None] | None = None
+        """Called with the blocks of each forward pass that `step` has made."""
 
     @property
     def capacity(self) -> int:
@@ -98,8 +97,8 @@ class Session:
         for memory in (executor.buffers, executor.accumulators, executor.sram):
             memory[...] = 0
 
-    def step(self, token_id: int) -> Array:
-        """One forward pass with the next token: logits ``[vocabulary]``, float32.
+    def step(self, token_id: int, *, head: bool = True) -> Array:
+        """One forward pass with the next token: logits ``[vocabulary]``, float32; NaN for a token of the prompt without ``head``.
 
         Raises:
             CapacityExceeded: the reserved KV space is full.
@@ -112,7 +111,10 @@ class Session:
             raise CapacityExceeded(f"prompt_tokens + generate_tokens - 1 must be at least {self.length + 1} tokens")
         self.enter(self.length)
         self.length += 1
-        self.executor.run(self.mapping.forward_pass(self.length, token_id, head=True))
+        blocks = self.mapping.forward_pass(self.length, token_id, head=head)
+        self.executor.run(blocks)
+        if self.watch is not None:
+            self.watch(blocks)
         return self.logits
 
     def _listen(self, compute: Compute) -> None:
@@ -138,27 +140,29 @@ class Session:
     # -- int8 -----------------------------------------------------------------------------------------------------
 
     def _set_cache_scales(self, scales: Named[int, tuple[float, float]] | None) -> None:
+        if self.executor.scales is None:
+            return
         if scales is None:
             raise WorkloadError(
                 "arch.pim.format must be a floating-point one where the scales of the KV cache are not known, not 'int8'"
             )
-        executor, mapping = self.executor, self.mapping
-        assert isinstance(executor, Int8Executor)
+        mapping = self.mapping
         for layer, pair in scales.items():
             for name, scale in zip(("keys", "values"), pair, strict=True):
                 first = layer * mapping.layer_rows + mapping.layouts[name].row0
-                executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
+                self.executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
 
     def _encode(self, tensor: Array, axis: int) -> tuple[Array, Array | None]:
-        """(storage, scales along the other axis, or None in floating point)."""
-        if not isinstance(self.executor, Int8Executor):
-            return self.executor.format.encode(tensor), None
-        storage, scale = INT8.quantize(tensor, axis)
+        """(storage, scales along the other axis, or None in formats without)."""
+        number_format = self.executor.format
+        if self.executor.scales is None:
+            return number_format.encode(tensor), None
+        storage, scale = number_format.quantize(tensor, axis)
         return storage, scale.ravel()
 
     def _set_scales(self, place: tuple[Array, ...], scales: Array | None) -> None:
         """Scales of columns; ``place`` is (channel, bank, row, column)."""
-        if isinstance(self.executor, Int8Executor) and scales is not None:
+        if self.executor.scales is not None and scales is not None:
             self.executor.scales[place] = scales
 
     # -- placement ------------------------------------------------------------------------------------------------
@@ -229,4 +233,28 @@ class Session:
             self._set_scales((channel, bank, row, column), scales)
 
 
-__all__ = ["Session"]
+def calibrated(
+    graph: WorkloadGraph, workload: WorkloadConfig, weights: Named[str, Array], tokens: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """`cache_scales` of these tokens, which the float64 reference reads."""
+    reference = Reference(graph, workload, weights, cache_bytes=0)
+    return cache_scales(graph, (reference.step(token, position) for position, token in enumerate(tokens)))
+
+
+HEADROOM = 1.25
+"""Largest magnitude that int8 keys and values can have, over the largest one that calibration has seen."""
+
+
+def cache_scales(graph: WorkloadGraph, passes: Iterable[Named[str, Any]]) -> dict[int, tuple[float, float]]:
+    """The values of one unit of int8 keys and of values, by layer, from the results of unrounded passes."""
+    largest = dict[int, list[float]]()
+    for results in passes:
+        for op in graph:
+            if isinstance(op, CacheWrite):
+                now = [float(np.max(np.abs(part))) for part in results[op.name]]
+                known = largest.setdefault(layer_of(op.name), now)
+                largest[layer_of(op.name)] = [max(pair) for pair in zip(known, now, strict=True)]
+    return {layer: (HEADROOM * k / 127, HEADROOM * v / 127) for layer, (k, v) in largest.items()}
+
+
+__all__ = ["HEADROOM", "Session", "cache_scales", "calibrated"]

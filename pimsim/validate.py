@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pimsim import catalog, validate_edge_moe
-from pimsim.arch.system import FORMAT_BYTES
+from pimsim.arch.formats import format_bytes
 from pimsim.bounds import pim
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import UnknownName
@@ -221,7 +221,7 @@ def _measure(case: _Case) -> dict[str, float]:
         figures[f"speedup_{name}"] = baseline.speedup or 0.0
         figures[f"energy_{name}"] = baseline.energy_ratio or 0.0
     arch, workload = load_arch(case.arch), load_workload(case.workload)
-    multipliers = arch.value.dram.burst_bytes // FORMAT_BYTES[arch.value.pim.format]  # one column feeds all of them
+    multipliers = arch.value.dram.burst_bytes // format_bytes(arch.value.pim.format)  # one column feeds all of them
     bound = pim.pass_seconds(build_graph(workload.value), arch.value.dram.resolve(), multipliers, BOUND_CONTEXT)
     own = result.pass_seconds[BOUND_CONTEXT - 1] - result.pass_seconds[BOUND_CONTEXT - 2]
     return figures | {"first_order_ratio": own / bound}

@@ -15,7 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -278,11 +278,154 @@ class FigureTable(AnyBaseline):
         return next(prompts, None)
 
 
+class ImageShape(Protocol):
+    """What a baseline reads of an image; `pimsim.workload.encoder.ImageConfig` has it."""
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+
+
+class ExpertShape(Protocol):
+    """What a baseline reads of a mixture of experts; `pimsim.workload.encoder.MoeConfig` has it."""
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+
+
+class Encoding(Protocol):
+    """What a baseline reads of a workload that is one image; `pimsim.workload.encoder.EncoderConfig` has it."""
+
+    @property
+    def image(self) -> ImageShape:
+        """The image."""
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    def moe(self) -> ExpertShape | None:
+        """Mixture of experts of every second layer; None if there is none."""
+
+
+class ImageFigure(Model):
+    """One published time of an image."""
+
+    model: str = Field(description="what the source calls the model")
+    layers: PositiveInt
+    d_model: PositiveInt
+    tokens: PositiveInt
+    experts: NonNegativeInt = Field(description="experts of every second layer; 0: none")
+    ms: PositiveFloat = Field(description="time of an image in ms")
+    joules: PositiveFloat | None = Field(None, description="energy of an image; null: unknown")
+    source: str = Field(description="'<trust>: <origin>'")
+    date: str = Field(description="when it was published or measured")
+
+
+class ImageTable(AnyBaseline):
+    """Times of whole images that somebody measured; they answer for encoders of the same shape."""
+
+    kind: Literal["measured-image"] = "measured-image"
+    figures: list[ImageFigure] = Field(min_length=1)
+
+    def seconds(self, workload: Generation) -> float:  # noqa: ARG002 (it has none)
+        """Refuse a workload that generates tokens.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"baseline {self.name}: must be used with an encoder, as its figures are times of an image")
+
+    def joules(self, workload: Generation) -> float | None:
+        """Refuse, likewise."""
+        return self.seconds(workload)
+
+    def source_of(self, workload: Generation) -> str:
+        """Refuse, likewise."""
+        return str(self.seconds(workload))
+
+    def figure(self, workload: Encoding) -> ImageFigure:
+        """The figure of an encoder of this shape.
+
+        Raises:
+            InputError: there is none.
+        """
+        experts = workload.moe.experts if workload.moe is not None else 0
+        shape = (workload.layers, workload.d_model, workload.image.tokens, experts)
+        for figure in self.figures:
+            if (figure.layers, figure.d_model, figure.tokens, figure.experts) == shape:
+                return figure
+        known = ", ".join(f"{f.model} ({f.layers} x {f.d_model}, {f.tokens}, {f.experts})" for f in self.figures)
+        raise InputError(
+            f"baseline {self.name}: must have a figure for {shape[0]} layers of width {shape[1]}, {shape[2]} tokens and "
+            f"{shape[3]} experts; it has {known}"
+        )
+
+
+def image_baselines(names: Sequence[str], workload: Encoding) -> dict[str, ImageTable]:
+    """Baselines of an encoder by name.
+
+    Raises:
+        InputError: one does not exist, is about something else than images, or has no figure of this shape.
+    """
+    found = {}
+    for name in names:
+        baseline = load_baseline(name)
+        if not isinstance(baseline, ImageTable):
+            raise InputError(
+                f"baseline {name}: must have times of images, not of generated tokens, for an encoder; those that do are "
+                f"{', '.join(IMAGE_BASELINES)}"
+            )
+        baseline.figure(workload)
+        found[name] = baseline
+    return found
+
+
+def compare_image(baseline: ImageTable, workload: Encoding, seconds: float, joules: float) -> Comparison:
+    """A baseline on the same image, next to a run that took ``seconds`` and ``joules``."""
+    figure = baseline.figure(workload)
+    needs = figure.ms * 1e-3
+    return Comparison(
+        seconds=needs,
+        joules=figure.joules,
+        speedup=needs / seconds if seconds else None,
+        energy_ratio=figure.joules / joules if joules and figure.joules is not None else None,
+        kind="measured",
+        source=f"{baseline.device}, {baseline.stack}; an image of {figure.model} ({figure.source}, {figure.date})",
+        device=baseline.device,
+        stack=baseline.stack,
+        method=baseline.kind,
+    )
+
+
+IMAGE_BASELINES = ("a6000", "xeon_6226r")
+"""Shipped baselines with times of images."""
+
+
+def default_baselines(kind: str, workload: Any) -> tuple[str, ...]:
+    """What a run of a workload of this kind is compared with where nobody says: what is shipped and answers for it."""
+    if kind == "decoder":
+        return ("t4", "xeon_6154")
+    if kind != "encoder":
+        return ()
+    try:
+        return tuple(image_baselines(IMAGE_BASELINES, workload))
+    except InputError:
+        return ()
+
+
 BASELINE_KINDS: dict[str, type[AnyBaseline]] = {
     "roofline": Roofline,
     "roofline+overhead": RooflineOverhead,
     "kernel-table": FigureTable,
     "measured": FigureTable,
+    "measured-image": ImageTable,
 }
 """Kind -> model, from a lower bound to a fact."""
 

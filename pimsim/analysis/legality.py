@@ -62,12 +62,12 @@ def check_trace(spec: DramSpec, commands: Iterable[TraceCommand], file: Path | s
         TraceError: a command or an address is none of the DRAM's.
     """
     rows = list(commands)
-    channels: dict[int, _Channel] = {}
+    channels: dict[int, ChannelChecker] = {}
     violations: list[Violation] = []
     for index, (row, address) in enumerate(zip(rows, bind_trace(spec, rows, file), strict=True)):
         number = max(row.channel, 0)
         if number not in channels:
-            channels[number] = _Channel(spec)
+            channels[number] = ChannelChecker(spec)
         for kind, constraint, found in channels[number].broken(row, address):
             violations.append(Violation(index, row.line, row.cycle, row.command, kind, constraint, found))
         channels[number].note(row, address)
@@ -78,7 +78,7 @@ Finding = tuple[str, str, str]
 """(kind, constraint, found)"""
 
 
-class _Channel:
+class ChannelChecker:
     """The history of one channel, one checker for each kind of rule."""
 
     def __init__(self, spec: DramSpec) -> None:

@@ -7,6 +7,7 @@ an integer number of command-clock ticks; the calendar, the oracle and the energ
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
@@ -184,6 +185,10 @@ class DramSpec:
     def tick_seconds(self) -> float:
         """Length of one scheduling tick in seconds."""
         return self.tck_ps * 1e-12 / self.ticks_per_clock
+
+    def seconds(self, ticks: int) -> float:
+        """Ticks in seconds, rounded once."""
+        return float(Fraction(ticks) * Fraction(repr(self.tck_ps)) / (self.ticks_per_clock * 10**12))
 
 
 __all__ = [

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
-from pimsim.model import Documented, NonNegativeInt, PositiveFloat, PositiveInt
+from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class FpgaPorts(Documented):
@@ -21,9 +22,30 @@ class FpgaPorts(Documented):
     outstanding: PositiveInt = Field(description="requests in flight for each stream")
 
 
-class FpgaAttention(Documented):
-    """Units of the two attention products and of the softmax statistics between them; depths in cycles."""
+class FpgaThreePass(Documented):
+    """Pipelines of the three-pass softmax; one lane (all heads of a pair) per iteration."""
 
+    maximum_interval: PositiveInt
+    maximum_depth: PositiveInt
+    sum_interval: PositiveInt = Field(description="an exponential and an addition")
+    sum_depth: PositiveInt
+    divide_interval: PositiveInt = Field(description="an exponential and a division")
+    divide_depth: PositiveInt
+
+
+class FpgaAttention(Documented):
+    """Units of the two attention products and of the softmax between them; depths in cycles."""
+
+    schedule: Literal["reordered", "naive"] = Field(
+        "reordered",
+        description="of encoders. reordered: p rows in skewed lanes share a stream of keys; naive: one row meets p keys at once",
+    )
+    softmax: Literal["single_pass", "three_pass"] = Field(
+        "single_pass",
+        description="single_pass: running sum and bias beside the scores, the weighted sum divides; three_pass: maximum, sum "
+        "and division read all scores each",
+    )
+    three_pass: FpgaThreePass | None = Field(None, description="needed where softmax is three_pass")
     parallelism: PositiveInt = Field(description="query rows (reordered) or keys (naive) at once")
     load_depth: PositiveInt
     product_depth: PositiveInt
@@ -35,13 +57,31 @@ class FpgaAttention(Documented):
     placement: dict[str, str] = Field(description="stream -> port")
 
 
+class FpgaDirectGelu(Documented):
+    """GELU computed with an exponential and a division behind the linear unit."""
+
+    units: PositiveInt = Field(description="copies that share the outputs of a tile")
+    interval: PositiveInt
+    depth: PositiveInt
+
+
 class FpgaEncoder(Documented):
     """Units of a vision transformer apart from attention; depths in cycles, without what the memory port adds."""
 
     tile: PositiveInt = Field(description="inputs and outputs of the linear unit at once, tile x tile multipliers")
     weight_bits: PositiveInt = Field(description="width of a weight or bias in memory")
     pixel_bits: PositiveInt = Field(description="width of a colour of a pixel in memory")
-    buffer_weights: PositiveInt = Field(description="weights that each of the two on-chip buffers holds")
+    buffer_weights: PositiveInt = Field(description="weights that an on-chip buffer holds")
+    linear_units: Literal["unified", "separate"] = Field(
+        "unified",
+        description="unified: one unit and two buffers for all matrices; separate: a unit and a buffer for each use",
+    )
+    separate_tile: PositiveInt | None = Field(None, description="tile of a separate unit; needed where they are")
+    gelu: Literal["table", "direct"] = Field(
+        "table",
+        description="table: ReLU less a correction from a table, at every output of a tile; direct: few units behind it",
+    )
+    direct_gelu: FpgaDirectGelu | None = Field(None, description="needed where gelu is direct")
     weight_load_depth: PositiveInt
     input_fifo: PositiveInt = Field(description="tiles between the reader and the linear unit")
     result_fifo: PositiveInt = Field(description="tiles between the linear unit and the writer")
@@ -70,8 +110,12 @@ class FpgaEncoder(Documented):
     placement: dict[str, str] = Field(description="stream -> port")
 
 
-Quantity = Literal["lanes", "heads", "scores", "multipliers", "buffer_weights", "patch_weights", "nothing"]
-"""What the size of a unit follows: query rows at once, heads, their product, tile x tile, weights in a buffer or of the patch
+Quantity = Literal[
+    "lanes", "single_pass_heads", "three_pass_heads", "single_pass_scores", "multipliers", "table_gelu_outputs", "direct_gelus",
+    "buffer_weights", "patch_weights", "nothing",
+]  # fmt: skip
+"""What the size of a unit follows: query rows at once; heads, or heads x lanes, where the softmax has this form; tile x tile of
+all linear units; outputs with a GELU table, or GELU units, where there are some; weights in all buffers, or of the patch
 embedding."""
 
 
@@ -79,6 +123,7 @@ class FpgaUnitCost(Documented):
     """Resources of a unit of one size."""
 
     section: Literal["attention", "encoder"] = Field(description="encoder: absent where attention alone is computed")
+    works_with: str = Field(description="unit of the result's `units` that works when this one does")
     grows_with: Quantity
     quantity: PositiveInt = Field(description="size that the figures are for; others are proportional")
     dsp: NonNegativeInt
@@ -100,8 +145,21 @@ class FpgaDevice(Documented):
 class FpgaResources(Documented):
     """The device and what the units cost on it; a design that needs more is refused."""
 
-    device: FpgaDevice
+    device: FpgaDevice | None = Field(None, description="absent: nobody checks whether the design fits")
     units: dict[str, FpgaUnitCost]
+
+
+class FpgaPower(Documented):
+    """Power of the board at rest, and energy of what works; a picojoule per cycle is a microwatt per MHz."""
+
+    static_w: NonNegativeFloat = Field(description="power of the whole board while nothing works")
+    dsp_pj: NonNegativeFloat = Field(description="energy of a DSP block in a cycle in which its unit works")
+    bram18_pj: NonNegativeFloat
+    lut_pj: NonNegativeFloat
+    ff_pj: NonNegativeFloat
+    memory_pj_per_bit: NonNegativeFloat | None = Field(
+        description="energy of a bit through a memory port; null: unknown"
+    )
 
 
 class FpgaConfig(Documented):
@@ -110,11 +168,17 @@ class FpgaConfig(Documented):
     clock_mhz: PositiveFloat = Field(description="clock of the fabric")
     beat_bits: PositiveInt = Field(description="width of the streams inside")
     word_bits: PositiveInt = Field(description="width of an activation")
-    board_power_w: PositiveFloat = Field(description="power of the whole board while it computes")
+    board_power_w: PositiveFloat = Field(description="power of the whole board while it computes, if `power` is absent")
+    power: FpgaPower | None = Field(None, description="needs the costs in `resources`")
     ports: FpgaPorts
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
-    resources: FpgaResources | None = Field(None, description="absent: nobody checks whether the design fits a device")
+    resources: FpgaResources | None = Field(
+        None, description="absent: the design has no costs, and nobody checks whether it fits"
+    )
+    primitives: FpgaPrimitives | None = Field(
+        None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
+    )
 
 
 class FpgaArchConfig(AnyArch):
@@ -125,5 +189,6 @@ class FpgaArchConfig(AnyArch):
 
 
 __all__ = [
-    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaEncoder", "FpgaPorts", "FpgaResources", "FpgaUnitCost",
+    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder",
+    "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
 ]  # fmt: skip

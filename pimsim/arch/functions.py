@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from pimsim.arch.system import AsicConfig, AsicFunctions
+from pimsim.arch.tensor_functions import tensor_passes
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FunctionCost:
     multiplies: int
 
 
-def _exp(functions: AsicFunctions) -> Pass:
+def exp_pass(functions: AsicFunctions) -> Pass:
     """exp(x): k = round(x log2 e) by the add-magic trick, r = x - k ln 2, Taylor in r (Horner), exponent += k."""
     terms = functions.exp_taylor_terms
     return Pass(
@@ -63,19 +64,19 @@ def _exp(functions: AsicFunctions) -> Pass:
     )
 
 
-def _reciprocal(functions: AsicFunctions) -> Pass:
+def reciprocal_pass(functions: AsicFunctions) -> Pass:
     """1/d: linear seed 48/17 - 32/17 d, then Newton x <- x (2 - d x): two multiplications and an addition per step."""
     steps = functions.reciprocal_newton_steps
     return Pass(adds=1 + steps, multiplies=1 + 2 * steps, chain_adds=1 + steps, chain_multiplies=1 + 2 * steps)
 
 
-def _rsqrt(functions: AsicFunctions) -> Pass:
+def rsqrt_pass(functions: AsicFunctions) -> Pass:
     """1/sqrt(v): integer seed, then Newton y <- y (1.5 - 0.5 v y y): three multiplications and an addition per step."""
     steps = functions.rsqrt_newton_steps
     return Pass(adds=1 + steps, multiplies=1 + 3 * steps, chain_adds=1 + steps, chain_multiplies=1 + 3 * steps)
 
 
-def _join(*passes: Pass, reduces: bool = False, scalar: bool = False, adds: int = 0, multiplies: int = 0) -> Pass:
+def join_passes(*passes: Pass, reduces: bool = False, scalar: bool = False, adds: int = 0, multiplies: int = 0) -> Pass:
     """One pass that does several in a chain, with extra operations at its ends."""
     return Pass(
         adds=sum(p.adds for p in passes) + adds,
@@ -98,47 +99,46 @@ def passes(function: str, functions: AsicFunctions) -> tuple[Pass, ...]:
 
 def _layernorm(f: AsicFunctions) -> tuple[Pass, ...]:
     sums = Pass(adds=2, multiplies=1, chain_adds=1, chain_multiplies=1, reduces=True)  # sum x and sum x^2 together
-    statistics = _join(_rsqrt(f), adds=1, multiplies=3, scalar=True)  # mean, E[x^2] - mean^2, 1/sqrt
+    statistics = join_passes(rsqrt_pass(f), adds=1, multiplies=3, scalar=True)  # mean, E[x^2] - mean^2, 1/sqrt
     scale = Pass(adds=2, multiplies=2, chain_adds=2, chain_multiplies=2)  # (x - mean) rstd gamma + beta
     return sums, statistics, scale
 
 
 def _softmax(f: AsicFunctions) -> tuple[Pass, ...]:
     maximum = Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True)
-    exponentials = _join(_exp(f), adds=2, reduces=True)  # subtract the maximum; sum
+    exponentials = join_passes(exp_pass(f), adds=2, reduces=True)  # subtract the maximum; sum
     return maximum, exponentials  # the division by the sum follows the weighted sum of values: `reciprocal`, `scale`
 
 
 def _gelu(f: AsicFunctions) -> tuple[Pass, ...]:
     # x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form of GELU through one exp and one reciprocal
-    return (_join(_exp(f), _reciprocal(f), adds=2, multiplies=4),)
+    return (join_passes(exp_pass(f), reciprocal_pass(f), adds=2, multiplies=4),)
 
 
 def _rmsnorm(f: AsicFunctions) -> tuple[Pass, ...]:
     squares = Pass(adds=1, multiplies=1, chain_adds=1, chain_multiplies=1, reduces=True)  # sum x^2
-    statistics = _join(_rsqrt(f), adds=1, multiplies=1, scalar=True)  # E[x^2] + eps, 1/sqrt
+    statistics = join_passes(rsqrt_pass(f), adds=1, multiplies=1, scalar=True)  # E[x^2] + eps, 1/sqrt
     scale = Pass(adds=0, multiplies=2, chain_adds=0, chain_multiplies=2)  # x rrms gamma
     return squares, statistics, scale
 
 
 def _silu(f: AsicFunctions) -> tuple[Pass, ...]:
     # x / (1 + exp(-x)) through one exp and one reciprocal; the sign of x costs nothing
-    return (_join(_exp(f), _reciprocal(f), adds=1, multiplies=1),)
+    return (join_passes(exp_pass(f), reciprocal_pass(f), adds=1, multiplies=1),)
 
 
-def _gelu_erf(f: AsicFunctions) -> tuple[Pass, ...]:
+def gelu_erf_pass(f: AsicFunctions) -> Pass:
+    """GELU in its erf form, one pass."""
     # max(x, 0) - |x| q, q = poly(t) exp(-x^2 / 2), t = 1 / (1 + p |x|): t with the polynomial of degree 5, and the
     # exponential, do not wait for each other; a comparison is an addition
-    polynomial = _join(_reciprocal(f), adds=1 + 4, multiplies=1 + 5)
-    exponential = _join(_exp(f), multiplies=2)
+    polynomial = join_passes(reciprocal_pass(f), adds=1 + 4, multiplies=1 + 5)
+    exponential = join_passes(exp_pass(f), multiplies=2)
     longer = max(polynomial, exponential, key=lambda p: p.chain_adds + p.chain_multiplies)
-    return (
-        Pass(
-            adds=polynomial.adds + exponential.adds + 2,
-            multiplies=polynomial.multiplies + exponential.multiplies + 2,
-            chain_adds=longer.chain_adds + 1,
-            chain_multiplies=longer.chain_multiplies + 2,
-        ),
+    return Pass(
+        adds=polynomial.adds + exponential.adds + 2,
+        multiplies=polynomial.multiplies + exponential.multiplies + 2,
+        chain_adds=longer.chain_adds + 1,
+        chain_multiplies=longer.chain_multiplies + 2,
     )
 
 
@@ -146,12 +146,12 @@ _ADD = (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0),)
 
 _PASSES: dict[str, Callable[[AsicFunctions], tuple[Pass, ...]]] = {
     "add": lambda _f: _ADD,  # residual, bias, partial sum
-    "reciprocal": lambda f: (_reciprocal(f),),
+    "reciprocal": lambda f: (reciprocal_pass(f),),
     "scale": lambda _f: (Pass(adds=0, multiplies=1, chain_adds=0, chain_multiplies=1),),
     "layernorm": _layernorm,
     "softmax": _softmax,
     "gelu": _gelu,
-    "gelu_erf": _gelu_erf,
+    "gelu_erf": lambda f: (gelu_erf_pass(f),),
     "relu": lambda _f: _ADD,  # one comparison with zero
     "argmax": lambda _f: (Pass(adds=1, multiplies=0, chain_adds=1, chain_multiplies=0, reduces=True),),
     "rmsnorm": _rmsnorm,
@@ -162,7 +162,13 @@ _PASSES: dict[str, Callable[[AsicFunctions], tuple[Pass, ...]]] = {
 }
 
 FUNCTIONS = tuple(_PASSES)
-"""Names of all functions of the ASIC."""
+"""Names of all functions of the ASIC over vectors."""
+
+_TENSOR_PASSES = tensor_passes()
+TENSOR_FUNCTIONS = tuple(_TENSOR_PASSES)
+"""Names of all functions of the ASIC over tensors, see `pimsim.arch.tensor_functions`."""
+
+_PASSES |= _TENSOR_PASSES
 
 
 def cost(function: str, length: int, asic: AsicConfig) -> FunctionCost:

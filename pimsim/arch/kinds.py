@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
-ARCH_KINDS: dict[str, type[AnyArch]] = {"pim": ArchConfig, "aim": AimConfig, "fpga": FpgaArchConfig}
+ARCH_KINDS: dict[str, type[AnyArch]] = {
+    "pim": ArchConfig,
+    "aim": AimConfig,
+    "fpga": FpgaArchConfig,
+    "memory": MemoryConfig,
+}
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

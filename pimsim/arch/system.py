@@ -6,17 +6,28 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.controller import HostTrafficConfig
 from pimsim.arch.dram import DramConfig
+from pimsim.arch.formats import Accumulator, MacFormat
 from pimsim.model import Documented, Model, NonNegativeFloat, PositiveFloat, PositiveInt
-
-Format = Literal["bfloat16", "float16", "float32", "int8"]
-FORMAT_BYTES: dict[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "int8": 1}
 
 
 class PimConfig(Documented):
     """In-bank MAC units: one per bank, fed from one global buffer per channel."""
 
-    format: Format = Field("bfloat16", description="number format of weights, vectors and results")
+    format: MacFormat = Field(
+        "bfloat16",
+        description="number format of weights, vectors and results: bfloat16, float16, float32, int8 (with scales) or "
+        "fixed<8 or 16>_<integer bits>",
+    )
+    accumulator: Accumulator | None = Field(
+        None,
+        description="format in which a MAC unit adds up. Default: float32, and int32 for int8 and fixed point",
+    )
+    adder_tree: bool = Field(
+        True,
+        description="a balanced tree adds the products of a column before the accumulator; false: one product after the other",
+    )
     multipliers: PositiveInt | None = Field(
         None,
         description="multipliers per bank; one MAC_AB consumes this many weights per bank. Default: as many as one column "
@@ -87,15 +98,16 @@ class ArchConfig(AnyArch):
         description="overlap: a unit starts when its operands are there; serial: one instruction at a time, as in the paper",
     )
     energy: EnergyConfig
+    host_traffic: HostTrafficConfig | None = Field(
+        None, description="requests of a host that compete with the program for the channels; null: none"
+    )
 
 
 __all__ = [
-    "FORMAT_BYTES",
     "AnyArch",
     "ArchConfig",
     "AsicConfig",
     "AsicFunctions",
     "EnergyConfig",
-    "Format",
     "PimConfig",
 ]

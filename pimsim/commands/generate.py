@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimsim.commands.configs import check_size, split
-from pimsim.commands.output import choose, write_json, write_out
+from pimsim.commands.output import choose, write_json
+from pimsim.commands.stream import Silent, display
 from pimsim.config import Loaded, load_arch, load_workload
 from pimsim.errors import InputError
 
 if TYPE_CHECKING:
+    from pimsim.meter import Meter
     from pimsim.workload.importers.gguf import GgufFile
     from pimsim.workload.importers.vocabulary import Vocabulary
 
@@ -43,6 +45,7 @@ def generate(
     """
     choose("format", output, FORMATS)
     from pimsim.generate import continue_prompt, encode_prompt
+    from pimsim.meter import Meter
     from pimsim.runners import find_runner
     from pimsim.session import Session
     from pimsim.workload.importers.gguf import load_weights, read_gguf
@@ -52,6 +55,8 @@ def generate(
     machine = load_arch(arch, options["arch"])
     if machine.value.kind != "pim":
         raise InputError(f"--arch must be of kind pim to generate text, not {machine.value.kind} as {arch} is")
+    if machine.value.host_traffic is not None:
+        raise machine.tree.error("must be null to generate text", ("host_traffic",))
     file = read_gguf(model)
     work = load_workload(model, options["workload"])
     vocabulary = _vocabulary(file, work)
@@ -61,21 +66,21 @@ def generate(
     check_size(work)
     _check_context(work)
     find_runner(machine, work).estimate_commands(machine, work)  # what cannot be mapped must not cost the loading
-    session = Session(work.value, machine.value, load_weights(model, work.value))
-    as_text = output == "text"
-    if as_text:
-        write_out(prompt)
+    weights = load_weights(model, work.value)
+    session = Session(work.value, machine.value, weights, cache_scales=_cache_scales(machine, work, weights, ids))
+    meter = Meter(machine.value, session.mapping.spec)
+    session.watch = meter.add
+    shown = display(prompt, meter.readings, len(ids), quiet=quiet) if output == "text" else Silent()
     start = time.perf_counter()
-    made = continue_prompt(
-        session, vocabulary, ids, tokens, ignore_eos=ignore_eos, show=write_out if as_text else lambda _: None
-    )
+    try:
+        made = continue_prompt(session, vocabulary, ids, tokens, ignore_eos=ignore_eos, show=shown.show)
+    finally:
+        shown.close()
     wall = time.perf_counter() - start
-    simulated = _timed(machine, work, len(made.token_ids))
-    if not as_text:
+    simulated = _simulated(meter, len(ids), len(made.token_ids))
+    if output != "text":
         write_json({**asdict(made), **simulated, "wall_seconds": wall})
-        return
-    write_out("\n")
-    if not quiet:
+    elif not quiet:
         print(_summary(len(ids), len(made.token_ids), made.stop, simulated, wall), file=sys.stderr)
 
 
@@ -107,17 +112,28 @@ def _check_context(work: Loaded[Any]) -> None:
         )
 
 
-def _timed(machine: Loaded[Any], work: Loaded[Any], generated: int) -> dict[str, Any]:
-    """Simulated time and energy of a run that generates as many tokens as there are."""
-    from pimsim.run import simulate_loaded
+def _cache_scales(
+    machine: Loaded[Any], work: Loaded[Any], weights: Mapping[str, Any], ids: Sequence[int]
+) -> dict[int, tuple[float, float]] | None:
+    """Scales of int8 keys and values, from the prompt in float64; None in other formats."""
+    from pimsim.session import calibrated
+    from pimsim.workload.models import build_graph
 
-    run = replace(work, value=work.value.model_copy(update={"generate_tokens": generated}))
-    result = simulate_loaded(machine, run)
+    if machine.value.pim.format != "int8":
+        return None
+    return calibrated(build_graph(work.value), work.value, weights, ids)
+
+
+def _simulated(meter: Meter, prompt: int, generated: int) -> dict[str, Any]:
+    """Simulated time and energy of the program that has computed the tokens."""
+    at_tokens = meter.readings[prompt - 1 :]
+    seconds, joules = at_tokens[-1]
     return {
-        "seconds_per_token": result.time.seconds / generated,
-        "joules_per_token": result.energy.joules / generated,
-        "uncosted": result.energy.uncosted,
-        "token_seconds": list(result.pass_seconds[run.value.prompt_tokens - 1 :]),
+        "seconds_per_token": seconds / generated,
+        "joules_per_token": joules / generated,
+        "uncosted": meter.uncosted,
+        "token_seconds": [reading.seconds for reading in at_tokens],
+        "token_joules": [reading.joules for reading in at_tokens],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pimsim import catalog
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, write_json, write_out
@@ -51,7 +52,8 @@ def list_names(kind: str, output: str) -> None:
     choose("format", output, TABLE_FORMATS)
     entries = KINDS[kind]()
     if output == "json":
-        write_json([{"name": name, "description": text} for name, text in entries.items()])
+        more = attention_details() if kind == "attention" else {}
+        write_json([{"name": name, "description": text, **more.get(name, {})} for name, text in entries.items()])
     else:
         write_out("".join(f"{name}  {text}".rstrip() + "\n" for name, text in entries.items()))
 
@@ -70,10 +72,32 @@ def commands() -> dict[str, str]:
 
 
 def attention() -> dict[str, str]:
-    """Every registered attention algorithm with its description."""
+    """Every registered attention algorithm: description, phases, parameters with defaults, machines that run it."""
     from pimsim.workload.attention.base import discover
 
-    return {name: kind.description for name, kind in discover().items()}
+    details, found = attention_details(), {}
+    for name, kind in discover().items():
+        facts = details[name]
+        settings = ", ".join(f"{field}={value}" for field, value in facts["parameters"].items())
+        runs = ", ".join(facts["machines"]) or "no machine"
+        found[name] = f"{kind.description} [{', '.join(kind.phases)}; {settings or 'no parameters'}; {runs}]"
+    return found
+
+
+def attention_details() -> dict[str, dict[str, Any]]:
+    """Algorithm -> its phases, parameters with defaults, and kinds of architecture that run it by itself."""
+    from pimsim.runners import attention_machines
+    from pimsim.workload.attention.base import discover
+
+    machines = attention_machines()
+    return {
+        name: {
+            "phases": list(kind.phases),
+            "parameters": {field: info.default for field, info in kind.model_fields.items()},
+            "machines": machines.get(name, []),
+        }
+        for name, kind in discover().items()
+    }
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.baselines import default_baselines, load_baseline
 from pimsim.arch.dram import DramSpec
 from pimsim.commands.configs import load_both
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes, whole_file, whole_folder, write_out
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pimsim.commands.timeline import TimelineRequest
 
 ENGINES = ("fast", "reference")
-BASELINES = ("t4", "xeon_6154")
-"""Baselines of a run where none is named."""
 
 
 def run(
@@ -46,20 +44,23 @@ def run(
     quiet: bool,
     command_line: Sequence[str],
     check_tokens: int = 0,
+    strict: bool = False,
 ) -> None:
     """Simulate and report; the arguments are the options of ``pimsim run``.
 
     Raises:
         InputError: an option or a configuration is wrong; no file has been written.
         FunctionalMismatch: a check was asked for and failed; results have been written.
+        TimingViolation: the run was strict and a command broke a rule of the DRAM; no file has been written.
         SimulationError: the simulation cannot go on.
     """
     choose("engine", engine, ENGINES)
     choose("format", output, TABLE_FORMATS)
-    names = list(dict.fromkeys(baselines or BASELINES))
+    names = list(dict.fromkeys(baselines))
     for name in names:
         load_baseline(name)
     machine, work = load_both(arch, workload, overrides)
+    names = names or list(default_baselines(work.value.kind, work.value))
     if trace is not None:
         check_trace_length(machine, work, trace_limit)
     drawing = timeline_request(timeline, machine, work, timeline_detail, timeline_window)
@@ -74,7 +75,9 @@ def run(
         recorder = None
         if timeline is not None and drawing is not None:
             recorder = drawing.open(stack.enter_context(whole_bytes(timeline)))
-        options = RunOptions(cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens)
+        options = RunOptions(
+            cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens, strict=strict
+        )
         if drawing is not None:
             options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:
@@ -151,4 +154,4 @@ def _address_text(command: TraceCommand) -> tuple[str, str]:
     return ",".join(between), "".join(f",{index}" for _, index in command.extra)
 
 
-__all__ = ["BASELINES", "ENGINES", "check_trace_length", "run", "write_rows"]
+__all__ = ["ENGINES", "check_trace_length", "run", "write_rows"]

@@ -41,6 +41,7 @@ FIGURES = (
     "commands",
     "interface_bytes",
     "interface_reduction",
+    "attention_tokens_per_step",
 )
 """Figures that an objective may read: those of `Result.figures` without the wall clock."""
 
@@ -256,6 +257,10 @@ def _check_shape(plan: Plan) -> None:
                 "must have either choices, or low and high with low <= high (low > 0 with log)",
                 ("random", "axes", path),
             )
+    if config.random and config.random.samples > MAX_COMBINATIONS:
+        raise tree.error(
+            f"must be at most {MAX_COMBINATIONS:,}, not {config.random.samples:,}"[:200], ("random", "samples")
+        )
     _check_paths(plan)
     if plan.combinations() > MAX_COMBINATIONS:
         raise tree.error(f"must have at most {MAX_COMBINATIONS:,} combinations, not {plan.combinations():,}")

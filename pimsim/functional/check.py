@@ -4,12 +4,12 @@ A `Capture` notes what the steps of each operation write into the SRAM. A `Judge
 to what the *program* had as inputs, so an error does not hide in those that came before it, and the first operation
 that differs is the one that is wrong. The vectors come from the captured SRAM, the weights from the model, unrounded.
 
-What may differ is derived, not chosen. With u the unit roundoff of the format, a = 2^-24 that of the accumulators and
-of the ASIC, and e_exp, e_rec, e_rsqrt the errors of the ASIC's algorithms (`AsicMath` has their sources):
+What may differ is derived, not chosen. With u the unit roundoff of the SRAM's format, a = 2^-24 that of the ASIC, and e_exp,
+e_rec, e_rsqrt the errors of the ASIC's algorithms (`AsicMath` has their sources):
 
 ===============  =======================================================================================================
-product x W + b  ``|x| |W| ((1 + u)(1 + gamma_k) - 1)``, k roundings of the longest chunk (`dot_bound` has the source),
-                 plus u times the magnitude of every partial sum that is rounded on its way through the SRAM
+product x W + b  ``|x| |W| ((1 + u)(1 + u_acc)^k - 1)``, k roundings of the longest chunk in the format of the accumulator
+                 (`dot_bound` has the source), plus u times the magnitude of every partial sum that is rounded on its way
 scores, values   likewise, but keys and values are exact in the format
 norms            ``(e_rsqrt + k a (1 + E[x^2] / var)) |y - shift| + u |y|``
 softmax          ``2 e_exp + e_rec + 4 u`` relative to each share
@@ -20,6 +20,8 @@ residual, rope   one rounding of the result, and a few of the ASIC
 arg-max          none
 int8             plus the rounding of both factors: half a unit of the weights' (or the cache's) scale times |x|, and
                  half a unit of the vector's scale times |W|; the SRAM is float32, so u = a
+fixed point      likewise, a unit being that of the format, and half a unit for every sum that leaves a MAC unit (a whole
+                 one if the format truncates); what overflows is wrong
 ===============  =======================================================================================================
 
 The end of a pass is compared with a reference that has seen nothing of the program. There the relative errors (in the
@@ -38,13 +40,13 @@ import numpy as np
 
 from pimsim.arch.system import AsicConfig
 from pimsim.errors import WorkloadError
-from pimsim.functional.numerics import Array, FloatSpec
+from pimsim.functional.numerics import FLOAT32, Array, FixedSpec, FloatSpec, MacArithmetic, float_spec
 from pimsim.program.isa import Op
 from pimsim.workload import ops, reference
 from pimsim.workload.graph import WorkloadGraph, layer_of
 
 A = 2.0**-24
-"""Unit roundoff of float32, in which MAC units accumulate and the ASIC computes."""
+"""Unit roundoff of float32, in which the ASIC computes."""
 
 HALF_UNIT = 1 / 254 + 2.0**-22
 """Largest error of int8 relative to the largest magnitude, the rounding of its scale included (`Int8Spec`)."""
@@ -154,11 +156,11 @@ class Judge:
 
     graph: WorkloadGraph
     weights: Mapping[str, Array]
-    spec: FloatSpec
+    mac: MacArithmetic
     asic: AsicConfig
     places: Places
     cache_scales: Mapping[int, tuple[float, float]] | None = None
-    """Value of one unit of keys and values of each layer: the memory holds int8, and `spec` is the SRAM's format."""
+    """Value of one unit of keys and values of each layer, in int8."""
     found: dict[str, Array] = field(default_factory=dict)
     """Operation -> what the program computed in the last pass that was compared, float64."""
     _kv: dict[str, list[Array]] = field(default_factory=dict)
@@ -174,9 +176,30 @@ class Judge:
         self.e_rec = 17.0 ** -(2**f.reciprocal_newton_steps) + 8 * A
 
     @property
+    def spec(self) -> FloatSpec:
+        """The format of the SRAM."""
+        return self.mac.format if isinstance(self.mac.format, FloatSpec) else FLOAT32
+
+    @property
     def u(self) -> float:
-        """Unit roundoff of the format."""
+        """Its unit roundoff."""
         return self.spec.unit_roundoff
+
+    def _stored(self, largest: Any) -> Any:
+        """Error of an element of a tensor of this largest magnitude, in formats of integers; of others, 0: it is relative."""
+        if isinstance(self.mac.format, FixedSpec):
+            return self.mac.format.operand_error(0.0)
+        return 0.0 if isinstance(self.mac.format, FloatSpec) else largest * HALF_UNIT
+
+    @property
+    def _leaving(self) -> float:
+        """Error of a sum that leaves a MAC unit, beyond the SRAM's: of fixed point."""
+        return self.mac.format.operand_error(0.0) if isinstance(self.mac.format, FixedSpec) else 0.0
+
+    def _multiplied(self, n: int, w: Array, x: Array, of_w: Any, of_x: Any) -> Array:
+        """Error of a product of ``n`` terms with sums of magnitudes ``w``, ``x`` and with errors of each element."""
+        error: Array = of_w * x + of_x * w + n * of_w * of_x
+        return error
 
     def stream(self, token: int, position: int) -> Array:
         """The embedding in the format: what a program without embeddings finds in the SRAM. ``[d_model]``."""
@@ -276,8 +299,7 @@ class Judge:
             rows.append(self.weights[f"{op.name}.positions"][position].astype(np.float64))
         exact = np.sum(rows, axis=0)
         bound = self.u * (np.sum(np.abs(rows), axis=0) * (1 + self.u) + np.abs(exact)) + 4 * A * np.abs(exact)
-        if self.cache_scales is not None:
-            bound = bound + sum(np.max(np.abs(row)) for row in rows) * HALF_UNIT
+        bound = bound + sum(self._stored(np.max(np.abs(row))) for row in rows)
         return exact, bound + 2 * self.spec.smallest_subnormal
 
     def _norm(self, op: ops.LayerNorm | ops.RmsNorm, x: Array) -> tuple[Array, Array]:
@@ -307,22 +329,40 @@ class Judge:
         sums = bias + np.cumsum(parts, axis=0)
         bound = self._dot(min(chunk, op.d_in), size, self.u)
         bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
-        if self.cache_scales is not None:
-            of_weights, of_vector = np.max(np.abs(matrix), axis=0) * HALF_UNIT, np.max(np.abs(x)) * HALF_UNIT
-            bound = bound + of_weights * np.sum(np.abs(x)) + of_vector * np.sum(np.abs(matrix), axis=0)
-            bound = bound + op.d_in * of_weights * of_vector
+        if self._integers:
+            fold = self._fold(op)
+            of_weights, of_vector = (
+                self._stored(np.max(np.abs(matrix), axis=0) * fold) / fold,
+                self._stored(np.max(np.abs(x))),
+            )
+            sums_of_weights, sum_of_vector = np.sum(np.abs(matrix), axis=0), np.sum(np.abs(x))
+            bound = bound + self._multiplied(op.d_in, sums_of_weights, sum_of_vector, of_weights, of_vector)
+            bound = bound + len(parts) * self._leaving / fold
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + 4 * A * np.abs(sums[-1])
+
+    @property
+    def _integers(self) -> bool:
+        return not isinstance(self.mac.format, FloatSpec)
+
+    def _fold(self, op: ops.Linear) -> Array:
+        """Factors that are folded into the weights of each output: that of the scores, for queries."""
+        fold, scores = np.ones(op.d_out), self._scores_after(op)
+        if scores is not None:
+            fold[: scores.heads * scores.d_head] = scores.scale
+        return fold
 
     def _matrix(self, op: ops.Linear) -> Array:
         return self.weights[op.tied].T if op.tied and op.tied in self.weights else self.weights[op.weight_name]
 
     def _dot(self, n: int, size: Array, operand: float) -> Array:
         """Error of dot products of ``n`` terms whose magnitudes sum to ``size``; ``operand``: error of one factor."""
-        exact_product = 2 * self.spec.precision <= 24
-        k = (0 if exact_product else 1) + ceil(log2(self.places.lanes)) + ceil(n / self.places.lanes)
-        gamma = k * A / (1 - k * A)
-        error: Array = size * ((1 + operand) * (1 + gamma) - 1)
-        return error
+        if self._integers:
+            return size * 4 * A  # the sums are exact; the unit and the result are rounded to float32
+        accumulator, lanes = float_spec(self.mac.accumulator), self.places.lanes
+        exact_product = 2 * self.spec.precision <= accumulator.precision
+        k = (0 if exact_product else 1) + (ceil(log2(lanes)) + ceil(n / lanes) if self.mac.tree else n)
+        error: Array = size * ((1 + operand) * (1 + accumulator.unit_roundoff) ** k - 1)
+        return error + n * accumulator.smallest_subnormal
 
     def _rope(self, op: ops.Rope, qkv: Array) -> tuple[Array, Array]:
         turned = (op.heads + op.kv_heads) * op.d_head
@@ -340,16 +380,23 @@ class Judge:
         kv = np.stack(self._kv[write], axis=-1)
         return kv[0], kv[1]
 
+    def _cached_error(self, cached: Array, layer: int, part: int) -> Array:
+        """Errors of cached keys (0) or values (1): half a unit, in int8 or what is beyond its range."""
+        if self.cache_scales is None:
+            return np.full_like(cached, self._stored(1.0))
+        unit = self.cache_scales[layer][part]
+        error: Array = np.maximum(unit / 2, np.abs(cached) - 127 * unit) + 2.0**-22 * np.abs(cached)
+        return error
+
     def _scores(self, op: ops.Scores, qkv: Array) -> tuple[Array, Array]:
         queries = qkv[: op.heads * op.d_head].reshape(op.kv_heads, -1, op.d_head) * op.scale
         keys, _ = self._cached(op)
         exact = (queries @ keys).reshape(op.heads, -1)
         size = (np.abs(queries) @ np.abs(keys)).reshape(op.heads, -1)
         bound = self._dot(op.d_head, size, 0.0) * (1 + self.u) + self.u * np.abs(exact)
-        if self.cache_scales is not None:
-            of_keys = _cache_error(keys, self.cache_scales[layer_of(op.name)][0])
-            of_query = np.max(np.abs(queries)) * HALF_UNIT
-            bound = bound + (np.abs(queries) @ of_keys).reshape(op.heads, -1)
+        if self._integers:
+            of_keys, of_query = self._cached_error(keys, layer_of(op.name), 0), self._stored(np.max(np.abs(queries)))
+            bound = bound + (np.abs(queries) @ of_keys).reshape(op.heads, -1) + self._leaving
             bound = bound + of_query * np.repeat(
                 np.sum(np.abs(keys) + of_keys, axis=1), op.heads // op.kv_heads, axis=0
             )
@@ -377,11 +424,15 @@ class Judge:
         sums = np.cumsum(parts, axis=0)
         bound = self._dot(min(chunk, context), size, 0.0) + 4 * A * size
         bound = bound + self.u * (np.sum(np.abs(parts), axis=0) + np.sum(np.abs(sums), axis=0))
-        if self.cache_scales is not None:
-            of_values = _cache_error(values, self.cache_scales[layer_of(op.name)][1]).transpose(0, 2, 1)
-            of_shares = np.max(grouped, axis=-1, keepdims=True) * HALF_UNIT
+        if self._integers:  # the program multiplies exponentials, of which the largest is 1, and scales the sums
+            of_values = self._cached_error(values, layer_of(op.name), 1).transpose(0, 2, 1)
+            largest = np.max(grouped, axis=-1, keepdims=True)
             sizes = np.abs(values).transpose(0, 2, 1) + of_values
-            bound = bound + (grouped @ of_values + np.ones_like(grouped) * of_shares @ sizes).ravel()
+            bound = bound + (grouped @ of_values + np.ones_like(grouped) * largest * self._stored(1.0) @ sizes).ravel()
+            bound = (
+                bound
+                + len(parts) * np.broadcast_to(largest * self._leaving, (*grouped.shape[:2], values.shape[1])).ravel()
+            )
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + self.u * np.abs(sums[-1])
 
     def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
@@ -436,12 +487,6 @@ class Judge:
         ops.ArgMax: _argmax,
     }
     """Operation type -> its float64 result and the allowed error, from what the program had as inputs."""
-
-
-def _cache_error(cached: Array, unit: float) -> Array:
-    """Errors of cached values in int8 of a fixed scale: half a unit, or what is beyond its range."""
-    error: Array = np.maximum(unit / 2, np.abs(cached) - 127 * unit) + 2.0**-22 * np.abs(cached)
-    return error
 
 
 def relative_error(found: Array, exact: Array) -> float:

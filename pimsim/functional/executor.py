@@ -3,7 +3,14 @@
 Bank rows, global buffers, accumulators and the ASIC's SRAM are arrays that are addressed as the commands address them;
 a handler knows no tensor. Runs are carried out whole, on all banks and on all channels that share a stream at once, and dot
 products are put off to the end of their step, where those that lie side by side are worked out together.
-``RD_MAC`` moves the accumulators out and clears them. Floating-point formats only.
+``RD_MAC`` moves the accumulators out and clears them.
+
+In formats of integers (int8, fixed point) memory and global buffers hold integers, and the ASIC computes in float32, which is
+then the format of the SRAM. In int8 every column of a bank has a scale, which the controller keeps: weights have one per
+output and table entries one each, set where they are placed; keys and values have one per layer, calibrated beforehand,
+and saturate beyond it. A vector gets its scale (largest magnitude / 127) with each load of a global buffer. Products add up
+exactly in 32 bits; ``RD_MAC`` hands out the sum times both scales. Neither scales nor float32 results cost the machine
+anything: it counts an element as long as the format is.
 """
 
 from __future__ import annotations
@@ -15,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import AsicConfig
+from pimsim.arch.system import AsicConfig, PimConfig
 from pimsim.errors import ProgramError
 from pimsim.functional.functions import Arithmetic, AsicMath
-from pimsim.functional.numerics import float_spec, mac_arithmetic
+from pimsim.functional.numerics import FLOAT32, INT8, FloatSpec, mac_arithmetic
 from pimsim.program.isa import Block, Compute, Op, Placed, Repeat, Run, Step
 
 Array = npt.NDArray[Any]
@@ -39,14 +46,36 @@ class _Part(NamedTuple):
     buffer: int
 
 
+class _Sums(NamedTuple):
+    """Accumulators ``[..., channels, banks]``, and the value of one unit in each where the format has scales."""
+
+    values: Array
+    units: Array | None
+
+
 class _Product(NamedTuple):
     """A dot product per bank, and where its results go."""
 
     parts: list[_Part]
-    start: Array | None
+    start: _Sums | None
     """Accumulators before the first part; None for zero."""
     at: Array
     """SRAM elements ``[channels, banks]``."""
+
+
+class _Scales:
+    """The value of one unit in each column of the banks and of the global buffers: int8.
+
+    Attributes:
+        cells: ``[rows, columns, channels, banks]``.
+        buffers: ``[buffer columns, channels, 1]``.
+        units: ``[channels, accumulators, banks]`` of what stands in the accumulators; 0 where nothing does.
+    """
+
+    def __init__(self, cells: tuple[int, ...], buffers: tuple[int, ...], accumulators: tuple[int, ...]) -> None:
+        self.cells, self.buffers = np.ones(cells, np.float32), np.ones(buffers, np.float32)
+        self.units = np.zeros(accumulators, np.float32)
+        self.columns = self.cells.reshape(-1, *cells[2:])
 
 
 class Observer(Protocol):
@@ -63,10 +92,13 @@ class Executor:
     """State of a machine's memories, and the only way to change it.
 
     Attributes:
+        format: of the memory and of what the MAC units multiply.
+        sram_format: of the SRAM, and so of every result of the ASIC.
         rows: ``[channels, banks, rows, columns, lanes]``, storage of the format.
-        buffers: ``[channels, buffer columns, lanes]``, values of the format.
+        scales: ``[channels, banks, rows, columns]``, value of one unit in each column of `rows`; None but for int8.
+        buffers: ``[channels, buffer columns, lanes]``, values of the format (storage, if it is one of integers).
         accumulators: ``[channels, accumulators, banks]``.
-        sram: ``[elements]``, values of the format; an index that `argmax` writes stands in it as a whole number.
+        sram: ``[elements]``, values of its format; an index that `argmax` writes stands in it as a whole number.
         observer: told every step and everything that it writes into the SRAM.
     """
 
@@ -74,13 +106,15 @@ class Executor:
         self,
         spec: DramSpec,
         asic: AsicConfig,
-        number_format: str,
+        pim: PimConfig,
         rows: int,
         buffer_columns: int,
         constants: Constants,
     ) -> None:
-        """Raises: UnknownName, if the format is not a floating-point one."""
-        self.spec, self.format, self.mac = spec, float_spec(number_format), mac_arithmetic(number_format)
+        """Memories full of zeros; ``rows`` of each bank and ``buffer_columns`` of each global buffer."""
+        self.spec, self.mac = spec, mac_arithmetic(pim.format, pim.accumulator, pim.adder_tree)
+        self.format = self.mac.format
+        self.sram_format = self.format if isinstance(self.format, FloatSpec) else FLOAT32
         self.math, self.constants = AsicMath(asic.functions, Arithmetic.of(asic)), constants
         element = self.format.bits // 8
         self.lanes = spec.burst_bytes // element
@@ -88,11 +122,18 @@ class Executor:
         # what a MAC command adds up lies far apart, what it does at once side by side
         self._cells = np.zeros((rows, spec.columns, self.lanes, channels, banks), self.format.dtype)
         self.rows = self._cells.transpose(3, 4, 0, 1, 2)
-        self._vectors = np.zeros((buffer_columns, self.lanes, channels, 1), np.float32)
+        of_buffers = np.dtype(np.float32) if isinstance(self.format, FloatSpec) else self.format.dtype
+        self._vectors = np.zeros((buffer_columns, self.lanes, channels, 1), of_buffers)
         self.buffers = self._vectors[..., 0].transpose(2, 0, 1)
         self._columns = self._cells.reshape(rows * spec.columns, self.lanes, channels, banks)
         registers = spec.register_files.get("accumulator", 1)
-        self.accumulators = np.zeros((channels, registers, banks), np.float32)
+        self.accumulators = self.mac.zeros((channels, registers, banks))
+        self._scales: _Scales | None = None
+        self.scales: Array | None = None
+        if self.format is INT8:
+            shape = (rows, spec.columns, channels, banks)
+            self._scales = _Scales(shape, (buffer_columns, channels, 1), self.accumulators.shape)
+            self.scales = self._scales.cells.transpose(2, 3, 0, 1)
         self.sram = np.zeros(asic.sram_bytes // element, np.float32)
         self.observer: Observer | None = None
         self.batched = True
@@ -172,8 +213,9 @@ class Executor:
         self._settle(channels)
         bank = self._bank(run)
         for channel in channels:
-            columns = self.rows[channel, bank, self._row(channel, bank), run.column : run.column + run.count]
-            for k, column in enumerate(self.format.decode(columns)):
+            at = channel, bank, self._row(channel, bank), slice(run.column, run.column + run.count)
+            scale = None if self.scales is None else self.scales[at][:, None]
+            for k, column in enumerate(self.format.decode(self.rows[at], scale)):
                 start, given = sram + k * run.sram_step + channel * run.sram_channel, carried(run, k, self.lanes)
                 self._store(slice(start, start + given), column[:given])
 
@@ -183,23 +225,31 @@ class Executor:
             for k in range(run.count):
                 bank = k if run.sweep else self._bank(run)
                 column = run.column if run.sweep else run.column + k
-                target = self.rows[channel, bank, self._row(channel, bank), column]
+                at = channel, bank, self._row(channel, bank), column
+                target, scale = self.rows[at], None if self.scales is None else self.scales[at]
                 start = sram + k * run.sram_step + channel * run.sram_channel
                 if run.lane >= 0:
-                    target[run.lane] = self.format.encode(self.sram[start])
+                    target[run.lane] = self.format.encode(self.sram[start], scale)
                 else:
                     given = carried(run, k, self.lanes)
-                    target[:given] = self.format.encode(self.sram[start : start + given])
+                    target[:given] = self.format.encode(self.sram[start : start + given], scale)
                     target[given:] = 0
 
     def _write_buffer(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         self._settle(channels)
         at = np.arange(run.count)[:, None] * run.sram_step + np.arange(self.lanes)
+        loaded, filled = slice(run.buffer, run.buffer + run.count), carried(run, run.count - 1, self.lanes)
         for channel in channels:
-            self.buffers[channel, run.buffer : run.buffer + run.count] = self.sram[
-                at + sram + channel * run.sram_channel
-            ]
-        self.buffers[channels, run.buffer + run.count - 1, carried(run, run.count - 1, self.lanes) :] = 0
+            vector = self.sram[at + sram + channel * run.sram_channel]
+            vector[-1, filled:] = 0  # no part of a scale
+            if self._scales is not None:
+                scale = self.format.scale(vector)
+                self._scales.buffers[loaded, channel] = scale
+                self.buffers[channel, loaded] = self.format.encode(vector, scale)
+            else:
+                self.buffers[channel, loaded] = (
+                    vector if self.format is self.sram_format else self.format.encode(vector)
+                )
 
     def _register(self, run: Run) -> int:
         return 0 if self._field is None else run.where[self._field]
@@ -224,10 +274,10 @@ class Executor:
 
     def _read_accumulators(self, run: Run, channels: Array, _row: int, sram: int) -> None:
         register = self._register(run)
-        start = self.accumulators[channels, register]
+        start = self._accumulated(register, channels)
         self.accumulators[channels, register] = 0
         at = self._results(run, channels, sram)
-        self._products.append(_Product(self._sums.pop(register, []), start if start.any() else None, at))
+        self._products.append(_Product(self._sums.pop(register, []), start, at))
         if not self.batched:
             self._settle(channels)
 
@@ -237,23 +287,37 @@ class Executor:
         """Work out what was put off: before anything that products read changes, and at the end of a step."""
         products, self._products = self._products, []
         for alike in _runs_of(products):
-            found = self._alike(alike, channels) if len(alike) > 1 else [self._one(alike[0], channels)]
             at = np.stack([product.at for product in alike])
-            self._store(at, self.mac.read(np.stack(found)[..., : at.shape[-1]]))
+            found = self._alike(alike, channels) if len(alike) > 1 else self._one(alike[0], channels)
+            self._store(at, self.mac.read(*found).reshape(*at.shape[:-1], -1)[..., : at.shape[-1]])
         for register, parts in self._sums.items():
-            start = self.accumulators[channels, register]
-            self.accumulators[channels, register] = self._one(_Product(parts, start, start), channels)
+            found = self._one(_Product(parts, self._accumulated(register, channels), channels), channels)
+            self.accumulators[channels, register] = found.values
+            if self._scales is not None:
+                self._scales.units[channels, register] = found.units
         self._sums.clear()
 
-    def _one(self, product: _Product, channels: Array) -> Array:
+    def _accumulated(self, register: int, channels: Array) -> _Sums | None:
+        """What accumulators hold; None if that is nothing."""
+        values = self.accumulators[channels, register]
+        if not values.any():
+            return None
+        return _Sums(values, None if self._scales is None else self._scales.units[channels, register])
+
+    def _one(self, product: _Product, channels: Array) -> _Sums:
         """Accumulators ``[channels, banks]`` after a product."""
-        sums = self.mac.zeros((channels.size, self.spec.banks_per_channel)) if product.start is None else product.start
+        shape = (channels.size, self.spec.banks_per_channel)
+        sums, units = product.start or _Sums(self.mac.zeros(shape), None)
         for part in product.parts:
+            now = self._units(part, 1, channels)
+            if now is not None and units is not None and np.any(units != now):
+                raise ProgramError("RD_MAC must read products of one scale")
+            units = now
             weights = _pick(self._columns[part.first : part.first + part.columns], channels).swapaxes(0, 1)
             sums = self.mac.mac_first(sums, weights, self._vector_of(part, channels))
-        return sums
+        return _Sums(sums, units if units is None else units.reshape(shape))
 
-    def _alike(self, products: Sequence[_Product], channels: Array) -> list[Array]:
+    def _alike(self, products: Sequence[_Product], channels: Array) -> _Sums:
         """The same for products of one part each whose columns follow each other, as many at once as fit the cache."""
         part, banks = products[0].parts[0], self.spec.banks_per_channel
         vector = self._vector_of(part, channels)[:, :, None]
@@ -263,8 +327,23 @@ class Executor:
             n, first = min(step, len(products) - k), part.first + k * part.columns
             weights = _pick(self._columns[first : first + n * part.columns], channels)
             weights = weights.reshape(n, part.columns, self.lanes, channels.size, banks).transpose(2, 1, 0, 3, 4)
-            found += list(self.mac.mac_first(self.mac.zeros((n, channels.size, banks)), weights, vector))
-        return found
+            found.append(self.mac.mac_first(self.mac.zeros((n, channels.size, banks)), weights, vector))
+        return _Sums(np.concatenate(found), self._units(part, len(products), channels))
+
+    def _units(self, part: _Part, products: int, channels: Array) -> Array | None:
+        """Value of one unit in the sums of ``products`` like this one, ``[products, channels, banks]``; None without scales.
+
+        Raises:
+            ProgramError: the columns of a product have different scales.
+        """
+        if self._scales is None:
+            return None
+        cells = _pick(self._scales.columns[part.first : part.first + products * part.columns], channels)
+        loaded = _pick(self._scales.buffers[part.buffer : part.buffer + part.columns], channels)
+        units = cells.reshape(products, part.columns, *cells.shape[1:]) * loaded
+        if np.any(units != units[:, :1]):
+            raise ProgramError("MAC_AB must add up products of one scale")
+        return units[:, 0]
 
     def _vector_of(self, part: _Part, channels: Array) -> Array:
         """Elements of the buffer that meet a part: ``[lanes, columns, channels, 1]``."""
@@ -296,7 +375,7 @@ class Executor:
         handler(self, compute, self.constants.get((layer, compute.parameters), {}))
 
     def _put(self, start: int, values: Array) -> None:
-        self._store(slice(start, start + values.size), self.format.round_to(values))
+        self._store(slice(start, start + values.size), self.sram_format.round_to(values))
 
     def _store(self, at: Array | slice, values: Array) -> None:
         if self.observer is not None:

@@ -18,7 +18,6 @@ wraps takes the value modulo its range; infinities, which have no remainder, sti
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,13 +29,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from pimsim.arch.formats import ACCUMULATORS, Accumulator, fixed_name
 from pimsim.errors import ConfigError, UnknownName
 
 Array = npt.NDArray[Any]
-Accumulator = Literal["float32", "bfloat16", "float16", "int32"]
-ACCUMULATORS: tuple[Accumulator, ...] = ("float32", "bfloat16", "float16", "int32")
-"""Formats in which a MAC unit can add up."""
-
 _quiet = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 """Overflow and NaN are results here, not warnings."""
 
@@ -266,10 +262,6 @@ INT8 = Int8Spec()
 FORMATS: dict[str, FormatSpec] = {spec.name: spec for spec in (BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT8)}
 """Formats with a fixed name; `format_spec` also knows the fixed-point ones."""
 
-_FIXED = re.compile(
-    r"fixed(?P<bits>\d+)_(?P<integer>\d+)(?:_(?:(?P<rounding>nearest|truncate)_)?(?P<overflow>saturate|wrap))?"
-)
-
 
 @cache
 def format_spec(name: str) -> FormatSpec:
@@ -287,13 +279,10 @@ def format_spec(name: str) -> FormatSpec:
     """
     if name in FORMATS:
         return FORMATS[name]
-    match = _FIXED.fullmatch(name)
-    if match is None:
+    fixed = fixed_name(name)
+    if fixed is None:
         raise UnknownName("format", name, (*FORMATS, "fixed<bits>_<integer bits>", "fixed<bits>_<integer bits>_wrap"))
-    overflow: Literal["saturate", "wrap"] = "wrap" if match["overflow"] == "wrap" else "saturate"
-    default = "truncate" if overflow == "wrap" else "nearest"
-    rounding: Literal["nearest", "truncate"] = "truncate" if (match["rounding"] or default) == "truncate" else "nearest"
-    return FixedSpec(int(match["bits"]), int(match["integer"]), rounding, overflow)
+    return FixedSpec(fixed.bits, fixed.integer_bits, fixed.rounding, fixed.overflow)
 
 
 def float_spec(name: str) -> FloatSpec:

@@ -15,6 +15,7 @@ already closed is dropped. A channel that waits for operands refreshes while it 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pimsim.arch.dram import DramSpec
@@ -81,6 +82,8 @@ class ChannelCore:
         self.refresh_commands: Counter[str] = Counter()
         self.open_ticks = 0
         self.log: list[LogEntry] | None = None
+        self.sink: Callable[[LogEntry], object] | None = None
+        """Told every command, in the order of issue."""
         self._targets: dict[tuple[str, Where], Target] = {}
         self._refresh = self._refresh_targets() if self.due != self.NEVER else []
 
@@ -170,8 +173,13 @@ class ChannelCore:
         self._spend(BUSY if target.computes else target.command, 1)
         self.calendar.record(target.plan, tick)
         self.base = tick
+        self._note((tick, target.command, target.where, row, column))
+
+    def _note(self, entry: LogEntry) -> None:
         if self.log is not None:
-            self.log.append((tick, target.command, target.where, row, column))
+            self.log.append(entry)
+        if self.sink is not None:
+            self.sink(entry)
 
     def _spend(self, reason: str, ticks: int) -> None:
         self.spent[reason] += ticks
@@ -183,8 +191,7 @@ class ChannelCore:
         self.calendar.record(target.plan, tick)
         self.base = tick
         self.refresh_commands[target.command] += 1
-        if self.log is not None:
-            self.log.append((tick, target.command, target.where, -1, -1))
+        self._note((tick, target.command, target.where, -1, -1))
 
     def _already_closed(self, target: Target) -> bool:
         covered = [o for o in self.displaced if covers(target.where, o.target.where)]

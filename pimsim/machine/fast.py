@@ -18,7 +18,7 @@ two together tick by tick.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pimsim.arch.dram import DramSpec
@@ -44,6 +44,9 @@ from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, Where, int, int]
 """(tick, channel, command, address, row, column)."""
+
+Sink = Callable[[TraceRow], object]
+"""Told every command; those of a channel come in the order of issue."""
 
 MEMORY_LIMIT = 200_000
 """Outcomes to remember before they are cleared; keeps a run of any length in bounded memory."""
@@ -194,6 +197,7 @@ class FastEngine:
         window: with ``trace``, keep only commands from the first of these ticks to before the second; what lies outside
             is not visited one by one.
         recorder: told every step of every unit.
+        sink: told every command, in place of `trace`; nothing is kept, and every block is visited.
     """
 
     def __init__(
@@ -204,17 +208,19 @@ class FastEngine:
         trace: bool = False,
         window: tuple[int, int] | None = None,
         recorder: Recorder | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self.arch, self.spec = arch, spec
         self.recorder = recorder
         self.window = window if trace else None
-        self._whole = trace and window is None
+        self._whole = sink is not None or (trace and window is None)
         """Whether every command is traced, so that every block is visited."""
-        self.recall = Recall(spec, keep_log=trace)
+        self.recall = Recall(spec, keep_log=trace or sink is not None)
         self.clock = AsicClock(arch)
         self.costs = AsicCosts(arch.asic)
         self.books = Books(self.costs)
-        self.trace: list[TraceRow] | None = [] if trace else None
+        self.trace: list[TraceRow] | None = [] if trace and sink is None else None
+        self._write: Sink = sink or (self.trace.append if self.trace is not None else _lose)
         n = spec.channels
         self._machine = _Machine(((self.recall.initial, 0),) * n, 0, [self.recall.first_due] * n)
         self._kinds: dict[str, str] = {}
@@ -552,7 +558,6 @@ class FastEngine:
     # -- trace ----------------------------------------------------------------------------------------------------
 
     def _log(self, group: _Group, outcome: Outcome, step: Step, placed: Placed) -> None:
-        assert self.trace is not None
         for channel in group.members:
             rows = self._opened_rows[channel]
             events = ticks(outcome.log, group.base)
@@ -563,11 +568,10 @@ class FastEngine:
                 where = command_where(run, k, self.spec.counts)
                 if self.spec.commands[run.command].effect == "open":
                     rows[where] = row
-                self.trace.append((tick, channel, run.command, where, row, command_column(run, k)))
+                self._write((tick, channel, run.command, where, row, command_column(run, k)))
 
     def _extras_until_own(self, channel: int, events: Iterator[tuple[int, str, Where] | None]) -> int | None:
         """Write down what refresh added; the tick of the program's own command, or None if it was dropped."""
-        assert self.trace is not None
         for event in events:
             if event is None:
                 return None
@@ -576,15 +580,14 @@ class FastEngine:
                 return tick
             opens = self.spec.commands[command].effect == "open"
             row = self._opened_rows[channel].get(where, -1) if opens else -1
-            self.trace.append((tick, channel, command, where, row, -1))
+            self._write((tick, channel, command, where, row, -1))
         raise AssertionError("an outcome must log every command of its step")
 
     def _log_extras(self, group: _Group, outcome: Outcome) -> None:
-        assert self.trace is not None
         for channel in group.members:
             for event in ticks(outcome.log, group.base):
                 assert event is not None
-                self.trace.append((event[0], channel, event[1], event[2], -1, -1))
+                self._write((event[0], channel, event[1], event[2], -1, -1))
 
     # -- the books ------------------------------------------------------------------------------------------------
 
@@ -658,6 +661,10 @@ class FastEngine:
             self.books.channel(channel, own, machine.origin + ahead)
         self.books.asic(self.clock, self._asic_waits)
         return totals
+
+
+def _lose(_: TraceRow) -> None:
+    """Nobody asked for commands."""
 
 
 def _sharing(block: Block) -> list[int]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
 from pimsim.machine.asic import AsicClock, AsicCosts
 from pimsim.machine.books import Books, frontier_gains
-from pimsim.machine.channel import ChannelCore
+from pimsim.machine.channel import ChannelCore, LogEntry
 from pimsim.machine.kernel import Kernel, Process, Token
 from pimsim.program.isa import Placed, Step, command_column, command_where, count_commands, expand
 from pimsim.trace.spans import BlockSpans, Recorder, Span
 from pimsim.trace.totals import RunTotals
 
 TraceRow = tuple[int, int, str, tuple[int, ...], int, int]
+Sink = Callable[[TraceRow], object]
 
 
 class _Live:
@@ -40,6 +41,8 @@ class ReferenceEngine:
         window: tuple[int, int] | None = None,
         recorder: Recorder | None = None,
         start_order: Iterable[int] | None = None,
+        sink: Sink | None = None,
+        cores: Sequence[ChannelCore] | None = None,
     ) -> None:
         self.arch, self.spec = arch, spec
         self.recorder, self.window = recorder, window
@@ -48,10 +51,11 @@ class ReferenceEngine:
         self.costs = AsicCosts(arch.asic)
         self.books = Books(self.costs)
         self._frontier = 0
-        self.cores = [ChannelCore(spec) for _ in range(spec.channels)]
+        self.cores = list(cores) if cores is not None else [ChannelCore(spec) for _ in range(spec.channels)]
         self.trace: list[TraceRow] | None = [] if trace else None
-        for core in self.cores:
+        for channel, core in enumerate(self.cores):
             core.log = [] if trace else None
+            core.sink = None if sink is None else _tap(sink, channel)
         self._order = list(start_order) if start_order is not None else list(range(spec.channels + 1))
         self._live: deque[_Live] = deque()
         self._first = 0
@@ -224,3 +228,8 @@ class ReferenceEngine:
                 ]
         self.books.asic(self.clock, self._asic_waits)
         return totals
+
+
+def _tap(sink: Sink, channel: int) -> Callable[[LogEntry], object]:
+    """What tells the sink the commands of one channel."""
+    return lambda entry: sink((entry[0], channel, *entry[1:]))

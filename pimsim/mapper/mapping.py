@@ -9,7 +9,8 @@ from math import ceil
 from typing import Any
 
 from pimsim.arch.dram import DramSpec
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.mapper.builder import BlockBuilder, Part, Result
 from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, WeightLayout
@@ -28,7 +29,7 @@ class Mapping:
     def __init__(self, workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> None:
         """Raises: CapacityExceeded, if weights and KV cache do not fit the DRAM or a buffer does not fit the SRAM."""
         self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
-        element = FORMAT_BYTES[arch.pim.format]
+        element = format_bytes(arch.pim.format)
         self.shape = Shape(
             channels=spec.channels,
             banks=spec.banks_per_channel,

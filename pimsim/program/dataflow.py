@@ -22,6 +22,8 @@ class Action:
 
     reads: tuple[tuple[str, int], ...] = ()
     writes: tuple[tuple[str, int], ...] = ()
+    does: tuple[tuple[str, int], ...] = ()
+    """(what is counted, how many of it) in the lanes of this iteration; has no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,26 @@ def iterations(stage: Stage) -> int:
     return sum(action_counts(stage.nest).values())
 
 
+def done(calls: Sequence[Call]) -> Counter[str]:
+    """How often the iterations of a program do what is counted, from the actions of its stages."""
+    known: dict[int, Counter[str]] = {}
+    totals: Counter[str] = Counter()
+    for call in calls:
+        if id(call.region) not in known:
+            known[id(call.region)] = _done(call.region)
+        totals.update(known[id(call.region)])
+    return totals
+
+
+def _done(region: Region) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for stage in region.stages:
+        for action, count in action_counts(stage.nest).items():
+            for what, times in stage.actions[action].does:
+                found[what] += times * count
+    return found
+
+
 def beats(bursts: Sequence[Burst]) -> int:
     """Beats of a stream in all."""
     return sum(burst.beats * burst.count for burst in bursts)
@@ -282,5 +304,5 @@ def verify_calls(calls: Sequence[Call]) -> None:
 
 __all__ = [
     "Action", "Burst", "Call", "Fifo", "Loop", "Nest", "Read", "Region", "Run", "Stage", "Write", "action_counts", "beats",
-    "expand", "iterations", "nest", "requests", "verify_calls", "verify_region",
+    "done", "expand", "iterations", "nest", "requests", "verify_calls", "verify_region",
 ]  # fmt: skip

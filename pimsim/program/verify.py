@@ -18,7 +18,7 @@ from typing import NoReturn
 from weakref import WeakKeyDictionary
 
 from pimsim.arch.dram import Command, DramSpec
-from pimsim.arch.functions import FUNCTIONS
+from pimsim.arch.functions import FUNCTIONS, TENSOR_FUNCTIONS
 from pimsim.errors import ProgramError, did_you_mean
 from pimsim.program.isa import Block, Compute, Item, Placed, Repeat, Run, Step, Stream, Where, bank_where
 
@@ -382,6 +382,8 @@ def _range_problem(what: str, first: int, count: int, size: int) -> str:
 
 
 def _compute_problem(compute: Compute, sram_elements: int) -> str:
+    if compute.function in TENSOR_FUNCTIONS:
+        return _tensor_problem(compute, sram_elements)
     if compute.function not in FUNCTIONS:
         close = did_you_mean(compute.function, FUNCTIONS)
         return f"function must be one of {', '.join(sorted(FUNCTIONS))}, not {compute.function!r}{close}"
@@ -394,6 +396,16 @@ def _compute_problem(compute: Compute, sram_elements: int) -> str:
     for what, first, length in ranges:
         if first < 0 or first + length > sram_elements:
             return f"{what} must be within SRAM elements 0 to {sram_elements - 1}, not {first} to {first + length - 1}"
+    return ""
+
+
+def _tensor_problem(compute: Compute, sram_elements: int) -> str:
+    """How much a function over tensors reads and writes stands with its constants; here only where."""
+    if compute.length < 1:
+        return f"length must be at least 1, not {compute.length}"
+    for what, first in [("target", compute.target), *[("source", at) for at in compute.sources]]:
+        if not 0 <= first < sram_elements:
+            return f"{what} must be within SRAM elements 0 to {sram_elements - 1}, not {first}"
     return ""
 
 

@@ -43,6 +43,16 @@ class Panel:
     title: str
 
 
+@dataclass(frozen=True)
+class BandwidthPoint:
+    """An attention schedule at one parallelism."""
+
+    schedule: str
+    parallelism: int
+    tokens_per_step: float
+    cycles: int
+
+
 def plot_breakdown(result: Result) -> Figure:
     """Two panels: time by operation and energy by component."""
     times = [(name, op.seconds) for name, op in result.ops.items() if op.seconds > 0]
@@ -134,6 +144,32 @@ def plot_roofline(result: Result) -> Figure:
     return figure
 
 
+def plot_bandwidth(points: Sequence[BandwidthPoint]) -> Figure:
+    """Two panels over the parallelism of an attention schedule: tokens read per step, and cycles.
+
+    >>> figure = plot_bandwidth([BandwidthPoint("naive", 1, 1.0, 8), BandwidthPoint("naive", 2, 2.0, 8)])
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['tokens read per step', 'cycles']
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    schedules = list(dict.fromkeys(point.schedule for point in points))
+    for axes, title in zip(figure.subplots(1, 2), ("tokens read per step", "cycles"), strict=True):
+        for schedule, marker, color in zip(schedules, MARKERS, (TIME, ENERGY), strict=False):
+            drawn = sorted((p for p in points if p.schedule == schedule), key=lambda p: p.parallelism)
+            lanes = [p.parallelism for p in drawn]
+            values = [p.cycles if title == "cycles" else p.tokens_per_step for p in drawn]
+            axes.plot(lanes, values, marker=marker, color=color, label=schedule)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xlabel("parallelism")
+        axes.set_title(title, fontsize=9, loc="left", color=MUTED)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
 def _energy_title(result: Result) -> str:
     missing = ", ".join(dict.fromkeys(text.split(":")[0] for text in result.energy.uncosted))
     return f"energy, {si(result.energy.joules, 'J')} in all" + (f"\n(without {missing})" if missing else "")
@@ -179,4 +215,4 @@ def _draw(axes: Axes, panel: Panel, rows: int) -> None:
     axes.set_xticks([])
 
 
-__all__ = ["plot_breakdown", "plot_energy", "plot_roofline", "plot_timeline"]
+__all__ = ["BandwidthPoint", "plot_bandwidth", "plot_breakdown", "plot_energy", "plot_roofline", "plot_timeline"]

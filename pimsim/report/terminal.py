@@ -72,6 +72,8 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield from ("", _units(result))
     if result.dram is not None:
         yield from ("", _memory(result))
+    if result.requests is not None:
+        yield from ("", _requests(result))
     if result.ports is not None:
         yield from ("", _ports(result))
     if result.resources is not None:
@@ -205,6 +207,36 @@ def _memory(result: Result) -> Table:
     return table
 
 
+def _requests(result: Result) -> Table:
+    found = result.requests
+    assert found is not None
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    share = found.bandwidth / found.peak_bandwidth
+    table.add_row(
+        "Requests",
+        f"{count(found.reads)} reads, {count(found.writes)} writes, {count(found.forwarded)} answered by the write queue; "
+        f"{count(found.hits)} hits, {count(found.misses)} misses, {count(found.conflicts)} conflicts",
+    )
+    table.add_row(
+        "Bandwidth",
+        f"{si(found.bandwidth, 'B/s')}, {percent(share)} of the {si(found.peak_bandwidth, 'B/s')} of the pins",
+    )
+    for name, latency in (("Read latency", found.read_latency), ("Write latency", found.write_latency)):
+        if latency is not None:
+            parts = {"mean": latency.mean, "median": latency.p50, "99 %": latency.p99, "most": latency.max}
+            table.add_row(name, ", ".join(f"{part} {si(seconds, 's')}" for part, seconds in parts.items()))
+    if found.interference is not None:
+        cost = found.interference
+        table.add_row(
+            "Program",
+            f"{ratio(cost.slowdown)} the time without requests, {si(cost.seconds_alone, 's')}; channels went over to "
+            f"requests {count(cost.turns)} times, for {si(cost.host_seconds, 's')} in all",
+        )
+    return table
+
+
 def _ports(result: Result) -> Table:
     table = _table("Port", "read", "of the run", "written", "of the run")
     for name, port in (result.ports or {}).items():
@@ -225,7 +257,7 @@ def _resources(result: Result) -> Table:
         table.add_row(
             kind,
             count(resource.needed),
-            percent(resource.needed / resource.available),
+            percent(resource.needed / resource.available) if resource.available else NONE,
             ", ".join(f"{unit} {count(number)}" for unit, number in largest if number) or NONE,
         )
     return table
@@ -265,6 +297,10 @@ def _footer(result: Result) -> RenderableType:
     if result.functional is not None:
         passed = result.functional.get("passed")
         table.add_row("Numbers", Text(_numbers(result.functional), "green" if passed else "bold red"))
+    if result.legality is not None:
+        table.add_row(
+            "Legality", Text(f"{count(result.legality['checked'])} commands break no rule of the DRAM", "green")
+        )
     run = result.simulation
     what = "commands" if result.dram else "iterations"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)

@@ -44,8 +44,20 @@ class RunOptions:
     """Ticks from which and before which commands are traced; None traces all of the run."""
     recorder: Recorder | None = None
     """Told every step of every unit."""
+    strict: bool = False
+    """Whether the legality oracle checks every command as it issues; the first illegal one ends the run."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
+
+
+def attention_machines() -> dict[str, list[str]]:
+    """Attention algorithm -> kinds of architecture that run it by itself, by what their runners say."""
+    found: dict[str, list[str]] = {}
+    for (machine, work), module in RUNNERS.items():
+        if work == "attention":
+            for name in import_module(module).attention_algorithms():
+                found.setdefault(name, []).append(machine)
+    return found
 
 
 class Runner(Protocol):
@@ -62,12 +74,17 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("aim", "decoder"): "pimsim.runners.aim_decoder",
+    ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("memory", "requests"): "pimsim.runners.memory",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-CHECKED = {("pim", "decoder")}
+COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("aim", "decoder"), ("memory", "requests")}
+"""Pairs whose runs issue DRAM commands, which the legality oracle can check."""
+
+CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
 """Pairs whose programs can be checked on numbers."""
 
 
@@ -87,4 +104,15 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     return cast(Runner, import_module(RUNNERS[pair]))
 
 
-__all__ = ["CHECKED", "RUNNERS", "Engine", "Progress", "RunOptions", "Runner", "TraceRow", "find_runner"]
+__all__ = [
+    "CHECKED",
+    "COMMANDED",
+    "RUNNERS",
+    "Engine",
+    "Progress",
+    "RunOptions",
+    "Runner",
+    "TraceRow",
+    "attention_machines",
+    "find_runner",
+]

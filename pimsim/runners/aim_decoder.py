@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pimsim.analysis.baselines import check_baselines, compare, load_baseline
 from pimsim.analysis.energy import EnergyReport
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import DramSpec
 from pimsim.bounds.traffic import bytes_without_pim
@@ -29,7 +30,7 @@ from pimsim.result import (
 )
 from pimsim.runners import RunOptions
 from pimsim.runners.aim_energy import costed
-from pimsim.runners.pim_decoder import peak_memory_bytes
+from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
@@ -53,15 +54,18 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
         POLICIES[arch.value.quirks],
         mapping.addressed(),
         remember=options.engine == "fast",
-        log=options.trace is not None,
+        log=options.strict or options.trace is not None,
     )
     report = options.progress
     totals = program.run(
         (mapping.forward_pass(context) for context in range(1, mapping.passes + 1)),
         (lambda done: report(done, mapping.passes)) if report else None,
     )
-    if options.trace is not None:
-        options.trace.extend(_trace(program))
+    oracle = StrictOracle(spec) if options.strict else None
+    if oracle or options.trace is not None:
+        sink = strict_sink(oracle, options) if oracle else options.trace.append  # type: ignore[union-attr]
+        for row in _trace(program):
+            sink(row)
     joules = costed(totals, arch.value, spec)
     seconds = totals.ticks * spec.tick_seconds
     generated = workload.value.generate_tokens
@@ -85,6 +89,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
         },
         simulation=Simulation(time.perf_counter() - start, sum(totals.commands.values()), peak_memory_bytes()),
         manifest=manifest(options.command_line, hashes),
+        legality=None if oracle is None else {"checked": oracle.checked},
         pass_seconds=tuple(ticks * spec.tick_seconds for ticks in totals.token_ticks),
     )
 

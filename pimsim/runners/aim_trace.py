@@ -6,6 +6,7 @@ import math
 import time
 
 from pimsim.analysis.energy import OUTSIDE
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import DramSpec
 from pimsim.config import Loaded
@@ -15,7 +16,7 @@ from pimsim.program.aim_isr import Instruction, Limits, read_instructions
 from pimsim.result import Dram, Identity, Interface, Result, Simulation, Time, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.aim_energy import costed
-from pimsim.runners.pim_decoder import peak_memory_bytes
+from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.trace import TraceWorkload
 
@@ -26,16 +27,18 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload], options: 
     spec = arch.value.dram.resolve()
     instructions = _instructions(spec, workload)
     policy = POLICIES[arch.value.quirks]
-    run = run_aim(spec, policy, instructions, log=options.trace is not None, progress=options.progress)
-    if options.trace is not None:
-        options.trace.extend(
-            sorted(
-                (entry.cycle, channel, entry.command, entry.where, entry.row, entry.column)
-                for group, log in zip(run.groups, run.logs, strict=True)
-                for channel in group
-                for entry in log
-            )
-        )
+    logged = options.strict or options.trace is not None
+    run = run_aim(spec, policy, instructions, log=logged, progress=options.progress)
+    oracle = StrictOracle(spec) if options.strict else None
+    if logged:
+        sink = strict_sink(oracle, options) if oracle else options.trace.append  # type: ignore[union-attr]
+        for row in sorted(
+            (entry.cycle, channel, entry.command, entry.where, entry.row, entry.column)
+            for group, log in zip(run.groups, run.logs, strict=True)
+            for channel in group
+            for entry in log
+        ):
+            sink(row)
     hashes = {"arch": arch.hash, "workload": workload.hash}
     return Result(
         arch=Identity(arch.value.name, arch.hash),
@@ -52,6 +55,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload], options: 
         baselines={},
         simulation=Simulation(time.perf_counter() - start, sum(run.total_counts.values()), peak_memory_bytes()),
         manifest=manifest(options.command_line, hashes),
+        legality=None if oracle is None else {"checked": oracle.checked},
     )
 
 

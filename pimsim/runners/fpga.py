@@ -8,12 +8,15 @@ from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
-from pimsim.mapper.fpga.attention import Shape, naive_query_key
-from pimsim.mapper.fpga.encoder import attention_regions, pipelines
+from pimsim.errors import InputError
+from pimsim.mapper.fpga.attention import PASSES
+from pimsim.mapper.fpga.encoder import attention_regions
+from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
-from pimsim.runners import RunOptions
+from pimsim.runners import RunOptions, fpga_primitives
 from pimsim.runners.streaming import port_timing, run_calls
+from pimsim.workload.attention.base import discover
 from pimsim.workload.attention_only import AttentionConfig
 
 
@@ -22,6 +25,13 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
+    if not runs_fixed(arch.value, workload.value):
+        return fpga_primitives.simulate(arch, workload, options, start)
+    if options.check_tokens:
+        raise InputError(
+            f"--check must be left out: the fixed schedules of fpga.attention of {arch.value.name} have no check of their "
+            "numbers; with arch.fpga.primitives.fixed_schedules=false they are not used"
+        )
     calls = _calls(arch, workload)
     needs = resources(arch.value.fpga, workload.value.heads, None)
     return run_calls(arch, workload, calls, options, start, needs)
@@ -32,28 +42,83 @@ def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[Attention
     return
 
 
+SCHEDULES = {"reordered": "reordered", "vanilla": "naive"}
+"""Algorithm -> schedule of the attention unit: queries in skewed lanes, or one row that meets a key in each lane."""
+
+
+def attention_algorithms() -> tuple[str, ...]:
+    """Attention algorithms that run here: all, on units for primitives."""
+    return tuple(discover().names())
+
+
+def runs_fixed(arch: FpgaArchConfig, work: AttentionConfig) -> bool:
+    """Whether a workload runs on the units of fpga.attention: if the algorithm is theirs, and the case fits or must fit."""
+    other = arch.fpga.primitives
+    if other is None or work.algorithm not in SCHEDULES:
+        return other is None
+    case = work.case()
+    square = case.phase == "prefill" and not case.causal and case.queries == case.keys and case.groups == case.heads
+    return other.fixed_schedules and square
+
+
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
     unit, work = arch.value.fpga.attention, workload.value
+    _check_unit(arch, workload)
     words = arch.value.fpga.beat_bits // arch.value.fpga.word_bits
+    tokens = work.case().keys
     if work.d_head % words:
         raise workload.tree.error(
             f"must be a multiple of the words of a beat of {arch.value.name}, which are {words}, not {work.d_head}",
             ("d_head",),
         )
-    if unit.parallelism > work.tokens:
+    if unit.parallelism > tokens:
         raise arch.tree.error(
-            f"must be at most the tokens of {work.name}, which are {work.tokens}, not {unit.parallelism}",
+            f"must be at most the tokens of {work.name}, which are {tokens}, not {unit.parallelism}",
             ("fpga", "attention", "parallelism"),
         )
-    shape = Shape(work.tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
-    if work.schedule == "naive":
-        region = naive_query_key(shape, pipelines(unit), unit.placement)
-        return [Call("query_key", "attention_scores", 0, region)]
-    scores, values = attention_regions(unit, shape)
-    return [
-        Call("query_key", "attention_scores", 0, scores),
-        Call("weighted_values", "attention_values", 0, values, (0,)),
-    ]
+    shape = Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
+    regions = attention_regions(unit, shape, "reordered" if _reorders(work) else "naive")
+    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
+    for which, region in zip(PASSES, regions.softmax, strict=False):
+        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
+    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
 
 
-__all__ = ["estimate_commands", "port_timing", "simulate"]
+def _reorders(work: AttentionConfig) -> bool:
+    return SCHEDULES[work.algorithm] == "reordered" and bool(work.parameters.get("reorder", True))
+
+
+def _check_unit(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> None:
+    """The unit has two schedules of one problem: every token attends to every token."""
+    work, name, error = workload.value, arch.value.name, workload.tree.error
+    if work.algorithm not in SCHEDULES:
+        raise error(
+            f"must be one of {', '.join(SCHEDULES)} on {name}, which has no section fpga.primitives for others, not "
+            f"{work.algorithm!r}",
+            ("algorithm",),
+        )
+    lanes = work.parameters.get("lanes", arch.value.fpga.attention.parallelism)
+    if lanes != arch.value.fpga.attention.parallelism:
+        raise error(
+            f"must be fpga.attention.parallelism of {name}, {arch.value.fpga.attention.parallelism}, not {lanes}",
+            ("parameters", "lanes"),
+        )
+    if work.phase != "prefill":
+        raise error(f"must be prefill on {name}, not {work.phase}", ("phase",))
+    if work.decisions is not None:
+        raise error(f"must be left out on {name}, where data decide nothing", ("decisions",))
+    case = work.case()
+    if case.causal:
+        raise error(f"must be false on {name}, whose attention unit has no mask", ("causal",))
+    if case.groups != case.heads:
+        raise error(f"must be the heads, {case.heads}, on {name}, not {case.groups}", ("kv_heads",))
+    if case.queries != case.keys:
+        raise error(f"must be the keys, {case.keys}, on {name}, not {case.queries}", ("queries",))
+    if case.keys > MAX_TOKENS:
+        raise error(f"must be at most {MAX_TOKENS:,} on {name}, not {case.keys:,}", ("keys",))
+
+
+MAX_TOKENS = 100_000
+"""Beyond it a run would take hours."""
+
+__all__ = ["attention_algorithms", "estimate_commands", "port_timing", "runs_fixed", "simulate"]

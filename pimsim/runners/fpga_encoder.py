@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from pimsim.analysis.baselines import load_baseline
-from pimsim.analysis.resources import resources
+from pimsim.analysis.baselines import image_baselines
+from pimsim.analysis.resources import EncoderNeeds, instances, resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
@@ -19,8 +19,7 @@ from pimsim.workload.encoder import EncoderConfig
 def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], options: RunOptions) -> Result:
     """Time one image, call after call, beat by beat."""
     start = time.perf_counter()
-    for name in options.baselines:
-        load_baseline(name)  # none of them is about encoders, but a wrong name is told
+    baselines = image_baselines(options.baselines, workload.value)
     fpga = arch.value.fpga
     if fpga.encoder is None:
         raise MappingError(
@@ -28,8 +27,23 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], opti
         )
     work = workload.value
     calls = encoder_calls(fpga, fpga.encoder, work)
-    needs = resources(fpga, work.heads, work.image.patch**2 * work.image.channels * work.d_model)
-    return run_calls(arch, workload, calls, options, start, needs)
+    around = encoder_needs(work)
+    needs = resources(fpga, work.heads, around)
+    return run_calls(arch, workload, calls, options, start, needs, instances(fpga, around), baselines)
+
+
+def encoder_needs(work: EncoderConfig) -> EncoderNeeds:
+    """Matrices of a vision transformer, by use, and the weights of its patch embedding."""
+    d, dense = work.d_model, any(not work.is_moe(layer) for layer in range(work.layers))
+    matrices = dict.fromkeys(("query", "key", "value", "output_projection"), d * d)
+    if dense:
+        matrices |= dict.fromkeys(("ffn_up", "ffn_down"), d * work.d_ff)
+    experts = work.moe is not None and any(work.is_moe(layer) for layer in range(work.layers))
+    if work.moe is not None and experts:
+        matrices |= dict.fromkeys(("moe_up", "moe_down"), d * work.moe.d_expert)
+    if work.classes is not None:
+        matrices["classifier"] = d * work.classes
+    return EncoderNeeds(work.image.patch**2 * work.image.channels * d, matrices, dense + experts)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderConfig]) -> None:
@@ -37,4 +51,4 @@ def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderCo
     return
 
 
-__all__ = ["estimate_commands", "simulate"]
+__all__ = ["encoder_needs", "estimate_commands", "simulate"]

@@ -7,19 +7,19 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.functional.check import Capture, Difference, Judge, Places, first_unequal, relative_error, summary
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.machine.fast import FastEngine
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Compute, Item, Repeat
-from pimsim.session import Session
+from pimsim.program.isa import Compute, Item, Placed, Repeat
+from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.graph import layer_of
 from pimsim.workload.models import build_graph
-from pimsim.workload.ops import CacheWrite
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -49,7 +49,13 @@ class PimCheck:
         self.weights = {name: random[name] for name in random if name not in tied}
         passes = workload.prompt_tokens + workload.generate_tokens - 1
         self.tokens = [(7919 * i + 17) % workload.model.vocabulary for i in range(min(tokens, passes))]
-        scales = self._cache_scales() if arch.pim.format == "int8" else None
+        kept = {"cache_bytes": 0} if len(self.tokens) == 1 else {}  # copies pay from the second pass on
+        self._reference = Reference(self.graph, workload, self.weights, **kept)
+        self._exact: list[dict[str, Any]] = []
+        scales = None
+        if arch.pim.format == "int8":
+            every = [self._expected(number) for number in range(len(self.tokens))]
+            scales = cache_scales(self.graph, every)
         self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
@@ -63,14 +69,12 @@ class PimCheck:
             mapping.shape.buffer,
             mapping.shape.lanes,
         )
-        self.judge = Judge(self.graph, self.weights, session.executor.format, arch.asic, places, scales)
+        self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places, scales)
 
     def run(self) -> dict[str, Any]:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
         executor = self.session.executor
         capture = executor.observer = Capture(self.graph, executor.sram.size)
-        kept = {"cache_bytes": 0} if len(self.tokens) == 1 else {}  # copies pay from the second pass on
-        reference = Reference(self.graph, self.workload, self.weights, **kept)
         differences: list[Difference] = []
         written, message = [], ""
         worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
@@ -83,7 +87,7 @@ class PimCheck:
             if not now[-1].passed:
                 message = now[-1].message(self.arch.pim.format)
                 break
-            message = self._compare_end(reference.step(token, number), now, number, worst)
+            message = self._compare_end(self._expected(number), now, number, worst)
             if message:
                 break
         executor.observer = None
@@ -100,17 +104,11 @@ class PimCheck:
             "message": message or None,
         }
 
-    def _cache_scales(self) -> dict[int, tuple[float, float]]:
-        """What calibration on the same tokens gives, with a quarter of headroom: an unrounded run has other extremes."""
-        reference, largest = Reference(self.graph, self.workload, self.weights), dict[int, list[float]]()
-        for number, token in enumerate(self.tokens):
-            results = reference.step(token, number)
-            for op in self.graph:
-                if isinstance(op, CacheWrite):
-                    now = [float(abs(part).max()) for part in results[op.name]]
-                    known = largest.setdefault(layer_of(op.name), now)
-                    largest[layer_of(op.name)] = [max(pair) for pair in zip(known, now, strict=True)]
-        return {layer: (1.25 * k / 127, 1.25 * v / 127) for layer, (k, v) in largest.items()}
+    def _expected(self, number: int) -> dict[str, Any]:
+        """Results of the reference in a pass; passes are asked for in order."""
+        if number == len(self._exact):
+            self._exact.append(self._reference.step(self.tokens[number], number))
+        return self._exact[number]
 
     def _enter(self, number: int) -> None:
         """Begin a pass; without embeddings, the stream is put where they would put it."""
@@ -155,35 +153,40 @@ class PimCheck:
 
     def _timed(self) -> Iterator[Timed]:
         """Every step with its ticks, from the fast engine."""
-        spans = SpanList()
-        engine = FastEngine(self.arch, self.session.mapping.spec, recorder=spans)
-        engine.run(iter(self.passes))
-        commands = self.session.mapping.spec.commands
-        recorded = iter(spans.blocks)
-        for number, blocks in enumerate(self.passes):
-            for placed in blocks:
-                block = next(recorded)
-                done: dict[str, int] = {}
-                for span in block.spans:
-                    at = done.get(span.units[0], 0)
-                    done |= dict.fromkeys(span.units, at + 1)
-                    begin, end = block.origin + span.begin, block.origin + span.end
-                    if span.units == ("asic",):
-                        step = placed.block.asic[at]
-                        _, latency = engine.costs.step(_computes(step.items))
-                        yield Timed(
-                            begin,
-                            engine.clock.tick(engine.clock.edge(begin) + latency),
-                            number,
-                            placed,
-                            step,
-                            (),
-                        )
-                        continue
-                    channels = [int(unit.removeprefix("channel")) for unit in span.units]
-                    step = placed.block.channels[channels[0]][at]
-                    signal = end - 1 + commands[_last_command(step.items)].latency
-                    yield Timed(begin, signal, number, placed, step, channels)
+        return timed_steps(self.arch, self.session.mapping.spec, self.passes)
+
+
+def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Placed]]) -> Iterator[Timed]:
+    """Every step of a program with its ticks, from the fast engine."""
+    spans = SpanList()
+    engine = FastEngine(arch, spec, recorder=spans)
+    engine.run(iter(passes))
+    commands = spec.commands
+    recorded = iter(spans.blocks)
+    for number, blocks in enumerate(passes):
+        for placed in blocks:
+            block = next(recorded)
+            done: dict[str, int] = {}
+            for span in block.spans:
+                at = done.get(span.units[0], 0)
+                done |= dict.fromkeys(span.units, at + 1)
+                begin, end = block.origin + span.begin, block.origin + span.end
+                if span.units == ("asic",):
+                    step = placed.block.asic[at]
+                    _, latency = engine.costs.step(_computes(step.items))
+                    yield Timed(
+                        begin,
+                        engine.clock.tick(engine.clock.edge(begin) + latency),
+                        number,
+                        placed,
+                        step,
+                        (),
+                    )
+                    continue
+                channels = [int(unit.removeprefix("channel")) for unit in span.units]
+                step = placed.block.channels[channels[0]][at]
+                signal = end - 1 + commands[_last_command(step.items)].latency
+                yield Timed(begin, signal, number, placed, step, channels)
 
 
 def _computes(items: Sequence[Any]) -> tuple[Compute, ...]:
@@ -201,7 +204,7 @@ def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -
     mapping = Mapping(workload, graph, arch, arch.dram.resolve())
     shape = mapping.shape
     rows = (
-        mapping.rows_used * shape.columns * shape.lanes * shape.banks * shape.channels * FORMAT_BYTES[arch.pim.format]
+        mapping.rows_used * shape.columns * shape.lanes * shape.banks * shape.channels * format_bytes(arch.pim.format)
     )
     tied = graph.tied()
     sizes = [prod(dims) for name, dims in graph.tensors().items() if name not in tied]
@@ -223,4 +226,4 @@ def available_memory() -> int:
     return 1 << 62
 
 
-__all__ = ["PimCheck", "available_memory", "check", "require_memory"]
+__all__ = ["PimCheck", "available_memory", "check", "require_memory", "timed_steps"]

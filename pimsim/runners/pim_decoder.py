@@ -7,23 +7,29 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.roofline import roofs
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.analysis.strict import StrictOracle
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
-from pimsim.runners import Engine, Progress, RunOptions
+from pimsim.runners import Engine, Progress, RunOptions, TraceRow
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
+
+if TYPE_CHECKING:
+    from pimsim.machine.controller.shared import SharedChannel
 
 T = TypeVar("T")
 
@@ -40,21 +46,31 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = Mapping(workload.value, graph, arch.value, spec)
-    runner = _engine(options.engine)(
-        arch.value,
-        spec,
-        trace=options.trace is not None,
-        window=options.trace_window,
-        recorder=options.recorder,
-    )
+    oracle = StrictOracle(spec) if options.strict else None
+    sink = None if oracle is None else strict_sink(oracle, options)
+    engine: Engine = "reference" if arch.value.host_traffic else options.engine
+    shared: list[SharedChannel] = []
+    if arch.value.host_traffic:
+        from pimsim.runners.pim_host import shared_channels
+
+        shared = shared_channels(arch, spec)
+    runner = _runner(arch.value, spec, engine, options, sink, shared)
     program = mapping.program()
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
-    if options.trace is not None and runner.trace is not None:
-        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+        alone = FastEngine(arch.value, spec).run(mapping.program()) if shared else None
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
+    host = None
+    if alone is not None:
+        from pimsim.runners.pim_host import book, figures
+
+        book(shared, totals)
+        host = figures(shared, spec, totals, alone)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
     moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
-    element_bytes = FORMAT_BYTES[arch.value.pim.format]
+    element_bytes = format_bytes(arch.value.pim.format)
     result = build_result(
         arch=arch.value,
         arch_hash=arch.hash,
@@ -62,10 +78,10 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         workload_hash=workload.hash,
         spec=spec,
         totals=totals,
-        engine=options.engine,
+        engine=engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes),
+            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes) + (host.bytes if host else 0),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -74,7 +90,24 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(result, roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds))
+    return replace(
+        result,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        legality=None if oracle is None else {"checked": oracle.checked},
+        requests=host,
+    )
+
+
+def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
+    """What checks every command and, where a trace is asked for, keeps those of its window."""
+    trace, window = options.trace, options.trace_window
+
+    def take(row: TraceRow) -> None:
+        oracle(row)
+        if trace is not None and (window is None or window[0] <= row[0] < window[1]):
+            trace.append(row)
+
+    return take
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
@@ -106,7 +139,27 @@ def _stream_commands(stream: Stream) -> int:
     return sum(number for part in items for number in count_commands(part).values())
 
 
-def _engine(name: Engine) -> type[FastEngine]:
+def _runner(
+    arch: ArchConfig,
+    spec: DramSpec,
+    engine: Engine,
+    options: RunOptions,
+    sink: Callable[[TraceRow], object] | None,
+    shared: Sequence[SharedChannel],
+) -> FastEngine:
+    """The engine, set up; with channels that are shared with a host, it is the reference engine."""
+    traced, window = options.trace is not None and sink is None, options.trace_window
+    if engine == "fast":
+        return FastEngine(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink)
+    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
+
+    return ReferenceEngine(  # type: ignore[return-value]
+        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, cores=shared or None
+    )
+
+
+def engine_of(name: Engine) -> type[FastEngine]:
+    """The engine of a name."""
     if name == "fast":
         return FastEngine
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here

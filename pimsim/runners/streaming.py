@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from pimsim.analysis.baselines import ImageTable, compare_image
 from pimsim.analysis.energy import OUTSIDE, EnergyReport
+from pimsim.analysis.fpga_energy import CallActivity, fpga_energy
 from pimsim.analysis.resources import Resource
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
@@ -19,6 +21,10 @@ from pimsim.result import Identity, Layer, Op, Port, Result, Simulation, Time, U
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
 
+_PRODUCTS = ("attention.query_key", "attention.weighted_values")
+_TOKENS = ("read_query", "read_key", "read_value")
+"""Streams of the attention products that bring rows, not scores."""
+
 
 def run_calls(
     arch: Loaded[FpgaArchConfig],
@@ -27,27 +33,47 @@ def run_calls(
     options: RunOptions,
     start: float,
     needs: dict[str, Resource],
+    linear_units: int = 1,
+    baselines: Mapping[str, ImageTable] | None = None,
+    observe: Callable[[ProgramTimes], None] | None = None,
 ) -> Result:
-    """Verify and time a program; ``start``: when the run began, by `time.perf_counter`; ``needs``: of the device."""
+    """Verify and time a program.
+
+    Args:
+        arch: the machine.
+        workload: what it computes.
+        calls: the program.
+        options: how to run.
+        start: when the run began, by `time.perf_counter`.
+        needs: of the device.
+        linear_units: how many there are.
+        baselines: to compare an image with.
+        observe: told when every call runs.
+    """
     verify_calls(calls)
     timing = port_timing(arch.value)
     times = run_program(calls, timing, _engine(options.engine), options.progress)
+    if observe is not None:
+        observe(times)
     cycles = times.cycles
     hertz = arch.value.fpga.clock_mhz * 1e6
-    joules = cycles / hertz * arch.value.fpga.board_power_w
+    energy = fpga_energy(arch.value.fpga, _activity(calls, times, arch.value.fpga.beat_bits), needs, linear_units)
     return Result(
         arch=Identity(arch.value.name, arch.hash),
         workload=Identity(workload.value.name, workload.hash),
         engine=options.engine,
         time=Time(cycles / hertz, cycles, hertz),
         tokens=None,
-        energy=EnergyReport(joules, {"board": joules}, {}, {}, arch.value.fpga.board_power_w, []),
+        energy=energy,
         dram=None,
         interface=None,
         units=_units(calls, times, hertz),
-        ops=_ops(calls, times, hertz, joules),
-        layers=_layers(calls, times, hertz, joules),
-        baselines={},
+        ops=_ops(calls, times, hertz, energy),
+        layers=_layers(calls, times, hertz, energy),
+        baselines={
+            name: compare_image(baseline, workload.value, cycles / hertz, energy.joules)
+            for name, baseline in (baselines or {}).items()
+        },
         simulation=Simulation(
             time.perf_counter() - start,
             sum(_iterations(calls)),
@@ -56,6 +82,7 @@ def run_calls(
         manifest=manifest(options.command_line, {"arch": arch.hash, "workload": workload.hash}),
         ports=_traffic(calls, arch.value, timing, cycles),
         resources=needs or None,
+        demand=_demand(calls) or None,
     )
 
 
@@ -95,18 +122,17 @@ def _moved(calls: Sequence[Call], times: ProgramTimes) -> list[tuple[Call, int]]
     return moved
 
 
-def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, joules: float) -> dict[str, Op]:
+def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: EnergyReport) -> dict[str, Op]:
     counts = Counter(call.op for call in calls)
     cycles: Counter[str] = Counter()
     for call, moved in _moved(calls, times):
         cycles[call.op] += moved
     return {
-        op: Op(counts[op], moved / hertz, moved / times.cycles, joules * moved / times.cycles)
-        for op, moved in cycles.most_common()
+        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op[op]) for op, moved in cycles.most_common()
     }
 
 
-def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, joules: float) -> list[Layer]:
+def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: EnergyReport) -> list[Layer]:
     cycles: Counter[int] = Counter()
     for call, moved in _moved(calls, times):
         cycles[call.layer] += moved
@@ -114,10 +140,24 @@ def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, joules: fl
         Layer(
             "outside the blocks" if layer == OUTSIDE else f"block {layer}",
             cycles[layer] / hertz,
-            joules * cycles[layer] / times.cycles,
+            energy.by_layer[layer],
         )
         for layer in sorted(cycles, key=lambda layer: (layer == OUTSIDE, layer))
     ]
+
+
+def _activity(calls: Sequence[Call], times: ProgramTimes, beat_bits: int) -> list[CallActivity]:
+    """What every call did that costs energy."""
+    found = []
+    for call, moved in _moved(calls, times):
+        busy: Counter[str] = Counter()
+        for stage in call.region.stages:
+            if stage.unit:
+                busy[stage.unit] += iterations(stage) * stage.interval
+        moves = sum(beats(read.bursts) for read in call.region.reads)
+        moves += sum(beats(write.bursts) for write in call.region.writes)
+        found.append(CallActivity(call.op, call.layer, moved, busy, moves * beat_bits))
+    return found
 
 
 def _units(calls: Sequence[Call], times: ProgramTimes, hertz: float) -> dict[str, Unit]:
@@ -143,6 +183,18 @@ def _units(calls: Sequence[Call], times: ProgramTimes, hertz: float) -> dict[str
         )
         for unit, works in busy.most_common()
     }
+
+
+def _demand(calls: Sequence[Call]) -> dict[str, float]:
+    """Beats that each attention product reads per iteration; rows and steps have equally many beats and iterations."""
+    moved: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
+    for call in calls:
+        for stage in call.region.stages:
+            if stage.unit in _PRODUCTS:
+                steps[call.op] += iterations(stage)
+                moved[call.op] += sum(beats(read.bursts) for read in call.region.reads if read.name in _TOKENS)
+    return {op: moved[op] / steps[op] for op in steps}
 
 
 def _traffic(calls: Sequence[Call], arch: FpgaArchConfig, timing: PortTiming, cycles: int) -> dict[str, Port]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 from pimsim.workload.encoder import EncoderConfig
+from pimsim.workload.requests import RequestsConfig
 from pimsim.workload.trace import TraceWorkload
 
 WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
@@ -12,6 +13,7 @@ WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
     "attention": AttentionConfig,
     "trace": TraceWorkload,
     "encoder": EncoderConfig,
+    "requests": RequestsConfig,
 }
 """Kind -> model. A file without ``kind`` is of the first one."""
 

@@ -96,7 +96,12 @@ COMMAND_LINES = [
     given(r"workload must be one of .*, not 'gpt2'", "run", "--arch", "pim_gpt", "--workload", "gpt2"),
     given(r"arch must be one of .*, not 'none\.yaml'", "show", "--arch", "none.yaml"),
     given(r"dram must be one of .*, not 'ddr9'", "replay", "--dram", "ddr9", "--trace", "t.csv", t=TRACE),
-    given(r"baseline must be one of a100, .*, xeon_6154, not 'a10'; did you mean 'a100'\?$", *RUN, "--baseline", "a10"),
+    given(
+        r"baseline must be one of a100, .*, xeon_6154, xeon_6226r, not 'a10'; did you mean 'a100'\?$",
+        *RUN,
+        "--baseline",
+        "a10",
+    ),
     given(r"engine must be one of fast, reference, not 'turbo'$", *RUN, "--engine", "turbo"),
     given(r"format must be one of json, table, not 'xml'$", *RUN, "--format", "xml"),
     given(r"format must be one of json, table, not 'yaml'$", "list", "archs", "--format", "yaml"),

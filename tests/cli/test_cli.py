@@ -47,10 +47,15 @@ CONTRACT = {
     "ops": None,
     "layers": None,
     "ports": None,
+    "demand": None,
     "roofline": {"peak_flop_s", "bank_bytes_s", "pin_bytes_s", "ops"},
     "resources": None,
+    "requests": None,
     "baselines": None,
     "functional": None,
+    "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds", "commands", "peak_memory_bytes"},
     "manifest": {"version", "commit", "python", "packages", "command_line", "hashes"},
 }
@@ -263,7 +268,7 @@ def test_a_pair_that_does_not_run_says_what_does(monkeypatch: pytest.MonkeyPatch
     result = pimsim(*RUN, *TINY)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
-        "error: a workload for pim_gpt, an architecture of kind pim, must be of kind (none), not decoder as "
+        "error: a workload for pim_gpt, an architecture of kind pim, must be of kind attention, not decoder as "
         "gpt2_decode is"
     )
 
@@ -358,7 +363,7 @@ def test_show_an_architecture(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", catalog.names("workload"))
 def test_show_a_workload(name: str) -> None:
-    fields = {"decoder": "generate_tokens", "attention": "tokens", "encoder": "layers"}
+    fields = {"decoder": "generate_tokens", "attention": "tokens", "encoder": "layers", "requests": "count"}
     field = fields[load_workload(name).value.kind]
     result = pimsim("show", "--workload", name, "--set", f"workload.{field}=7")
     assert f"{field}: 7  # assumed: --set on the command line\n" in result.stdout

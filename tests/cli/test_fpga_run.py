@@ -49,7 +49,7 @@ def test_json_has_null_where_there_is_no_dram() -> None:
 def test_a_port_with_too_little_in_flight_is_refused() -> None:
     ports = ("arch.fpga.ports.outstanding=1", "arch.fpga.ports.max_burst=3")
     with pytest.raises(
-        MappingError, match=r"^a port must have at least 4 beats in flight .* takes so many of key at once, not 3$"
+        MappingError, match=r"^a port must have at least 4 beats in flight .* takes so many of key_port at once, not 3$"
     ):
         run(*SMALL, *ports, workload="attention_naive")
 

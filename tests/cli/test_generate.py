@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,16 +98,58 @@ def test_the_time_is_that_of_a_run_of_the_same_length(model: Path) -> None:
     timed = json.loads(
         pimsim("run", "--arch", "pim_gpt", "--workload", str(model), "--format", "json", *options).stdout
     )
-    assert made["seconds_per_token"] == timed["tokens"]["seconds_per_token"]
-    assert made["joules_per_token"] == timed["energy"]["joules"] / 6
+    # `run` reads the embedding of token 0, often from a bank that positions keep busy, `generate` those of its tokens
+    assert made["seconds_per_token"] == pytest.approx(timed["tokens"]["seconds_per_token"], rel=0.03)
+    assert made["joules_per_token"] == pytest.approx(timed["energy"]["joules"] / 6, rel=0.03)
 
 
 def test_text_goes_to_stdout_and_figures_to_stderr(model: Path) -> None:
     result = run(model, "--ignore-eos")
     made = json.loads(run(model, "--format", "json", "--ignore-eos").stdout)
     assert result.stdout == f"a tiny PIM!{made['text']}\n"
-    assert result.stderr.startswith("6 tokens (length) behind a prompt of 11\nsimulated: ")
+    *lines, summary, simulated, wall = result.stderr.splitlines()
+    assert summary == "6 tokens (length) behind a prompt of 11"
+    assert (simulated.startswith("simulated: "), wall.startswith("wall: ")) == (True, True)
+    assert [line.split(":")[0].rpartition(" ")[0] for line in lines] == [f"token {k}" for k in range(1, 7)]
+    assert re.fullmatch(r"token 1 '.': [\d.]+ ms, [\d.]+ mJ simulated \(prompt of 11 included\)", lines[0])
+    ends = [
+        re.fullmatch(r"token \d '.': ([\d.]+) ms, .* \(([\d.]+) ms, ([\d.]+) mJ in all\)", line) for line in lines[1:]
+    ]
+    assert all(ends)
+    last = ends[-1]
+    assert last is not None
+    assert float(last[2]) == pytest.approx(made["token_seconds"][-1] * 1e3, rel=1e-3)
+    assert float(last[3]) == pytest.approx(made["token_joules"][-1] * 1e3, rel=1e-3)
     assert run(model, "--ignore-eos", "--quiet").stderr == ""
+
+
+def test_int8_takes_the_scales_of_its_cache_from_the_prompt(model: Path) -> None:
+    made = json.loads(run(model, "--format", "json", "--ignore-eos", "--set", "arch.pim.format=int8").stdout)
+    exact = json.loads(run(model, "--format", "json", "--ignore-eos", *FLOAT32).stdout)
+    assert len(made["token_ids"]) == 6
+    assert made["token_ids"][0] == exact["token_ids"][0]
+    assert made["seconds_per_token"] < exact["seconds_per_token"]  # a quarter of the bytes
+
+
+def test_one_terminal_shows_text_and_figures_in_turn(model: Path) -> None:
+    """A real pseudo terminal: the figures of a token stand under the text, and are gone at the end."""
+    command = [sys.executable, "-m", "pimsim", "generate", "--arch", "pim_gpt", "--model", str(model)]
+    command += ["--prompt", "a tiny PIM!", "--tokens", "3", "--ignore-eos"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    made = json.loads(run(model, "--format", "json", "--ignore-eos", tokens=3).stdout)
+    text = shown.decode()
+    assert text.count("mJ simulated") == 3
+    assert "prompt of 11 included" in text
+    assert f"a tiny PIM!{made['text']}" in text
+    assert "3 tokens (length) behind a prompt of 11" in text
 
 
 @pytest.mark.parametrize(

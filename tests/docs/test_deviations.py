@@ -14,12 +14,14 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.encoder import encoder_calls
+from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.dataflow import Call, beats
+from pimsim.program.dataflow import Call, Loop, beats
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
-from pimsim.validate_edge_moe import names
+from pimsim.runners.fpga_primitives import stream_units
+from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,16 +158,23 @@ def test_24_ports_do_not_share_a_memory() -> None:
     assert run_region(one, ports).cycles == run_region(two, ports).cycles
 
 
-def test_25_the_naive_schedule_has_scores_only() -> None:
-    assert set(simulate("edge_moe_zcu102", "attention_naive", overrides=["workload.tokens=9"]).ops) == {
-        "attention_scores"
-    }
+def test_25_the_plain_forms_are_not_pipelined() -> None:
+    unit = load_arch("edge_moe_zcu102").value.fpga
+    three, gelu = unit.attention.three_pass, unit.encoder.direct_gelu
+    assert (three.sum_interval, three.divide_interval, gelu.interval) == (
+        three.sum_depth,
+        three.divide_depth,
+        gelu.depth,
+    )
+    assert (gelu.units, unit.encoder.separate_tile) == (2, 8)
 
 
-def test_26_energy_is_board_power_times_time() -> None:
-    one, two = image(*ONE_LAYER), image(*ONE_LAYER, "arch.fpga.board_power_w=29.08")
+def test_26_only_static_power_is_fitted() -> None:
+    one, two = image(*ONE_LAYER), image(*ONE_LAYER, "arch.fpga.power.static_w=24.41")
     assert one.time.cycles == two.time.cycles
-    assert (one.energy.joules, two.energy.joules) == pytest.approx((14.54 * one.time.seconds, 29.08 * one.time.seconds))
+    assert two.energy.joules - one.energy.joules == pytest.approx(12.205 * one.time.seconds)
+    charged = image(*ONE_LAYER, "arch.fpga.power=null")
+    assert charged.energy.by_component == {"board": pytest.approx(14.54 * one.time.seconds)}
 
 
 def test_31_all_layers_route_alike() -> None:
@@ -209,11 +218,40 @@ def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
         simulate_loaded(load_arch("edge_moe_zcu102"), load_workload(workload), RunOptions(check_tokens=1))
 
 
-def test_38_ablation_rows() -> None:
-    assert [name.split("/")[2] for name in names() if "saving" in name] == ["saving_expert_order", "saving_reordering"]
+def test_38_the_plain_forms_save_less_than_the_paper() -> None:
+    plain = ("arch.fpga.attention.schedule=naive", "arch.fpga.encoder.linear_units=separate")
+    one, two, three = (image(*ONE_LAYER, *plain[:count]) for count in range(3))
+    assert one.time.cycles < two.time.cycles < three.time.cycles
+    assert (two.time.seconds - one.time.seconds) * 12e3 < 69.7
 
 
-def test_43_rows_of_aim_count_as_open() -> None:
+def test_43_units_for_primitives_cost_no_resources() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8")
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small).resources is None
+    assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
+
+
+def test_44_masked_rows_are_equally_long() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    scores = next(call for call in program.calls if call.op == "scores")
+    lengths = {run.count for run in scores.region.stages[1].nest if isinstance(run, Loop)}
+    assert len(lengths) <= 2  # seven rows of 1 to 7 scores
+
+
+def test_45_primitives_follow_each_other() -> None:
+    case = Case(queries=7, keys=7, d_head=8)
+    program = lower(
+        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
+    )
+    by_op = {call.op: number for number, call in enumerate(program.calls)}
+    assert by_op["scores"] in program.calls[by_op["exponentiate"]].after
+    assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}
+
+
+def test_49_rows_of_aim_count_as_open() -> None:
     small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
     run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
     assert run.dram is not None

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError, WorkloadError
-from pimsim.functional.int8 import Int8Executor
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Compute, Step
 from pimsim.run import simulate_loaded
@@ -75,7 +74,43 @@ def test_a_right_program_passes_in_int8(machine: tuple[tuple[str, str], ...]) ->
     assert 0 < result["max_rel_error"] < result["tolerance"]
 
 
-@pytest.mark.parametrize("number_format", [*FORMATS, "int8"])
+@pytest.mark.parametrize("number_format", ["fixed16_8", "fixed16_6_wrap", "fixed8_3", "fixed16_7_truncate_saturate"])
+@pytest.mark.parametrize("machine", [(), (("pim.global_buffer_bytes", "64"),), (("dram.channels", "3"),)])
+def test_a_right_program_passes_in_fixed_point(number_format: str, machine: tuple[tuple[str, str], ...]) -> None:
+    result = checked(*machine, number_format=number_format, passes=4).run()
+    assert result["message"] is None
+    assert 0.05 < result["by_op"]["qkv_projection"]["used"] <= 1
+    assert 0.05 < result["by_op"]["attention_scores"]["used"] <= 1
+    assert 0 < result["max_rel_error"] < result["tolerance"]
+
+
+def test_what_overflows_a_fixed_point_format_is_wrong() -> None:
+    """Layer norms make values beyond 1, which ``fixed16_1`` cannot hold."""
+    assert checked(number_format="fixed16_1").run()["message"].startswith("h0.qkv (qkv_projection) must be")
+
+
+@pytest.mark.parametrize(
+    ("number_format", "accumulator"),
+    [("bfloat16", "bfloat16"), ("bfloat16", "float16"), ("float16", "float16"), ("float32", "bfloat16")],
+)
+@pytest.mark.parametrize("tree", ["true", "false"])
+def test_bounds_follow_accumulator_and_adder_tree(number_format: str, accumulator: str, tree: str) -> None:
+    machine = ("pim.accumulator", accumulator), ("pim.adder_tree", tree)
+    narrow, wide = checked(*machine, number_format=number_format), checked(number_format=number_format)
+    found, other = narrow.run(), wide.run()
+    assert (found["message"], other["message"]) == (None, None)
+    assert found["by_op"]["qkv_projection"]["tolerance"] > other["by_op"]["qkv_projection"]["tolerance"]
+    assert not np.array_equal(narrow.session.executor.sram, wide.session.executor.sram)
+
+
+def test_the_order_of_additions_is_that_of_the_adder_tree() -> None:
+    """The same machine with and without a tree rounds differently, and both are right."""
+    one, other = (checked(("pim.adder_tree", tree), number_format="bfloat16") for tree in ("true", "false"))
+    assert one.run()["passed"], other.run()["passed"]
+    assert not np.array_equal(one.session.executor.sram, other.session.executor.sram)
+
+
+@pytest.mark.parametrize("number_format", [*FORMATS, "int8", "fixed16_8"])
 @pytest.mark.parametrize("sram", ["12288", "131072"])
 def test_a_llama_passes(number_format: str, sram: str) -> None:
     """With the smaller SRAM, narrow formats hold the logits a piece at a time."""
@@ -92,7 +127,7 @@ def test_a_llama_passes(number_format: str, sram: str) -> None:
 def test_a_wrong_scale_is_caught() -> None:
     check = checked(number_format="int8", d_ff=128)
     executor = check.session.executor
-    assert isinstance(executor, Int8Executor)
+    assert executor.scales is not None
     layout = check.session.mapping.layouts["up"]
     executor.scales[:, 3, layout.row0] *= 1.5
     assert check.run()["message"].startswith("h0.up (ffn_up) must be")

@@ -36,7 +36,7 @@ class ReferenceSession:
         self._reference, self.capacity = reference, capacity
         reference.reset()
 
-    def step(self, token_id: int) -> np.ndarray:
+    def step(self, token_id: int, *, head: bool = True) -> np.ndarray:  # noqa: ARG002
         return self._reference.step(token_id, self._reference.length)["final.lm_head"]
 
 
@@ -46,7 +46,7 @@ class Fixed:
     def __init__(self, tokens: list[int], size: int) -> None:
         self._tokens, self._size, self.capacity, self.heard = tokens, size, 100, [0][:0]
 
-    def step(self, token_id: int) -> np.ndarray:
+    def step(self, token_id: int, *, head: bool = True) -> np.ndarray:  # noqa: ARG002
         self.heard.append(token_id)
         logits = np.zeros(self._size)
         logits[self._tokens[len(self.heard) - 1]] = 1.5

@@ -213,6 +213,22 @@ def test_decisions_that_are_no_mapping(decisions: object, folder: Path) -> None:
     assert outcome.stderr == "error: d.json: decisions: must be a mapping from names to decisions\n"
 
 
+def test_more_samples_than_can_be_drawn(folder: Path) -> None:
+    text = fuzz_cases.SWEEP.replace(b"samples: 2,", b"samples: 18446744073709551616,")
+    outcome = run_case(Case(("sweep", "s.yaml", "--dry-run"), {"s.yaml": text}), folder)
+    start = r"error: s\.yaml:\d+:\d+: random\.samples: must be at most 1,000,000, not 18,446,744,073,709,551,616\n"
+    assert re.match(start, outcome.stderr), outcome.stderr
+
+
+def test_figures_beyond_64_bits(folder: Path) -> None:
+    first, _, rest = (fuzz_cases.PREPARED["store"] / "records-1-of-1.log").read_bytes().partition(b"\n")
+    changed = fuzz_cases._checksummed(re.sub(rb'"cycles":\d+', b'"cycles":1' + b"0" * 30, first)) + b"\n" + rest
+    words = ("sweep", "s.yaml", "--out", "store", "--workers", "1", "--resume", "--quiet")
+    case = Case(words, {"s.yaml": fuzz_cases.SMALL_SWEEP, "store/records-1-of-1.log": changed}, "store")
+    outcome = run_case(case, folder)
+    assert (outcome.code, outcome.fault) == (0, ""), outcome.stderr
+
+
 @pytest.mark.parametrize("head", [-(10**30), -1, 1, 10**30])
 def test_heads_without_pairs_to_rotate(head: int, folder: Path) -> None:
     data = json.dumps({**fuzz_cases.HF, "head_dim": head}).encode()

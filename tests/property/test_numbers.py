@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 
-from pimsim.arch.system import FORMAT_BYTES, ArchConfig
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.system import ArchConfig
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded
 from pimsim.program.verify import verify
@@ -31,19 +32,21 @@ PROPERTY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
-def machines(draw: st.DrawFn, number_format: str) -> ArchConfig:
-    banks, accumulators = draw(st.sampled_from([(4, 4), (2, 4), (3, 2), (1, 5), (2, 3)])), draw(st.sampled_from([1, 4]))
+def machines(draw: st.DrawFn, number_format: str, accumulators: tuple[str, ...] = ("null",)) -> ArchConfig:
+    banks, registers = draw(st.sampled_from([(4, 4), (2, 4), (3, 2), (1, 5), (2, 3)])), draw(st.sampled_from([1, 4]))
     fields = {
         "pim.format": number_format,
         "dram.channels": draw(st.integers(1, 5)),
         "dram.levels.bankgroup": banks[0],
         "dram.levels.bank": banks[1],
         "dram.columns": draw(st.sampled_from([4, 7, 64])),
-        "dram.register_files.accumulator": accumulators,
-        "pim.accumulators": accumulators,
+        "dram.register_files.accumulator": registers,
+        "pim.accumulators": registers,
         "pim.global_buffer_bytes": 32 * draw(st.sampled_from([5, 11, 64])),
-        "asic.sram_bytes": draw(st.sampled_from([1200, 1600, 2400])) * FORMAT_BYTES[number_format],
+        "asic.sram_bytes": draw(st.sampled_from([1200, 1600, 2400])) * format_bytes(number_format),
         "dispatch": draw(st.sampled_from(["overlap", "serial"])),
+        "pim.accumulator": draw(st.sampled_from(accumulators)),
+        "pim.adder_tree": draw(st.sampled_from(["true", "false"])),
     }
     fields |= {f"asic.functions.{name}": value for name, value in EXACT.items()}
     return load_arch("pim_gpt", [(path, str(value)) for path, value in fields.items()]).value
@@ -97,12 +100,13 @@ def test_the_program_computes_what_the_reference_computes(arch: ArchConfig, work
     verify(mapping.forward_pass(session.capacity), mapping.spec, session.executor.sram.size, buffer, lanes=lanes)
 
 
-@pytest.mark.parametrize("number_format", ["bfloat16", "float16", "int8"])
-@settings(PROPERTY, max_examples=8)
+@pytest.mark.parametrize("number_format", ["bfloat16", "float16", "int8", "fixed16_8", "fixed16_6_wrap"])
+@settings(PROPERTY, max_examples=6)
 @given(data=st.data())
 def test_every_operation_is_within_the_error_of_its_roundings(number_format: str, data: st.DataObject) -> None:
     """The bounds are derived in `pimsim.functional.check`, which also compares with the machine's issue order."""
-    arch, workload = data.draw(machines(number_format)), data.draw(workloads())
+    accumulators = ("float32", "bfloat16") if number_format.endswith("float16") else ("int32",)
+    arch, workload = data.draw(machines(number_format, accumulators)), data.draw(workloads())
     try:
         check = PimCheck(arch, workload, tokens=12)
     except CapacityExceeded:

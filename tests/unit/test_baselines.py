@@ -109,7 +109,8 @@ def test_the_expected_baselines_are_shipped() -> None:
 
 def test_an_unknown_baseline_names_the_choices() -> None:
     with pytest.raises(
-        UnknownName, match=r"^baseline must be one of a100, .*, xeon_6154, not 'xeon_6145'; did you mean 'xeon_6154'\?"
+        UnknownName,
+        match=r"^baseline must be one of a100, .*, xeon_6154, xeon_6226r, not 'xeon_6145'; did you mean 'xeon_6154'\?",
     ):
         load_baseline("xeon_6145")
 

@@ -13,9 +13,10 @@ from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.reference import run_region as reference
 from pimsim.machine.fpga.schedule import canonical, run_program
 from pimsim.mapper.fpga import units
-from pimsim.mapper.fpga.attention import Pipelines, Shape, query_key, weighted_values
+from pimsim.mapper.fpga.attention import Pipelines, query_key, weighted_values
 from pimsim.mapper.fpga.encoder import encoder_calls
-from pimsim.mapper.fpga.units import GateUnit, LinearUnit, PatchShape
+from pimsim.mapper.fpga.schedules import Shape
+from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region, beats, iterations, verify_region
 from pimsim.result import Result
 from pimsim.run import simulate
@@ -93,6 +94,13 @@ def test_engines_agree(name: str, ports: dict[str, PortTiming]) -> None:
     [
         ("arch.fpga.encoder.weight_prefetch=experts", "workload.classes=10", "workload.final_norm=true"),
         ("arch.fpga.encoder.weight_prefetch=none", "arch.fpga.encoder.order=token_by_token"),
+        (
+            "arch.fpga.attention.schedule=naive",
+            "arch.fpga.attention.softmax=three_pass",
+            "arch.fpga.encoder.gelu=direct",
+            "arch.fpga.encoder.linear_units=separate",
+            "arch.fpga.encoder.order=token_by_token",
+        ),
     ],
 )
 def test_engines_give_the_same_result(options: tuple[str, ...]) -> None:
@@ -194,6 +202,94 @@ def test_calls_at_once_must_not_share_a_port() -> None:
         run_program(pair, PortTiming(), fast)
 
 
+PLAIN = {
+    "order": ("arch.fpga.encoder.order=token_by_token",),
+    "softmax": ("arch.fpga.attention.softmax=three_pass",),
+    "gelu": ("arch.fpga.encoder.gelu=direct",),
+    "linear": ("arch.fpga.encoder.linear_units=separate",),
+    "attention": ("arch.fpga.attention.schedule=naive",),
+}
+
+
+@pytest.mark.parametrize("form", PLAIN)
+def test_every_plain_form_takes_longer_and_does_the_same_work(form: str) -> None:
+    shipped, plain = run(*SMALL), run(*SMALL, *PLAIN[form])
+    assert plain.time.cycles > shipped.time.cycles
+    for unit in ("layernorm", "residual", "patch_embedding"):
+        assert plain.units[unit].busy_seconds == shipped.units[unit].busy_seconds
+
+
+def test_separate_units_have_names_buffers_and_multipliers_of_their_own() -> None:
+    one, eight = run("workload.layers=2"), run("workload.layers=2", "arch.fpga.encoder.linear_units=separate")
+    uses = {unit for unit in eight.units if unit.startswith("linear")}
+    assert uses == {
+        f"linear.{use}"
+        for use in ("query", "key", "value", "output_projection", "ffn_up", "ffn_down", "moe_up", "moe_down")
+    }
+    assert one.resources is not None
+    assert eight.resources is not None
+    assert eight.resources["dsp"].by_unit["linear"] == 8 * 64 * 2
+    assert one.resources["dsp"].by_unit["linear"] == 256 * 2
+    weights = 4 * 192 * 192 + 2 * 192 * 768 + 2 * 192 * 384
+    assert eight.resources["bram18"].by_unit["weight_buffers"] == -(-456 * weights // 294_912)
+    with pytest.raises(InputError, match=r"^the design must fit XCZU9EG, which lacks dsp \(.* most for linear 4096,"):
+        run("arch.fpga.encoder.linear_units=separate", "arch.fpga.encoder.separate_tile=16")
+
+
+def test_a_direct_gelu_takes_its_interval_for_every_output() -> None:
+    unit = LinearUnit(direct_gelu=DirectGelu(2, 69, 69))
+    cycles = fast(units.linear(20, 64, 32, unit, ("a", "b"), gelu=True), IDEAL).cycles
+    assert 69 * 20 * 64 // 2 < cycles < 69 * (20 * 64 // 2 + 4)
+    assert units.linear(20, 64, 32, unit, ("a", "b"), gelu=False) == units.linear(
+        20, 64, 32, LinearUnit(), ("a", "b"), gelu=False
+    )
+
+
+def test_power_is_static_and_what_works_and_meets_the_published_figure() -> None:
+    result = run()
+    parts = result.energy.by_component
+    assert result.energy.average_watts == pytest.approx(14.54, rel=1e-3)  # what static_w is fitted to
+    assert parts["static"] == pytest.approx(12.205 * result.time.seconds)
+    # the linear unit by hand: picojoules of its resources for each of its tiles
+    needs = result.resources
+    assert needs is not None
+    prices = {"dsp": 10.0, "bram18": 8.0, "lut": 0.08, "ff": 0.02}
+    per_tile = sum(
+        price * needs[kind].by_unit[entry]
+        for kind, price in prices.items()
+        for entry in ("linear", "gelu_tables", "weight_buffers")
+    )
+    tiles = 12 * 4 * 129 * 144 + 6 * 2 * 129 * 576 + 6 * 2 * 258 * 288
+    assert parts["linear"] == pytest.approx(per_tile * 1e-12 * tiles)
+    assert parts["memory"] == pytest.approx(
+        20e-12 * 8 * sum(port.bytes_read + port.bytes_written for port in (result.ports or {}).values())
+    )
+    for cut in (result.energy.by_component, result.energy.by_op, result.energy.by_layer):
+        assert sum(cut.values()) == pytest.approx(result.energy.joules)
+    assert sum(op.joules for op in result.ops.values()) == pytest.approx(result.energy.joules)
+    assert [text.partition(":")[0] for text in result.energy.uncosted] == ["gating", "residual", "weight_loader"]
+
+
+def test_the_baselines_are_those_of_the_paper_and_answer_for_this_model_only() -> None:
+    result = simulate("edge_moe_zcu102", "m3vit_cityscapes", baselines=["a6000", "xeon_6226r"])
+    gpu, cpu = result.baselines["a6000"], result.baselines["xeon_6226r"]
+    assert (gpu.seconds, gpu.joules, cpu.seconds, cpu.joules) == pytest.approx((13.73e-3, 1.129, 169.72e-3, 2.466))
+    assert gpu.speedup == pytest.approx(13.73e-3 / result.time.seconds)
+    assert cpu.energy_ratio == pytest.approx(2.466 / result.energy.joules)
+    with pytest.raises(
+        InputError, match=r"^baseline a6000: must have a figure for 2 layers of width 64, 9 tokens and 4"
+    ):
+        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=list(SMALL), baselines=["a6000"])
+    with pytest.raises(
+        InputError, match=r"^baseline t4: must have times of images, not of generated tokens, for an enc"
+    ):
+        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=list(SMALL), baselines=["t4"])
+    with pytest.raises(
+        InputError, match=r"^baseline a6000: must be used with an encoder, as its figures are times of an"
+    ):
+        simulate("pim_gpt", "gpt2_decode", overrides=["workload.generate_tokens=1"], baselines=["a6000"])
+
+
 def test_resources_grow_with_the_units_and_nobody_checks_without_a_device() -> None:
     small = run(*SMALL).resources
     large = run(*SMALL, "arch.fpga.attention.parallelism=8").resources
@@ -207,6 +303,7 @@ def test_resources_grow_with_the_units_and_nobody_checks_without_a_device() -> N
 def test_the_shipped_machine_needs_what_the_report_says_of_multipliers() -> None:
     needs = run("workload.layers=1").resources
     assert needs is not None
+    assert needs["dsp"].by_unit["linear"] + needs["dsp"].by_unit["gelu_tables"] == 544
     assert needs["dsp"].needed == pytest.approx(1452, rel=0.01)  # the report's total, which its units are not read from
     assert needs["bram18"].needed == pytest.approx(902, rel=0.05)
 
@@ -242,6 +339,26 @@ def test_the_shipped_machine_needs_what_the_report_says_of_multipliers() -> None
         (
             ("arch.fpga.attention.parallelism=16",),
             "the design must fit XCZU9EG, which lacks dsp (2915 needed, 2520 there; most for weight_exponentials 1008,",
+        ),
+        (
+            ("arch.fpga.attention.softmax=three_pass", "arch.fpga.attention.three_pass=null"),
+            "fpga.attention.three_pass: must be given, as softmax is three_pass",
+        ),
+        (
+            ("arch.fpga.encoder.linear_units=separate", "arch.fpga.encoder.separate_tile=null"),
+            "fpga.encoder.separate_tile: must be given, as linear_units is separate",
+        ),
+        (
+            ("arch.fpga.encoder.gelu=direct", "arch.fpga.encoder.direct_gelu=null"),
+            "fpga.encoder.direct_gelu: must be given, as gelu is direct",
+        ),
+        (
+            ("arch.fpga.encoder.linear_units=separate", "workload.d_ff=100"),
+            "d_ff of m3vit_cityscapes must be a multiple of the tile of the linear unit, which is 8, not 100",
+        ),
+        (
+            ("arch.fpga.encoder.separate_tile=12",),
+            "fpga.encoder.separate_tile: must be a multiple of the words of a beat, which are 8, not 12",
         ),
         (
             ("arch.fpga.encoder.tile=12",),

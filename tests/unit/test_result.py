@@ -36,8 +36,10 @@ SHAPE: dict[str, Any] = {
     "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
+    "demand": None,
     "roofline": None,
     "resources": None,
+    "requests": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -52,6 +54,9 @@ SHAPE: dict[str, Any] = {
         }
     },
     "functional": None,
+    "legality": None,
+    "counts": None,
+    "memory": None,
     "simulation": {"wall_seconds": NUMBER, "commands": NUMBER, "peak_memory_bytes": NUMBER},
     "manifest": {
         "version": TEXT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pimsim.errors import UnknownName
@@ -35,11 +37,24 @@ def test_published_time_and_energy_lie_above_both_assumptions() -> None:
     rows = {row.name.split("/")[2]: row for row in validate(["milliseconds", "m3vit_cityscapes/joules"])}
     assert rows["milliseconds"].simulated < rows["milliseconds_serial"].simulated < 34.64
     assert rows["milliseconds_serial"].status == rows["joules_serial"].status == "within"
-    assert rows["joules"].simulated == pytest.approx(14.54e-3 * rows["milliseconds"].simulated)
+    assert rows["joules"].simulated == pytest.approx(14.54e-3 * rows["milliseconds"].simulated, rel=1e-3)
+
+
+def test_the_ablation_falls_step_by_step_and_every_deviation_is_explained() -> None:
+    rows = validate(["ablation", "saving"])
+    steps = [row for row in rows if "ablation" in row.name]
+    assert [float(row.published) for row in steps] == [650.3, 433.4, 353.4, 212.9, 104.3, 34.6]
+    times = [row.simulated for row in steps]
+    assert times == sorted(times, reverse=True)
+    savings = [row.simulated for row in rows if "saving" in row.name]
+    assert savings == pytest.approx([before - after for before, after in itertools.pairwise(times)])
+    for row in rows:
+        assert row.status in {"within", "explained"}
+        assert row.note or row.status == "within"
 
 
 def test_only_what_is_asked_for_is_run() -> None:
-    assert runs(["edge_moe/m3vit_cityscapes/saving_reordering"]) == ["image", "one_lane"]
+    assert runs(["edge_moe/m3vit_cityscapes/saving_reordering"]) == ["image", "ablation_4_unified_linear"]
 
 
 def test_a_wrong_name_gets_a_hint() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from builders import dram
 
-from pimsim.arch.system import FORMAT_BYTES
+from pimsim.arch.formats import format_bytes
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import ProgramError
 from pimsim.mapper.mapping import Mapping
@@ -306,7 +306,7 @@ def mapping(arch: str, workload: str) -> Mapping:
 @pytest.mark.parametrize("workload", ["gpt2_decode", "gpt3_xl_decode"])
 def test_shipped_programs_are_clean(arch: str, workload: str) -> None:
     mapped = mapping(arch, workload)
-    sram = mapped.arch.asic.sram_bytes // FORMAT_BYTES[mapped.arch.pim.format]
+    sram = mapped.arch.asic.sram_bytes // format_bytes(mapped.arch.pim.format)
     lanes = mapped.shape.lanes
     for context in (1, mapped.passes // 2, mapped.passes):
         verify(mapped.forward_pass(context), mapped.spec, sram, mapped.shape.buffer // lanes, lanes=lanes)

@@ -6,12 +6,14 @@ What may overlap is the fetch of weights: while an expert computes from one buff
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from pimsim.arch.fpga import FpgaAttention, FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.mapper.fpga import units
-from pimsim.mapper.fpga.attention import Pipelines, Shape, query_key, weighted_values
-from pimsim.mapper.fpga.units import GateUnit, LinearUnit, PatchShape
+from pimsim.mapper.fpga.attention import PASSES, Pipelines, query_key, softmax_pass, weighted_values
+from pimsim.mapper.fpga.schedules import Schedule, Shape
+from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region
 from pimsim.workload.encoder import EncoderConfig, MoeConfig
 
@@ -40,18 +42,51 @@ def encoder_calls(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> l
     return builder.calls
 
 
-def attention_regions(unit: FpgaAttention, shape: Shape) -> tuple[Region, Region]:
-    """Both attention products in the reordered schedule."""
-    pipes = pipelines(unit)
-    return query_key(shape, pipes, unit.placement), weighted_values(shape, pipes, unit.placement)
+@dataclass(frozen=True)
+class AttentionRegions:
+    """The regions of attention in one layer: scores, passes of the softmax between the products (or none), weighted sums."""
+
+    scores: Region
+    softmax: tuple[Region, ...]
+    values: Region
+
+
+def attention_regions(unit: FpgaAttention, shape: Shape, schedule: Schedule | None = None) -> AttentionRegions:
+    """Attention as the machine computes it; ``schedule``: another one than the machine's."""
+    pipes, order = pipelines(unit), schedule or unit.schedule
+    passes = PASSES if unit.softmax == "three_pass" else ()
+    return AttentionRegions(
+        query_key(shape, pipes, unit.placement, schedule=order, softmax=unit.softmax),
+        tuple(softmax_pass(which, shape, pipes, unit.placement, schedule=order) for which in passes),
+        weighted_values(shape, pipes, unit.placement, schedule=order, softmax=unit.softmax),
+    )
 
 
 def pipelines(unit: FpgaAttention) -> Pipelines:
     """The depths of the attention units."""
-    return Pipelines(
+    plain = Pipelines(
         unit.load_depth, unit.product_depth, unit.statistics_depth, unit.weighted_depth, unit.store_depth,
         unit.statistics_interval, unit.fifo_depth,
     )  # fmt: skip
+    three = unit.three_pass
+    if three is None:
+        return plain
+    return replace(
+        plain,
+        passes={
+            "maximum": (three.maximum_interval, three.maximum_depth),
+            "sum": (three.sum_interval, three.sum_depth),
+            "divide": (three.divide_interval, three.divide_depth),
+        },
+    )
+
+
+def linear_tile(unit: FpgaEncoder) -> int:
+    """Inputs and outputs at once of the linear unit, or of each of the separate ones."""
+    if unit.linear_units == "separate":
+        assert unit.separate_tile is not None  # checked with the configuration
+        return unit.separate_tile
+    return unit.tile
 
 
 def check(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> None:
@@ -67,12 +102,13 @@ def check(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> None:
             f"not {fpga.attention.parallelism}"
         )
     widths = {"d_model": work.d_model, "d_ff": work.d_ff}
+    tile = linear_tile(unit)
     if work.moe is not None:
         widths["moe.d_expert"] = work.moe.d_expert
     for name, width in widths.items():
-        if width % unit.tile:
+        if width % tile:
             raise MappingError(
-                f"{name} of {work.name} must be a multiple of the tile of the linear unit, which is {unit.tile}, not {width}"
+                f"{name} of {work.name} must be a multiple of the tile of the linear unit, which is {tile}, not {width}"
             )
     if (work.d_model // work.heads) % (fpga.beat_bits // fpga.word_bits):
         raise MappingError(
@@ -100,16 +136,19 @@ class _Builder:
         self.words = fpga.beat_bits // fpga.word_bits
         self.ports: Mapping[str, str] = {**fpga.attention.placement, **unit.placement}
         self.fifo = fpga.attention.fifo_depth
+        self.tile = linear_tile(unit)
+        direct = unit.direct_gelu if unit.gelu == "direct" else None
         self.linear_unit = LinearUnit(
-            unit.tile, self.words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
+            self.tile, self.words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
             unit.scatter_depth, unit.accumulate_depth,
+            direct_gelu=DirectGelu(direct.units, direct.interval, direct.depth) if direct else None,
         )  # fmt: skip
         self.tokens = work.image.tokens
         self.beats = work.d_model // self.words
         self.weights_per_beat = fpga.beat_bits // unit.weight_bits
         check(fpga, unit, work)
         shape = Shape(self.tokens, self.beats, fpga.attention.parallelism, work.heads, self.words)
-        self.scores, self.values = attention_regions(fpga.attention, shape)
+        self.regions = attention_regions(fpga.attention, shape)
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -135,9 +174,11 @@ class _Builder:
         self._norm()
         self._linear("qkv_projection", d, d, "normed", "query")
         self._linear("qkv_projection", d, d, "normed", "key")
-        self._add("query x key", "attention_scores", self.scores)
+        self._add("query x key", "attention_scores", self.regions.scores)
+        for which, region in zip(PASSES, self.regions.softmax, strict=False):
+            self._add(f"softmax {which}", "softmax", region)
         self._linear("qkv_projection", d, d, "normed", "value")
-        self._add("weights x value", "attention_values", self.values)
+        self._add("weights x value", "attention_values", self.regions.values)
         self._linear("output_projection", d, d, "output", "projected")
         self._residual()
 
@@ -208,7 +249,7 @@ class _Builder:
         self, op: str, outputs: int, inputs: int, source: str, target: str, *, gelu: bool = False, tokens: int = 0
     ) -> None:
         """Load a matrix and apply it; one that is too large for a weight buffer in pieces of whole output tiles."""
-        tile = self.unit.tile
+        tile = self.tile
         most = self.unit.buffer_weights // inputs // tile * tile
         if not most:
             raise CapacityExceeded(
@@ -219,12 +260,19 @@ class _Builder:
         for first in range(0, outputs, most):
             part = min(most, outputs - first)
             self._weights(op, part, inputs, None)
-            region = units.linear(tokens or self.tokens, part, inputs, self.linear_unit, ports, gelu=gelu)
+            unit = self._unit(target if op == "qkv_projection" else op)
+            region = units.linear(tokens or self.tokens, part, inputs, unit, ports, gelu=gelu)
             self._add("linear", op, region)
+
+    def _unit(self, use: str) -> LinearUnit:
+        """The linear unit of a use: the only one, or one of its own."""
+        if self.unit.linear_units == "unified":
+            return self.linear_unit
+        return replace(self.linear_unit, name=f"linear.{use}")
 
     def _weights(self, op: str, outputs: int, inputs: int, after: tuple[int, ...] | None) -> int:
         """Load the weights of a matrix, then its biases; the position of the last call."""
-        rows = -(-outputs // self.unit.tile) * self.unit.tile
+        rows = -(-outputs // self.tile) * self.tile
         port, depth = self.ports["parameters"], self.unit.weight_load_depth
         first = self._add(
             "load weights", f"{op}_weights", units.load(-(-rows * inputs // self.weights_per_beat), port, depth), after
@@ -263,7 +311,8 @@ class _Builder:
         return self._weights("moe_up", hidden, d, after)
 
     def _expert(self, tokens: int, moe: MoeConfig, second: bool) -> Region:
-        d, hidden, unit = self.work.d_model, moe.d_expert, self.linear_unit
+        d, hidden = self.work.d_model, moe.d_expert
+        unit = self._unit("moe_down" if second else "moe_up")
         if second:
             ports = (self.ports["hidden"], self.ports["projected"])
             return units.expert(tokens, d, hidden, unit, ports, gelu=False, gathers=False)
@@ -273,4 +322,4 @@ class _Builder:
         return units.expert(tokens, hidden, d, unit, ports, gelu=True, gathers=True)
 
 
-__all__ = ["OUTSIDE", "attention_regions", "check", "encoder_calls", "pipelines"]
+__all__ = ["OUTSIDE", "AttentionRegions", "attention_regions", "check", "encoder_calls", "linear_tile", "pipelines"]

@@ -16,6 +16,15 @@ OVERHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
+class DirectGelu:
+    """GELU from its formula: ``units`` of them share the outputs of a tile, one each ``interval`` cycles."""
+
+    units: int
+    interval: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinearUnit:
     """The linear unit: tile x tile multipliers, depths in cycles, FIFOs in tiles."""
 
@@ -28,6 +37,10 @@ class LinearUnit:
     gelu: int = 6
     scatter: int = 3
     accumulate: int = 6
+    name: str = "linear"
+    """The hardware that multiplies; separate units have names of their own."""
+    direct_gelu: DirectGelu | None = None
+    """Units behind the tiles that compute GELU; None: a table at every output."""
 
     @property
     def tile_beats(self) -> int:
@@ -86,6 +99,7 @@ def _linear(
         nest(Loop(tokens * columns, (Run(0, size - 1), Run(1, 1)))),
         depth=unit.gather,
     )
+    direct = unit.direct_gelu if gelu else None
     tile, result = (("tiles", 1),), (("results", 1),)
     first = nest(Run(0, columns - 1), Run(1, 1))
     others = Loop(rows - 1, (Run(2, columns - 1), Run(3, 1)))
@@ -93,26 +107,40 @@ def _linear(
         "multiply",
         (Action(tile), Action(tile, result), Action(), Action((), result)),
         nest(Loop(tokens, (*first, others))),
-        depth=unit.multiply + (unit.gelu if gelu else 0),
-        unit="linear",
+        depth=unit.multiply + (unit.gelu if gelu and not direct else 0),
+        unit=unit.name,
     )
-    old = (("old", 1),) if accumulate else ()
-    scatter = Stage(
-        "scatter",
-        (Action((*result, *old), (("rows", 1),)), Action(old, (("rows", 1),))),
-        nest(Loop(tokens * rows, (Run(0, 1), Run(1, size - 1)))),
-        depth=unit.accumulate if accumulate else unit.scatter,
-    )
+    stages = [gather, multiply]
     fifos = [
         Fifo("beats", 0), Fifo("tiles", unit.input_fifo), Fifo("results", unit.result_fifo), Fifo("rows", unit.result_fifo),
     ]  # fmt: skip
+    if direct:
+        stages.append(_direct_gelu(tokens * rows, unit.tile, direct))
+        fifos.append(Fifo("activated", unit.result_fifo))
+    finished = ("activated" if direct else "results", 1)
+    old = (("old", 1),) if accumulate else ()
+    scatter = Stage(
+        "scatter",
+        (Action((finished, *old), (("rows", 1),)), Action(old, (("rows", 1),))),
+        nest(Loop(tokens * rows, (Run(0, 1), Run(1, size - 1)))),
+        depth=unit.accumulate if accumulate else unit.scatter,
+    )
     reads = [Read("read_input", "beats", ports[0], (burst,))]
     if accumulate:
         fifos.append(Fifo("old", 0))
         reads.append(Read("read_output", "old", ports[1], (Burst(1, written),)))
     out = Burst(1, written) if accumulate else Burst(written)
     writes = (Write("write_output", "rows", ports[1], (out,)),)
-    return Region((gather, multiply, scatter), tuple(fifos), tuple(reads), writes, OVERHEAD)
+    return Region((*stages, scatter), tuple(fifos), tuple(reads), writes, OVERHEAD)
+
+
+def _direct_gelu(tiles: int, width: int, unit: DirectGelu) -> Stage:
+    """The outputs of every tile through the units, as many at once as there are."""
+    took, gave = (("results", 1),), (("activated", 1),)
+    turns = -(-width // unit.units)
+    body = (Run(0, 1), Run(1, turns - 2), Run(2, 1)) if turns > 1 else (Run(3, 1),)
+    actions = (Action(took), Action(), Action((), gave), Action(took, gave))
+    return Stage("gelu", actions, nest(Loop(tiles, body)), unit.interval, unit.depth, "gelu")
 
 
 @cache
@@ -299,6 +327,6 @@ def patch_row(shape: PatchShape, interval: int, depth: int, ports: tuple[str, st
 
 
 __all__ = [
-    "GateUnit", "LinearUnit", "PatchShape", "clear", "copy", "expert", "fill_queues", "gating", "layernorm", "linear", "load",
-    "patch_row", "residual",
+    "DirectGelu", "GateUnit", "LinearUnit", "PatchShape", "clear", "copy", "expert", "fill_queues", "gating", "layernorm",
+    "linear", "load", "patch_row", "residual",
 ]  # fmt: skip

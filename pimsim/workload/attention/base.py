@@ -7,7 +7,7 @@ import pkgutil
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,12 @@ from pimsim.errors import WorkloadError, did_you_mean
 from pimsim.model import Model, PositiveInt
 from pimsim.registry import Registry
 from pimsim.workload.attention.primitives import Primitive, Shape
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.ops import OpNode
 
 Floats = npt.NDArray[np.float64]
 Tensors = Mapping[str, Floats]
 Decided = Mapping[str, npt.NDArray[np.int64]]
-Phase = Literal["prefill", "decode", "update", "query"]
 
 FRAME = {"base", "primitives", "expansion", "interpreter", "decisions", "latent_blocks"}
 """Modules of this package that hold no algorithm of their own."""
@@ -216,7 +216,7 @@ def algorithm(name: str, parameters: Mapping[str, Any] | None = None) -> Algorit
         WorkloadError: a parameter is unknown or out of range.
     """
     kind = discover().get(name)
-    given = dict(parameters or {})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in (parameters or {}).items()}
     known = set(kind.model_fields)
     for key in given:
         if key not in known:

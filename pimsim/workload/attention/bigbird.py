@@ -21,7 +21,6 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_scores,
     dense_softmax,
@@ -29,6 +28,7 @@ from pimsim.workload.attention.base import (
 )
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Band
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

@@ -23,13 +23,13 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_softmax,
     whole,
 )
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Arrange, Clusters, Gather, GroupMean, Softmax
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

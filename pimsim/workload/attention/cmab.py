@@ -27,7 +27,6 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_softmax,
 )
@@ -42,6 +41,7 @@ from pimsim.workload.attention.latent_blocks import (
     layer_norm,
 )
 from pimsim.workload.attention.primitives import Primitive, Shape
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

@@ -18,12 +18,13 @@ from pydantic import Field
 
 from pimsim.errors import WorkloadError
 from pimsim.model import PositiveInt
-from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Phase, Tensors
+from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Tensors
 from pimsim.workload.attention.cmab import Cmab, refresh, refreshed, rest_shapes, take_up, updated
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.latent_blocks import mlp, mlp_macs, mlp_shapes, perceptron
 from pimsim.workload.attention.lbanp import decode, decoded, decoder_counts, decoder_shapes
 from pimsim.workload.attention.primitives import Primitive, Shape
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

@@ -77,8 +77,9 @@ def load(file: Path) -> Recording:
     for key in ("algorithm", "parameters", "case", "origin", "decisions"):
         if key not in found:
             raise ConfigError("must be given", file=file, path=key)
-    if not isinstance(found["decisions"], dict):
-        raise ConfigError("must be a mapping from names to decisions", file=file, path="decisions")
+    for key, what in (("parameters", "values"), ("case", "sizes"), ("decisions", "decisions")):
+        if not isinstance(found[key], dict):
+            raise ConfigError(f"must be a mapping from names to {what}", file=file, path=key)
     kind = _parsed(file, "algorithm", lambda: algorithm(found["algorithm"], found["parameters"]))
     case = _parsed(file, "case", lambda: Case(**found["case"]))
     decisions = {

@@ -27,7 +27,6 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_scores,
     dense_softmax,
@@ -35,6 +34,7 @@ from pimsim.workload.attention.base import (
 )
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Band, Boundary, EmptyState, Primitive, Shape
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

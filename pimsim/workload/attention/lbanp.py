@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pimsim.errors import WorkloadError
 from pimsim.model import PositiveInt
-from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Phase, Tensors
+from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Tensors
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.latent_blocks import (
     attend,
@@ -33,6 +33,7 @@ from pimsim.workload.attention.latent_blocks import (
     perceptron,
 )
 from pimsim.workload.attention.primitives import Primitive, Shape
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

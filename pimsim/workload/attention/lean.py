@@ -20,12 +20,12 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     exact_attention,
 )
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Arrange, Merge, Primitive
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 Segment = tuple[int, int, int, int]

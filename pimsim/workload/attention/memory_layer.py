@@ -15,9 +15,10 @@ from pydantic import Field
 
 from pimsim.errors import WorkloadError
 from pimsim.model import PositiveInt
-from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Phase, Tensors
+from pimsim.workload.attention.base import ALGORITHMS, Algorithm, Case, Counts, Decided, Floats, Tensors
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Arrange, Gather, Shape, SignHash
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

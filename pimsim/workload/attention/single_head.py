@@ -21,12 +21,12 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_softmax,
 )
 from pimsim.workload.attention.expansion import Expansion
 from pimsim.workload.attention.primitives import Arrange, Norm, Shape, Softmax
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

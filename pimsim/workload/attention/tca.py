@@ -29,7 +29,6 @@ from pimsim.workload.attention.base import (
     Counts,
     Decided,
     Floats,
-    Phase,
     Tensors,
     dense_softmax,
 )
@@ -56,6 +55,7 @@ from pimsim.workload.attention.primitives import (
     Softmax,
     TopK,
 )
+from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
 

@@ -1,0 +1,1 @@
+"""A memory controller for plain requests: policy, queues, and two ways to decide that decide alike."""

@@ -1,0 +1,80 @@
+"""The SRAM of the ASIC, given out and taken back as results come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pimsim.errors import CapacityExceeded
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A place in the SRAM; `tokens` must be waited for before it may be read, `readers` before it may be written again."""
+
+    at: int
+    length: int
+    free_after: tuple[str, ...] = ()
+    """Tokens of those who used the place before."""
+    tokens: dict[str, None] = field(default_factory=dict)
+    readers: dict[str, None] = field(default_factory=dict)
+    uses: int = 0
+    """Results that still lie here."""
+
+
+class Space:
+    """First fit, in units of a column so that whole columns can be read."""
+
+    def __init__(self, capacity: int, lanes: int, element_bytes: int) -> None:
+        self.capacity, self.lanes, self.element_bytes = capacity, lanes, element_bytes
+        self._taken: list[Buffer] = []
+        self._past: list[tuple[int, int, tuple[str, ...]]] = []
+        self.live = 0
+        """Elements in use."""
+        self.peak = 0
+        self.history: list[tuple[str, int]] = []
+        """(what was placed or given back, elements in use afterwards)."""
+
+    def take(self, name: str, length: int) -> Buffer:
+        """A place for ``length`` elements.
+
+        Raises:
+            CapacityExceeded: there is none; the message says what takes most.
+        """
+        size = max(1, -(-length // self.lanes)) * self.lanes
+        at = self._fit(size)
+        if at + size > self.capacity:
+            free = self.capacity - self.live
+            raise CapacityExceeded(
+                f"asic.sram_bytes must hold the results of the attention algorithm: {name} takes "
+                f"{size * self.element_bytes} bytes where {max(0, free) * self.element_bytes} of "
+                f"{self.capacity * self.element_bytes} are free"
+            )
+        tokens = dict.fromkeys(token for a, b, past in self._past if a < at + size and at < b for token in past)
+        self._past = [entry for entry in self._past if not (at <= entry[0] and entry[1] <= at + size)]
+        buffer = Buffer(at, size, tuple(tokens))
+        self._taken.append(buffer)
+        self._taken.sort(key=lambda each: each.at)
+        self._note(name, size)
+        return buffer
+
+    def give_back(self, name: str, buffer: Buffer) -> None:
+        """Nobody reads it any more, once its tokens and those of its readers are there."""
+        self._taken.remove(buffer)
+        self._past.append((buffer.at, buffer.at + buffer.length, (*buffer.tokens, *buffer.readers)))
+        self._note(name, -buffer.length)
+
+    def _fit(self, size: int) -> int:
+        at = 0
+        for buffer in self._taken:
+            if buffer.at - at >= size:
+                break
+            at = buffer.at + buffer.length
+        return at
+
+    def _note(self, name: str, change: int) -> None:
+        self.live += change
+        self.peak = max(self.peak, self.live)
+        self.history.append((name, self.live))
+
+
+__all__ = ["Buffer", "Space"]

@@ -1,0 +1,28 @@
+"""What results of attention algorithms have in common, whatever the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pimsim.workload.attention.base import Counts
+
+
+def counts_section(simulated: Mapping[str, int], closed: Counts, origin: str | None) -> dict[str, Any]:
+    """The ``counts`` section of a result: what the program does beside what the closed forms say.
+
+    Words that loads name and that masks exclude for all rows are not read by the machine; they stand under ``unread``.
+    ``origin`` says where decisions come from; None if the program depends on none.
+    """
+    wanted = asdict(closed)
+    as_named = {**simulated, "reads": simulated["reads"] + simulated.get("unread", 0)}
+    return {
+        **simulated,
+        "closed_form": wanted,
+        "equal": all(as_named[name] == n for name, n in wanted.items()),
+        "decisions": origin,
+    }
+
+
+__all__ = ["counts_section"]
