@@ -36,7 +36,7 @@ GOLDEN = zipfile.ZipFile(ROOT / "tests" / "data" / "aim" / "golden.zip")
 SHAPES = sorted(
     name.removeprefix("traces/gemv_").removesuffix("_c32_acc.trace")
     for name in GOLDEN.namelist()
-    if "_c32_acc." in name
+    if name.startswith("traces/gemv_") and name.endswith("_c32_acc.trace")
 )
 """Outputs x inputs of the products on 32 channels."""
 EOC = Instruction("EOC", 1, (), -1, -1, 0, 0)
