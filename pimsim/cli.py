@@ -289,6 +289,61 @@ def run(
 
 
 @app.command(
+    short_help="Compare attention algorithms on machines.",
+    help=_help(
+        "Run attention algorithms on machines over contexts, and print time, energy, memory, traffic and error of each.",
+        "pimsim compare --attention vanilla,single_pass:block=128,cmab --arch pim_gpt,edge_moe_zcu102 --context 128,1024,8192",
+        more="An algorithm is NAME[:PARAMETER=VALUE...][@PHASE]; without a phase, one token is processed. A pair that does not "
+        "run says why.",
+    ),
+)
+def compare(
+    attention: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Algorithms, as `pimsim list attention` names them.")
+    ],
+    arch: Annotated[str, typer.Option(metavar="NAME,...", help="Shipped architectures or YAML files.")],
+    context: Annotated[str, typer.Option(metavar="N,...", help="Numbers of keys.")],
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="prefill, decode, update or query.  [default: one token]", show_default=False
+        ),
+    ] = "",
+    workload: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="An attention workload that gives the other sizes.")
+    ] = "attention_heads",
+    overrides: Overrides = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the numbers of every program, too.  [default: off]")
+    ] = False,
+    output: Annotated[str, typer.Option("--format", metavar="table|csv|json", help="Form of the output.")] = "table",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as CSV, too.  [default: none]")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them (.png, .svg, .pdf).  [default: none]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run attention algorithms on machines over contexts, and print what each costs."""
+    from pimsim.commands.compare import compare as run_comparison
+
+    run_comparison(
+        attention,
+        arch,
+        context,
+        phase=phase,
+        workload=workload,
+        overrides=overrides or [],
+        check=check,
+        output=output,
+        out=out,
+        plot=plot,
+        quiet=quiet,
+    )
+
+
+@app.command(
     short_help="Write an HTML page about runs and sweeps.",
     help=_help(
         "Write one self-contained HTML page about folders of runs and sweeps; it works offline.",

@@ -18,7 +18,8 @@ from pimsim import catalog
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.controller import SchedulerConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
-from pimsim.arch.formats import accumulators_of, format_bytes
+from pimsim.arch.formats import FLOAT_BITS, accumulators_of, format_bytes
+from pimsim.arch.hybrid import PLACEABLE
 from pimsim.arch.kinds import ARCH_KINDS
 from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import ArchConfig, AsicConfig
@@ -278,6 +279,8 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         )
     if len(set(ports.names)) != len(ports.names):
         raise tree.error(f"must name each port once, not {', '.join(ports.names)}", ("fpga", "ports", "names"))
+    if fpga.memory is not None:
+        _check_memory(tree, fpga.memory)
     at: FieldPath = ("fpga", "attention", "placement")
     if set(placement) != set(_STREAMS):
         raise tree.error(f"must place exactly {', '.join(_STREAMS)}, not {', '.join(placement)}", at)
@@ -288,6 +291,34 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         _check_encoder(tree, fpga)
     for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
         _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
+
+
+def _check_memory(tree: Tree, memory: Any) -> None:
+    at: FieldPath = ("fpga", "memory", "dram")
+    if memory.dram is None:
+        if memory.kind == "dram":
+            raise tree.error("must be given, as kind is dram", at)
+        return
+    _check_dram(tree, memory.dram, at)
+    check_limits(tree, memory.dram, at)
+    plain = [(c.effect, c.data) for c in memory.dram.commands.values() if c.scope == list(memory.dram.levels)[-1]]
+    for effect, data in (("open", "none"), ("close", "none"), ("none", "read"), ("none", "write")):
+        if (effect, data) not in plain:
+            raise tree.error(
+                f"must have a command of one bank with effect {effect} and data {data} behind memory ports",
+                (*at, "commands"),
+            )
+    before = [
+        name
+        for name, c in memory.dram.commands.items()
+        if (c.effect, c.data, c.needs) == ("none", "none", "any") and c.scope == list(memory.dram.levels)[-1]
+    ]
+    if before:
+        raise tree.error(
+            f"must open, read and write a bank with one command each behind memory ports; {memory.dram.name} needs "
+            f"{', '.join(before)} before",
+            (*at, "commands"),
+        )
 
 
 def _check_placement(tree: Tree, placement: Mapping[str, str], ports: list[str], at: FieldPath) -> None:
@@ -357,11 +388,50 @@ def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: Schedul
         raise loaded.tree.error(error.message, (*at, *error.path.split(".")[1:])) from None
 
 
+def check_hybrid(loaded: Loaded[Any]) -> None:
+    """Check what must hold between fields of a hybrid machine.
+
+    Raises:
+        ConfigError: as `check_arch`, or lanes have no ports, a beat is not a whole number of elements, or work is fixed
+            to a side though the placement is another one.
+    """
+    check_arch(loaded)  # a hybrid machine has all that a PIM machine has
+    tree, arch = loaded.tree, loaded.value
+    fpga, element = arch.fpga, 8 * format_bytes(arch.pim.format)
+    if arch.pim.format not in FLOAT_BITS:
+        raise tree.error(
+            f"must be {', '.join(FLOAT_BITS)} on a hybrid machine, not {arch.pim.format!r}", ("pim", "format")
+        )
+    for name in ("beat_bits", "ports.width_bits"):
+        at: FieldPath = ("fpga", *name.split("."))
+        given = fpga.beat_bits if name == "beat_bits" else fpga.ports.width_bits
+        if given % element:
+            raise tree.error(f"must be a multiple of the {element} bits of a {arch.pim.format}, not {given}", at)
+    for name, lanes, ports in (("attention", fpga.attention.lanes, 2), ("linear", fpga.linear.lanes, 1)):
+        if lanes * ports > fpga.ports.count:
+            most = fpga.ports.count // ports
+            per = "two ports, one for keys and one for values" if ports == 2 else "a port"
+            raise tree.error(
+                f"must be at most {most}, as each lane has {per}, of {fpga.ports.count}, not {lanes}",
+                ("fpga", name, "lanes"),
+            )
+    for work in arch.fixed:
+        if work not in PLACEABLE:
+            raise tree.error(
+                f"must be about {', '.join(PLACEABLE)}, not {work!r}{did_you_mean(work, PLACEABLE)}", ("fixed", work)
+            )
+    if arch.fixed and arch.placement != "fixed":
+        raise tree.error(f"must be left out unless placement is fixed, not {arch.placement}", ("fixed",))
+    if arch.dispatch == "serial":
+        raise tree.error("must be overlap on a hybrid machine, not 'serial'", ("dispatch",))
+
+
 ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
     "pim": check_arch,
     "aim": check_aim,
     "fpga": check_fpga,
     "memory": check_memory,
+    "hybrid": check_hybrid,
 }
 """Kind of architecture -> what checks it across fields."""
 

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pimsim
 from pimsim.analysis.baselines import Comparison, compare, load_baseline
@@ -24,6 +25,7 @@ from pimsim.analysis.resources import Resource
 from pimsim.analysis.roofline import Roofs
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
+from pimsim.trace.activity import Activity
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import AnyWorkload, WorkloadConfig
 
@@ -108,6 +110,17 @@ class Op:
     share: float
     """`seconds` over the length of the run."""
     joules: float
+    unit: str | None = None
+    """On a machine with several units that could do it: which one does."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Traffic of one direction of a link."""
+
+    bytes: int
+    joules: float | None
+    """None where the energy of a bit is not known."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,16 @@ class Simulation:
     commands: int
     """DRAM commands of the run."""
     peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How tokens of a mixture of experts were routed."""
+
+    source: Literal["given", "drawn", "gates"]
+    """given: by the workload; drawn: at random; gates: by what gates computed from weights and input."""
+    queues: dict[str, list[int]]
+    """Layer -> tokens of each expert."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +204,14 @@ class Result:
     """Roofs of the machine and the operations under them; None where none is known."""
     resources: dict[str, Resource] | None = None
     """What a streaming machine needs of its device, by kind; None where no device is named."""
+    routing: Routing | None = None
+    """Which experts got how many tokens; None without a mixture of experts."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know about this run."""
+    placement: dict[str, str] | None = None
+    """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
+    links: dict[str, Link] | None = None
+    """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
     requests: Requests | None = None
@@ -193,6 +224,8 @@ class Result:
     """Bytes that lie in each unit: peak, what must stay, and the course of both; None where it is not known."""
     pass_seconds: tuple[float, ...] = ()
     """Time at which each forward pass was complete, from the start of the run."""
+    activity: Activity | None = None
+    """Utilisation and stalls over time; None where none was recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the shape ``pimsim.result/1``; figures that do not exist are None, never NaN or infinite."""
@@ -227,7 +260,11 @@ class Result:
         return plot_energy(self)
 
     def plot_timeline(self) -> Any:
-        """Where the time of each unit went: busy, and what it waited for; a ``matplotlib.figure.Figure``."""
+        """What the units did over time if that was recorded, else in all: busy, and what they waited for.
+
+        Returns:
+            A ``matplotlib.figure.Figure``.
+        """
         from pimsim.report.plots import plot_timeline
 
         return plot_timeline(self)
@@ -282,9 +319,13 @@ _ORDER = (
     "layers",
     "ports",
     "demand",
+    "notes",
     "roofline",
     "resources",
+    "routing",
     "requests",
+    "placement",
+    "links",
     "baselines",
     "functional",
     "legality",
@@ -390,9 +431,14 @@ def _dram(totals: RunTotals, spec: DramSpec) -> Dram:
     counts: Counter[str] = Counter()
     for (_, _, name), count in totals.commands.items():
         counts[name] += count
+    return dram_figures(counts, spec)
+
+
+def dram_figures(counts: Mapping[str, int], spec: DramSpec) -> Dram:
+    """What a memory did, from the number of its commands by name."""
     moved = {way: sum(n for name, n in counts.items() if spec.commands[name].data == way) for way in ("read", "write")}
     return Dram(
-        commands={name: counts[name] for name in spec.commands if counts[name]},
+        commands={name: counts[name] for name in spec.commands if counts.get(name)},
         row_hit_rate=_row_hit_rate(counts, spec),
         refreshes=sum(n for name, n in counts.items() if spec.commands[name].refresh),
         bytes_read=moved["read"] * spec.burst_bytes,
@@ -460,6 +506,7 @@ def _layers(totals: RunTotals, joules: EnergyReport, spec: DramSpec) -> list[Lay
     ]
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -467,6 +514,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of the checkout that this package lies in; None if it is installed or git does not answer."""
     root = Path(__file__).resolve().parent.parent

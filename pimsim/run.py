@@ -24,6 +24,7 @@ def simulate(
     command_line: Sequence[str] = (),
     check_tokens: int = 0,
     strict: bool = False,
+    activity: bool = False,
     **fields: Any,
 ) -> Result:
     """Simulate a workload on an architecture.
@@ -39,6 +40,7 @@ def simulate(
         command_line: what the user typed, for the manifest.
         check_tokens: forward passes whose numbers are compared with the reference, see ``functional`` of the result.
         strict: let the legality oracle check every command as it issues.
+        activity: record utilisation and stalls over time, on machines that can (`Result.activity`).
         fields: more overrides, with two underscores for a dot: ``arch__dram__channels=16``.
 
     Raises:
@@ -49,7 +51,16 @@ def simulate(
     return simulate_loaded(
         load_arch(arch, options["arch"]),
         load_workload(workload, options["workload"]),
-        RunOptions(engine, baselines, trace, progress, command_line, check_tokens=check_tokens, strict=strict),
+        RunOptions(
+            engine,
+            baselines,
+            trace,
+            progress,
+            command_line,
+            check_tokens=check_tokens,
+            strict=strict,
+            activity=activity,
+        ),
     )
 
 

@@ -13,7 +13,9 @@ from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded, WorkloadError
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
-from pimsim.mapper.mapping import Mapping
+from pimsim.functional.numerics import float_spec
+from pimsim.functional.stream import HybridExecutor, StreamMemory
+from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of
@@ -52,17 +54,23 @@ class Session:
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         self.graph = build_graph(workload)
-        self.mapping = mapping = Mapping(workload, self.graph, arch, arch.dram.resolve())
+        self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
         shape = mapping.shape
         self._logits = np.zeros(workload.model.vocabulary, np.float32)
         self._rotations: dict[str, Any] = {}
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
-        self.executor = Executor(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        kind = HybridExecutor if isinstance(mapping, HybridMapping) else Executor
+        self.executor = kind(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        if isinstance(self.executor, HybridExecutor):
+            assert isinstance(mapping, HybridMapping)
+            self.executor.stream = StreamMemory(float_spec(arch.pim.format), mapping.stream.used)
         self._set_cache_scales(cache_scales)
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
+            elif isinstance(op, Linear) and isinstance(self.executor, HybridExecutor):
+                self.executor.stream.place(layer_of(op.name), op.name.partition(".")[2], self._matrix(op))
         if "token_table" in mapping.layouts:
             self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
         if "position_table" in mapping.layouts:
@@ -91,9 +99,11 @@ class Session:
         self.length = 0
         mapping, executor = self.mapping, self.executor
         for layer in range(self.workload.model.layers):
-            for layout in (mapping.layouts["keys"], mapping.layouts["values"]):
+            for layout in (mapping.layouts[name] for name in ("keys", "values") if name in mapping.layouts):
                 first = layer * mapping.layer_rows + layout.row0
                 executor.rows[:, :, first : first + layout.rows] = 0
+        if isinstance(executor, HybridExecutor):
+            executor.stream.clear()
         for memory in (executor.buffers, executor.accumulators, executor.sram):
             memory[...] = 0
 
@@ -183,6 +193,12 @@ class Session:
             factors[: scores.heads * scores.d_head] = scores.scale
         return factors
 
+    def _matrix(self, op: Linear) -> Array:
+        """W ``[d_in, d_out]`` with the score factor in it."""
+        if op.tied and op.tied in self._weights:
+            return self._tensor(op.tied, (op.d_out, op.d_in)).T * self._factors(op)
+        return self._tensor(op.weight_name, (op.d_in, op.d_out)) * self._factors(op)
+
     def _constants(self) -> dict[tuple[int, str], dict[str, Any]]:
         found: dict[tuple[int, str], dict[str, Any]] = {}
         for op in self.graph:
@@ -203,11 +219,7 @@ class Session:
     def _place_matrix(self, op: Linear) -> None:
         layout = self.mapping.layouts[op.name.partition(".")[2]]
         base = max(layer_of(op.name), 0) * self.mapping.layer_rows
-        if op.tied and op.tied in self._weights:
-            matrix = self._tensor(op.tied, (op.d_out, op.d_in)).T
-        else:
-            matrix = self._tensor(op.weight_name, (op.d_in, op.d_out))
-        encoded, scales = self._encode(matrix * self._factors(op), 0)
+        encoded, scales = self._encode(self._matrix(op), 0)
         outputs, lanes = np.arange(op.d_out), layout.shape.lanes
         for start in range(0, op.d_in, layout.shape.buffer):  # a chunk of an output fills consecutive columns
             part = encoded[start : start + layout.shape.buffer].T

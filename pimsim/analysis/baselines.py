@@ -298,8 +298,8 @@ class Encoding(Protocol):
     """What a baseline reads of a workload that is one image; `pimsim.workload.encoder.EncoderConfig` has it."""
 
     @property
-    def image(self) -> ImageShape:
-        """The image."""
+    def image(self) -> ImageShape | None:
+        """The image; None where it is a text."""
 
     @property
     def layers(self) -> int:
@@ -357,7 +357,7 @@ class ImageTable(AnyBaseline):
             InputError: there is none.
         """
         experts = workload.moe.experts if workload.moe is not None else 0
-        shape = (workload.layers, workload.d_model, workload.image.tokens, experts)
+        shape = (workload.layers, workload.d_model, workload.image.tokens if workload.image else 0, experts)
         for figure in self.figures:
             if (figure.layers, figure.d_model, figure.tokens, figure.experts) == shape:
                 return figure

@@ -17,6 +17,9 @@ mac_units     ``energy.mac_units_power_mw x`` the interval at which MACs follow 
 interface     bits over the data pins ``x energy.interface_pj_per_bit``
 asic          ``energy.asic_busy_power_mw x`` busy time
 asic_idle     ``energy.asic_idle_power_mw x`` the rest of the run
+fpga          ``fpga.busy_power_w x`` the time in which a region of the streaming unit runs (hybrid machines)
+fpga_idle     ``fpga.idle_power_w x`` the rest of the run
+link          bits over the link ``x link.pj_per_bit``
 ============  ==============================================================================================
 
 Commands are told apart by what they do (`pimsim.arch.dram.Command`), never by name. A precharge is free because the
@@ -39,6 +42,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pimsim.arch.dram import Command, DramConfig, DramElectrical, DramSpec
+from pimsim.arch.formats import format_bytes
+from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig, AsicConfig, EnergyConfig
 from pimsim.errors import UnknownCoefficient
 from pimsim.trace.totals import RunTotals
@@ -56,6 +61,9 @@ COMPONENTS = (
     "interface",
     "asic",
     "asic_idle",
+    "fpga",
+    "fpga_idle",
+    "link",
 )
 """Every component that a report may have, in the order in which tables show them."""
 
@@ -159,7 +167,10 @@ def energy(totals: RunTotals, arch: Machine, spec: DramSpec) -> EnergyReport:
     Raises:
         UnknownCoefficient: the run holds a command that the DRAM does not have.
     """
-    return _report(totals, spec, [*_dram_cells(totals, arch, spec), _asic_cells(totals, arch, spec)])
+    parts = [*_dram_cells(totals, arch, spec), _asic_cells(totals, arch, spec)]
+    if isinstance(arch, HybridConfig):
+        parts += [_stream_cells(totals, arch, spec), _link_cells(totals, arch)]
+    return _report(totals, spec, parts)
 
 
 def dram_energy(totals: RunTotals, machine: DramMachine, spec: DramSpec) -> EnergyReport:
@@ -445,6 +456,31 @@ def _asic_cells(totals: RunTotals, arch: Machine, spec: DramSpec) -> tuple[list[
     elif idle:
         uncosted.append("asic_idle: energy.asic_idle_power_mw is not given")
     return cells, uncosted
+
+
+def _stream_cells(totals: RunTotals, arch: HybridConfig, spec: DramSpec) -> tuple[list[Cell], list[str]]:
+    busy_w, idle_w = arch.fpga.busy_power_w, arch.fpga.idle_power_w
+    cycle = 1e-6 / arch.fpga.clock_mhz
+    works = {(op, layer): n for (unit, op, layer), n in totals.unit_cycles.items() if unit == "fpga"}
+    idle = max(0.0, totals.ticks * spec.tick_seconds - sum(works.values()) * cycle)
+    cells: list[Cell] = []
+    uncosted: list[str] = []
+    if busy_w is not None:
+        cells += [(("fpga", op, layer), n * cycle * busy_w) for (op, layer), n in works.items()]
+    elif works:
+        uncosted.append("fpga: fpga.busy_power_w is not given")
+    if idle_w is not None:
+        cells.append((("fpga_idle", BACKGROUND, OUTSIDE), idle_w * idle))
+    elif idle:
+        uncosted.append("fpga_idle: fpga.idle_power_w is not given")
+    return cells, uncosted
+
+
+def _link_cells(totals: RunTotals, arch: HybridConfig) -> tuple[list[Cell], list[str]]:
+    if arch.link.pj_per_bit is None:
+        return [], ["link: link.pj_per_bit is not given"] if totals.link_elements else []
+    element = 8 * format_bytes(arch.pim.format) * arch.link.pj_per_bit * 1e-12
+    return [(("link", op, layer), n * element) for (_, op, layer), n in totals.link_elements.items()], []
 
 
 def _by_component(cells: Mapping[tuple[str, str, int], float]) -> dict[str, float]:

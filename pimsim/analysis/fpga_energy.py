@@ -45,26 +45,44 @@ def fpga_energy(
         needs: resources of every unit (`pimsim.analysis.resources.resources`).
         instances: linear units, which share the resources of their entry equally.
     """
-    seconds = sum(call.moved for call in calls) / (fpga.clock_mhz * 1e6)
-    per_cycle = _unit_joules(fpga, fpga.power, needs, instances) if fpga.power is not None and needs else None
-    watts = fpga.power.static_w if per_cycle is not None and fpga.power is not None else fpga.board_power_w
-    per_bit = (fpga.power.memory_pj_per_bit if fpga.power else None) if per_cycle is not None else None
-    cells: dict[tuple[str, str, int], float] = defaultdict(float)
+    hertz = fpga.clock_mhz * 1e6
+    seconds = sum(call.moved for call in calls) / hertz
+    power = fpga.power if needs else None
+    if power is None:
+        missing = [] if fpga.board_power_w is not None else [f"{BOARD}: fpga.board_power_w"]
+        return _report(_still(calls, BOARD, fpga.board_power_w, hertz), seconds, missing)
+    per_cycle = _unit_joules(fpga, power, needs, instances)
+    cells = _still(calls, STATIC, power.static_w, hertz)
     for call in calls:
-        still = watts * call.moved / (fpga.clock_mhz * 1e6)
-        cells[STATIC if per_cycle is not None else BOARD, call.op, call.layer] += still
-        if per_cycle is None:
-            continue
         for unit, cycles in call.busy.items():
             if entry := _costed_as(unit, per_cycle):
                 cells[unit, call.op, call.layer] += cycles * per_cycle[entry]
-        if per_bit is not None:
-            cells[MEMORY, call.op, call.layer] += call.bits * per_bit * 1e-12
+        if power.memory_pj_per_bit is not None:
+            cells[MEMORY, call.op, call.layer] += call.bits * power.memory_pj_per_bit * 1e-12
+    used = sorted({unit for call in calls for unit in call.busy})
+    missing = [f"{unit}: fpga.resources.units" for unit in used if not _costed_as(unit, per_cycle)]
+    if power.static_w is None:
+        missing.append(f"{STATIC}: fpga.power.static_w")
+    if power.memory_pj_per_bit is None:
+        missing.append(f"{MEMORY}: fpga.power.memory_pj_per_bit")
+    return _report(cells, seconds, missing)
+
+
+Cells = dict[tuple[str, str, int], float]
+"""(component, operation, layer) -> joules."""
+
+
+def _still(calls: Sequence[CallActivity], component: str, watts: float | None, hertz: float) -> Cells:
+    """Power that does not depend on what works; nothing where it is unknown."""
+    cells: Cells = defaultdict(float)
+    for call in calls:
+        if watts is not None:
+            cells[component, call.op, call.layer] += watts * call.moved / hertz
+    return cells
+
+
+def _report(cells: Cells, seconds: float, missing: list[str]) -> EnergyReport:
     joules = math.fsum(cells.values())
-    uncosted = sorted({unit for call in calls for unit in call.busy if _costed_as(unit, per_cycle or {}) == ""})
-    missing = [f"{unit}: fpga.resources.units" for unit in uncosted] if per_cycle is not None else []
-    if per_cycle is not None and per_bit is None:
-        missing.append("memory: fpga.power.memory_pj_per_bit")
     return EnergyReport(
         joules, _fold(cells, 0), _fold(cells, 1), _fold(cells, 2), joules / seconds if seconds else 0.0, missing
     )

@@ -21,7 +21,7 @@ ACCUMULATORS: tuple[Accumulator, ...] = ("float32", "bfloat16", "float16", "int3
 """Formats in which a MAC unit can add up."""
 
 _FIXED = re.compile(
-    r"fixed(?P<bits>\d{1,3})_(?P<integer>\d{1,3})(?:_(?:(?P<rounding>nearest|truncate)_)?(?P<overflow>saturate|wrap))?"
+    r"(?P<unsigned>u?)fixed(?P<bits>\d{1,3})_(?P<integer>\d{1,3})(?:_(?:(?P<rounding>nearest|truncate)_)?(?P<overflow>saturate|wrap))?"
 )
 
 
@@ -33,6 +33,7 @@ class FixedName:
     integer_bits: int
     rounding: Literal["nearest", "truncate"]
     overflow: Literal["saturate", "wrap"]
+    signed: bool = True
 
 
 def fixed_name(name: str) -> FixedName | None:
@@ -40,9 +41,10 @@ def fixed_name(name: str) -> FixedName | None:
 
     It rounds to nearest and saturates.
     ``_wrap`` truncates and wraps; ``_nearest_wrap`` and ``_truncate_saturate`` are the other two combinations.
+    ``ufixed8_0`` is unsigned.
 
     >>> fixed_name("fixed16_4_wrap")
-    FixedName(bits=16, integer_bits=4, rounding='truncate', overflow='wrap')
+    FixedName(bits=16, integer_bits=4, rounding='truncate', overflow='wrap', signed=True)
     """
     match = _FIXED.fullmatch(name)
     if match is None:
@@ -50,7 +52,7 @@ def fixed_name(name: str) -> FixedName | None:
     overflow: Literal["saturate", "wrap"] = "wrap" if match["overflow"] == "wrap" else "saturate"
     default = "truncate" if overflow == "wrap" else "nearest"
     rounding: Literal["nearest", "truncate"] = "truncate" if (match["rounding"] or default) == "truncate" else "nearest"
-    return FixedName(int(match["bits"]), int(match["integer"]), rounding, overflow)
+    return FixedName(int(match["bits"]), int(match["integer"]), rounding, overflow, signed=not match["unsigned"])
 
 
 def format_bytes(name: str) -> int:
@@ -68,7 +70,7 @@ def accumulators_of(name: str) -> tuple[Accumulator, ...]:
 
 def _check_format(name: str) -> str:
     fixed = fixed_name(name)
-    if fixed is None and name not in (*FLOAT_BITS, "int8"):
+    if (fixed is None or not fixed.signed) and name not in (*FLOAT_BITS, "int8"):
         close = did_you_mean(name, (*FLOAT_BITS, "int8", "fixed16_8", "fixed8_4"))
         raise ValueError(f"must be one of {', '.join(FORMAT_CHOICES)}, not {name!r}{close}")
     if fixed is not None and fixed.bits not in (8, 16):
@@ -85,11 +87,31 @@ _PATTERN = f"^(?:{'|'.join(FLOAT_BITS)}|int8|fixed(?:8|16)_[0-9]+(?:_(?:nearest_
 MacFormat = Annotated[str, AfterValidator(_check_format), WithJsonSchema({"type": "string", "pattern": _PATTERN})]
 """A format that MAC units multiply: floating point, ``int8`` with scales, or fixed point of 8 or 16 bits."""
 
+
+def _check_fixed(name: str) -> str:
+    fixed = fixed_name(name)
+    if fixed is None:
+        raise ValueError(f"must be a fixed-point format such as fixed32_10_wrap, not {name!r}")
+    if not 2 <= fixed.bits <= 32:
+        raise ValueError(f"must have 2 to 32 bits, not {fixed.bits}")
+    if fixed.integer_bits > fixed.bits:
+        raise ValueError(f"must have at most {fixed.bits} bits before the point, not {fixed.integer_bits}")
+    return name
+
+
+_FIXED_PATTERN = "^u?fixed[0-9]+_[0-9]+(?:_(?:nearest_|truncate_)?(?:saturate|wrap))?$"
+
+FixedFormat = Annotated[
+    str, AfterValidator(_check_fixed), WithJsonSchema({"type": "string", "pattern": _FIXED_PATTERN})
+]
+"""A fixed-point format of 2 to 32 bits, signed or not."""
+
 __all__ = [
     "ACCUMULATORS",
     "FLOAT_BITS",
     "FORMAT_CHOICES",
     "Accumulator",
+    "FixedFormat",
     "FixedName",
     "MacFormat",
     "accumulators_of",

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from pimsim.arch.dram import DramConfig
+from pimsim.arch.formats import FixedFormat
 from pimsim.arch.fpga_primitives import FpgaPrimitives
 from pimsim.arch.system import AnyArch
 from pimsim.model import Documented, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -20,6 +22,17 @@ class FpgaPorts(Documented):
     latency: PositiveInt = Field(description="fabric cycles from request to first beat, and from last beat to response")
     max_burst: PositiveInt = Field(description="longest burst in beats of the fabric")
     outstanding: PositiveInt = Field(description="requests in flight for each stream")
+
+
+class FpgaMemory(Documented):
+    """What is behind the ports."""
+
+    kind: Literal["fixed", "dram"] = Field(
+        description="fixed: the latency of the ports, and bandwidth for all of them; dram: a DRAM that they share, port after "
+        "port on its channels"
+    )
+    path_cycles: PositiveInt = Field(description="fabric cycles between a port and the DRAM, each way")
+    dram: DramConfig | None = Field(None, description="needed where kind is dram")
 
 
 class FpgaThreePass(Documented):
@@ -152,7 +165,7 @@ class FpgaResources(Documented):
 class FpgaPower(Documented):
     """Power of the board at rest, and energy of what works; a picojoule per cycle is a microwatt per MHz."""
 
-    static_w: NonNegativeFloat = Field(description="power of the whole board while nothing works")
+    static_w: NonNegativeFloat | None = Field(description="power of the whole board while nothing works; null: unknown")
     dsp_pj: NonNegativeFloat = Field(description="energy of a DSP block in a cycle in which its unit works")
     bram18_pj: NonNegativeFloat
     lut_pj: NonNegativeFloat
@@ -162,20 +175,42 @@ class FpgaPower(Documented):
     )
 
 
+class FpgaFormats(Documented):
+    """Fixed-point formats: ``fixed32_10_wrap`` has 32 bits, 10 of them before the point, truncates and wraps."""
+
+    features: FixedFormat = Field(description="activations, in memory and between units")
+    accumulator: FixedFormat = Field(description="sums of a product, narrowed after every tile or beat")
+    softmax: FixedFormat = Field(description="exponentials, sums, biases and weights of attention and gating")
+    linear_weights: FixedFormat = Field(description="weights of linear layers and of gating")
+    patch_weights: FixedFormat
+    attention_biases: FixedFormat = Field(description="biases of the four products of attention")
+    biases: FixedFormat = Field(description="all other biases, and the shift of a LayerNorm")
+    norm_gain: FixedFormat = Field(description="gain of a LayerNorm")
+    pixels: FixedFormat
+    gelu_table: FixedFormat = Field(description="entries of the table of ReLU(x) - GELU(x)")
+    gelu_entries: PositiveInt = Field(ge=2, le=65_536)
+    gelu_step_bits: NonNegativeInt = Field(le=16, description="entries are 2^-gelu_step_bits apart")
+    gelu_interpolates: bool = Field(description="linearly between neighbours; otherwise the entry below is taken")
+
+
 class FpgaConfig(Documented):
     """The programmable logic."""
 
     clock_mhz: PositiveFloat = Field(description="clock of the fabric")
     beat_bits: PositiveInt = Field(description="width of the streams inside")
     word_bits: PositiveInt = Field(description="width of an activation")
-    board_power_w: PositiveFloat = Field(description="power of the whole board while it computes, if `power` is absent")
+    board_power_w: PositiveFloat | None = Field(
+        description="power of the whole board while it computes, if `power` is absent; null: unknown"
+    )
     power: FpgaPower | None = Field(None, description="needs the costs in `resources`")
     ports: FpgaPorts
+    memory: FpgaMemory | None = Field(None, description="absent: fixed")
     attention: FpgaAttention
     encoder: FpgaEncoder | None = Field(None, description="absent on a machine that computes attention products only")
     resources: FpgaResources | None = Field(
         None, description="absent: the design has no costs, and nobody checks whether it fits"
     )
+    formats: FpgaFormats | None = Field(None, description="absent: the machine has times and no numbers (no --check)")
     primitives: FpgaPrimitives | None = Field(
         None, description="absent on a machine that runs no attention algorithm but those of fpga.attention"
     )
@@ -189,6 +224,6 @@ class FpgaArchConfig(AnyArch):
 
 
 __all__ = [
-    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder",
-    "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
+    "FpgaArchConfig", "FpgaAttention", "FpgaConfig", "FpgaDevice", "FpgaDirectGelu", "FpgaEncoder", "FpgaFormats",
+    "FpgaMemory", "FpgaPorts", "FpgaPower", "FpgaResources", "FpgaThreePass", "FpgaUnitCost",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
@@ -12,6 +13,7 @@ ARCH_KINDS: dict[str, type[AnyArch]] = {
     "aim": AimConfig,
     "fpga": FpgaArchConfig,
     "memory": MemoryConfig,
+    "hybrid": HybridConfig,
 }
 """Kind -> model. A file without ``kind`` is of the first one."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pimsim.commands.output import whole_file
 from pimsim.errors import InputError
 from pimsim.jsonio import Document, read_as, read_json
+from pimsim.model import PositiveFloat, PositiveInt
 from pimsim.report.documents import read_result
 from pimsim.report.frames import read_table
 from pimsim.report.html import RunPage, SweepPage, render_html
+from pimsim.yamlio import load_tree
 
 MAX_TEXT = 10_000_000
 """Bytes of a configuration beside a result."""
@@ -23,9 +25,44 @@ class _Axis(Document):
     path: str
 
 
+class _Objective(Document):
+    name: str
+    value: str = ""
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+
+class _Version(Document):
+    version: str = ""
+
+
 class _Sweep(Document):
     schema_: Literal["pimsim.sweep/1"] = Field(alias="schema")
     axes: tuple[_Axis, ...] = ()
+    description: str = ""
+    arch: str = ""
+    workload: str = ""
+    points: int | None = None
+    objectives: tuple[_Objective, ...] = ()
+    manifest: _Version = _Version()
+
+
+class _Group(Document):
+    units: PositiveInt
+    shares: dict[str, tuple[float, ...]] = Field(min_length=1)
+
+    @field_validator("shares")
+    @classmethod
+    def _equally_long(cls, shares: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        if len({len(row) for row in shares.values()}) != 1 or not next(iter(shares.values())):
+            raise ValueError("must be lists of one length, at least one value each")
+        return shares
+
+
+class _Activity(Document):
+    schema_: Literal["pimsim.activity/1"] = Field(alias="schema")
+    bin_seconds: PositiveFloat
+    groups: dict[str, _Group]
+    pass_seconds: tuple[float, ...] = ()
 
 
 def report(folders: Sequence[Path], html: Path) -> None:
@@ -51,7 +88,27 @@ def _run(folder: Path) -> RunPage:
         raise InputError(f"{folder}: must be a folder that run --out or sweep --out has written; it has no result.json")
     names = [name for name in ("arch.yaml", "workload.yaml") if (folder / name).is_file()]
     result = read_result(read_json(path), path)
-    return RunPage(_name(folder), result, {name: _text(folder / name) for name in names})
+    activity = folder / "activity.json"
+    return RunPage(
+        _name(folder),
+        result,
+        {name: _text(folder / name) for name in names},
+        {key: value for name in names for key, value in _settings(folder / name).items()},
+        read_as(_Activity, read_json(activity), activity).model_dump() if activity.is_file() else None,
+    )
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """Path -> value of every field of a configuration."""
+
+    def walk(at: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(f"{at}.{key}", inner)
+        else:
+            yield at, str(value)
+
+    return dict(walk(path.stem, load_tree(path).data))
 
 
 def _sweep(folder: Path) -> SweepPage:
@@ -61,7 +118,7 @@ def _sweep(folder: Path) -> SweepPage:
     if not path.is_file():
         raise InputError(f"{folder}: must hold finished points; results.parquet is not there yet")
     columns, rows = read_table(path)
-    return SweepPage(_name(folder), columns, rows, [axis.path for axis in manifest.axes])
+    return SweepPage(_name(folder), columns, rows, [axis.path for axis in manifest.axes], manifest.model_dump())
 
 
 def _name(folder: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -16,6 +17,7 @@ from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import FunctionalMismatch, InputError
 from pimsim.program.isa import Where
+from pimsim.result import Result
 from pimsim.run import simulate_loaded
 from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
 from pimsim.show import show
@@ -78,6 +80,7 @@ def run(
         options = RunOptions(
             cast(Engine, engine), names, rows, None, command_line, check_tokens=check_tokens, strict=strict
         )
+        options = replace(options, activity=out is not None)
         if drawing is not None:
             options = replace(options, trace_window=drawing.trace_window, recorder=recorder)
         with progress("forward passes", quiet=quiet) as report:
@@ -85,7 +88,7 @@ def run(
         if recorder is not None and drawing is not None:
             drawing.finish(recorder, result)
         text = json_text(result.to_json())
-        files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work)}
+        files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work), **activity_file(result)}
         if trace_file is not None and rows is not None:
             write_rows(trace_file, machine.value.dram.resolve(), rows)
     if output == "table":
@@ -95,6 +98,14 @@ def run(
     write_out(text)
     if result.functional is not None and not result.functional["passed"]:
         raise FunctionalMismatch(result.functional["message"])
+
+
+def activity_file(result: Result) -> dict[str, str]:
+    """``activity.json`` of a result that has an activity, which the report draws over time; else nothing."""
+    if result.activity is None:
+        return {}
+    plain = {"schema": "pimsim.activity/1", **asdict(result.activity), "pass_seconds": list(result.pass_seconds)}
+    return {"activity.json": json.dumps(plain, separators=(",", ":"), allow_nan=False) + "\n"}
 
 
 def timeline_request(

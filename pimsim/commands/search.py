@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pimsim.commands.output import TABLE_FORMATS, choose, columns, write_json, write_out
+from pimsim.commands.progress import how_to_go_on
 from pimsim.commands.progress import progress as bar
 from pimsim.explore.plan import Plan
 from pimsim.explore.search import SearchResult, load_search, run_search
@@ -37,7 +38,7 @@ def search(
         with bar("trials", quiet=quiet) as report:
             result = run_search(plan, folder, trials=trials, workers=workers, resume=resume, progress=report)
     except KeyboardInterrupt:
-        print(f"finished points are in {folder}; go on with the same command and --resume", file=sys.stderr, flush=True)
+        print(how_to_go_on(folder), file=sys.stderr, flush=True)
         raise
     _print(plan, result, output)
 

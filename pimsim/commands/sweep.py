@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pimsim.commands.output import TABLE_FORMATS, choose, write_json, write_out
+from pimsim.commands.progress import duration, how_to_go_on
 from pimsim.commands.progress import progress as bar
 from pimsim.errors import InputError
 from pimsim.explore.api import SweepResult, run_plan
@@ -56,10 +57,10 @@ def sweep(
                 resume=resume,
                 shard=(int(index), int(count)),
                 max_failures=max_failures,
-                progress=(lambda done, total, failed: report(done, total)) if report else None,
+                progress=report,
             )
     except KeyboardInterrupt:
-        _say(f"finished points are in {folder}; go on with the same command and --resume")
+        _say(how_to_go_on(folder))
         raise
     _print(result, output)
     return result.failed == 0
@@ -72,7 +73,8 @@ def _estimate(plan: Plan, shards: int, workers: int) -> str:
     run_point(replace(first, number=0), plan.config.engine, {})
     each = time.perf_counter() - start
     points = -(-plan.count // shards)
-    return f"{points:,} points; about {points * each / max(1, workers):,.0f} s if all are like the first ({each:.2f} s)"
+    about = duration(points * each / max(1, workers))
+    return f"{points:,} points; about {about} if all are like the first ({each:.2f} s)"
 
 
 def _print(result: SweepResult, output: str) -> None:

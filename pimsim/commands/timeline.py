@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from pimsim.analysis.energy import command_joules
 from pimsim.arch.dram import DramSpec
+from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, UNITS, HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.commands.output import choose
 from pimsim.config import Loaded
@@ -64,10 +65,11 @@ class TimelineRequest:
         prices = Prices(
             {name: sum(command_joules(command, arch, spec)[0].values()) for name, command in spec.commands.items()},
             {name: spec.burst_bytes for name, command in spec.commands.items() if command.data != "none"},
-            {} if arch.energy.asic_busy_power_mw is None else {"asic": arch.energy.asic_busy_power_mw * 1e-3},
+            unit_watts(arch),
             spec.tick_seconds,
         )
         units = [*(f"channel{channel}" for channel in range(spec.channels)), "asic"]
+        units += UNITS if isinstance(arch, HybridConfig) else ()
         sink = open_sink(self._ending, file, self._tick_ps)
         return Timeline(sink, units, prices, self.detail, self.window)
 
@@ -87,6 +89,17 @@ class TimelineRequest:
                 f"--timeline-detail command must show at most {COMMAND_LIMIT:,} DRAM commands, not up to {commands:,}; "
                 "choose a shorter --timeline-window, or the detail step"
             )
+
+
+def unit_watts(arch: ArchConfig) -> dict[str, float]:
+    """Power of units that issue no DRAM commands while they work, as far as it is known."""
+    milliwatts = arch.energy.asic_busy_power_mw
+    watts = {"asic": None if milliwatts is None else milliwatts * 1e-3}
+    if isinstance(arch, HybridConfig):
+        price, link = arch.link.pj_per_bit, arch.link
+        each = None if price is None else price * 1e-12 * link.width_bits * link.clock_mhz * 1e6
+        watts |= {FPGA: arch.fpga.busy_power_w, LINK_IN: each, LINK_OUT: each}
+    return {unit: power for unit, power in watts.items() if power is not None}
 
 
 def bank_effect(spec: DramSpec) -> Effect:

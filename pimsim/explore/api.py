@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int, int, int], None]
-"""Called with (points done, points in all, failures)."""
+"""Called with (points done, points in all, failures), once before the first point and after each one."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def sweep(
         overrides: ``"workload.generate_tokens=4"`` and the like, for every point.
         shard: ``(i, n)`` runs every n-th point, from the i-th on.
         max_failures: stop after more failed points than that.
-        progress: called after every point.
+        progress: called with (points done, points in all, failures), first with those of earlier runs.
 
     Raises:
         InputError: the sweep, the folder or the scheduler is wrong, or there were too many failures.
@@ -110,6 +110,8 @@ def run_plan(
             records = run_locally(todo, engine, goals, workers)
         else:
             records = run_here(todo, engine, goals)
+        if progress:
+            progress(done, len(points), failed)
         try:
             for record in records:
                 store.add(record)

@@ -1,8 +1,9 @@
 """The folder of a sweep: an append-only log of checksummed records, and Parquet tables made from it.
 
-The log is the truth. A record is one line, ``<crc32> <json>``; what a killed run left of its last line is cut off, and a
-damaged line is a point that is run again. Tables take their place as a whole and hold nothing that depends on the order
-in which points finished; wall-clock times have a table of their own.
+The log is the truth. A record is one line, ``<crc32> <json>``, and it is on the disk, not only in the cache of the
+system, before anybody is told that its point is done: so are the log's name and the manifest. What a killed run left of its
+last line is cut off, and a damaged line is a point that is run again. Tables take their place as a whole and hold nothing
+that depends on the order in which points finished; wall-clock times have a table of their own.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Store:
                 self.records = {record["point"]: record for record in _read(folder, plan)}
                 self._log = self._open_log()
             except BaseException:
-                os.close(self._lock)
+                for descriptor in {self._lock, self._shard_lock}:
+                    os.close(descriptor)
                 raise
         except OSError as error:
             raise self._unwritable(error) from error
@@ -106,10 +108,11 @@ class Store:
         log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         whole = path.read_bytes().rfind(b"\n") + 1
         os.ftruncate(log, whole)
+        _sync_folder(self.folder)
         return log
 
     def add(self, record: Row) -> None:
-        """Keep a finished point; once this returns it survives the end of this process.
+        """Keep a finished point; once this returns it survives the end of this process, and a power cut.
 
         Raises:
             InputError: it cannot be written; the log ends with the point before.
@@ -121,6 +124,7 @@ class Store:
             written = 0
             while written < len(line):
                 written += os.write(self._log, line[written:])
+            os.fsync(self._log)
         except OSError as error:
             os.ftruncate(self._log, end)
             raise self._unwritable(error) from error
@@ -133,7 +137,6 @@ class Store:
             InputError: they cannot be written; the log is complete.
         """
         try:
-            os.fsync(self._log)
             records = {record["point"]: record for record in _read(self.folder, self._plan)}
             write_tables(self.folder, self._plan, [records[point] for point in sorted(records)])
         except OSError as error:
@@ -326,8 +329,18 @@ def _replace(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
+        _sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 __all__ = ["SCHEMA", "Store", "write_tables"]

@@ -96,6 +96,10 @@ class ValueLike(Protocol):
     def view(self) -> ViewLike | None:
         """Its place in memory."""
 
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """Results that it puts together in name only."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -110,6 +114,16 @@ class Inputs:
     """Where decisions come from; None where there are none."""
     results: Mapping[str, Any]
     """Of every operation in float64; empty where nothing depends on data."""
+    chunks: int = 1
+    """Times that the program runs; ``ops`` are those of one time, ``case`` and ``tensors`` of all."""
+
+    def chunk_of(self, op: Primitive, number: int) -> Array:
+        """A source as the program finds it in its ``number``-th run: some rows, where it is one of several for all."""
+        whole = self.tensors[op.name]
+        if whole.shape == op.shape:
+            return whole
+        rows = op.shape[-2]
+        return whole[..., number * rows : (number + 1) * rows, :]
 
     def indices(self) -> dict[str, Any]:
         """Integers that addresses depend on, by operation, as nested lists."""
@@ -117,8 +131,10 @@ class Inputs:
         return {name: np.asarray(self.results[name]).tolist() for name in names}
 
 
-def prepare(method: Algorithm, case: Case, seed: int, number_format: str, recorded: str | None) -> Inputs:
-    """Draw tensors and take the decisions from them, or from a file.
+def prepare(
+    method: Algorithm, case: Case, seed: int, number_format: str, recorded: str | None, chunk: Case | None = None
+) -> Inputs:
+    """Draw tensors and take the decisions from them, or from a file; ``chunk``: the case that the program is made for.
 
     Raises:
         ConfigError: the file is no recording.
@@ -130,6 +146,11 @@ def prepare(method: Algorithm, case: Case, seed: int, number_format: str, record
         decided, origin = dict(known.decisions), f"file {recorded}: {known.origin}"
     else:
         decided, origin = dict(method.decide(case, tensors)), f"distribution: {method.name()}.sample, seed {seed}"
+    if chunk is not None and chunk != case:
+        ops = [op for op in method.expand(chunk, decided) if isinstance(op, Primitive)]
+        if any(isinstance(op, prim.Decision | prim.Gather) for op in ops):
+            raise InputError(f"chunk must be left out for attention {method.name()}, whose program depends on data")
+        return Inputs(method, case, tensors, ops, {}, None, {}, case.queries // chunk.queries)
     ops = [op for op in method.expand(case, decided) if isinstance(op, Primitive)]
     if not decided and not any(isinstance(op, prim.Decision | prim.Gather) for op in ops):
         return Inputs(method, case, tensors, ops, {}, None, {})
@@ -172,12 +193,15 @@ class AttentionCheck:
         self.arch, self.spec, self.inputs, self.values = arch, spec, inputs, values
         self.constants = {(-1, name): found for name, found in constants.items()}
         self.rows = rows
+        self._by_name = {op.name: op for op in inputs.ops}
 
     def run(self, program: Sequence[Placed], timed: Iterable[Timed]) -> dict[str, Any]:
         """The ``functional`` section of a result: in program order against the reference, then in the machine's order."""
         number_format, inputs = self.arch.pim.format, self.inputs
         executor = self._executor()
-        executor.run(program)
+        for number, placed in enumerate(program):
+            self._enter(executor, number)
+            executor.run([placed])
         expected = inputs.method.reference(inputs.case, inputs.tensors)
         allowed = tolerances(inputs, self.arch, list(expected))
         worst = {"max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0}
@@ -201,7 +225,7 @@ class AttentionCheck:
             "format": number_format,
             **worst,
             "compared": compared,
-            "passes": 1,
+            "passes": inputs.chunks,
             "by_op": {},
             "message": message or None,
         }
@@ -214,10 +238,16 @@ class AttentionCheck:
         executor.replay = self.inputs.decided
         for op in self.inputs.ops:
             if isinstance(op, prim.Source):
-                self._place(executor, self.values[op.name], self.inputs.tensors[op.name])
+                self._place(executor, self.values[op.name], self.inputs.chunk_of(op, 0))
             elif isinstance(op, prim.EmptyState) and self.values[op.name].view is not None:
                 self._place(executor, self.values[op.name], op.meaning(), memory_only=True)
         return executor
+
+    def _enter(self, executor: AttentionExecutor, number: int) -> None:
+        """Before the program runs again: the rows of the next chunk."""
+        for op in self.inputs.ops:
+            if number and isinstance(op, prim.Source) and self.inputs.tensors[op.name].shape != op.shape:
+                self._place(executor, self.values[op.name], self.inputs.chunk_of(op, number))
 
     @staticmethod
     def _place(executor: AttentionExecutor, value: ValueLike, x: Array, *, memory_only: bool = False) -> None:
@@ -236,6 +266,9 @@ class AttentionCheck:
     def output(self, executor: AttentionExecutor, name: str) -> Array:
         """A result, from where the program left it."""
         value = self.values[name]
+        if value.made_of:
+            found: Array = self._by_name[name].meaning(*(self.output(executor, each) for each in value.made_of))
+            return found
         if value.view is None:
             return executor.tensor(value.at, value.shape).astype(np.float64)
         view = value.view
@@ -249,7 +282,8 @@ class AttentionCheck:
 
     def _other_order(self, timed: Iterable[Timed], found: Mapping[str, Array]) -> str:
         executor = self._executor()
-        run_in_issue_order(executor, timed, [_Silent()], lambda _number: None)  # type: ignore[list-item]
+        captures = [_Silent() for _ in range(self.inputs.chunks)]
+        run_in_issue_order(executor, timed, captures, lambda number: self._enter(executor, number))  # type: ignore[arg-type]
         for name, one in found.items():
             other = self.output(executor, name)
             if not np.array_equal(one, other, equal_nan=True):
@@ -293,9 +327,25 @@ def _perturbed(
     errors: Mapping[str, float],
 ) -> dict[str, Any]:
     results: dict[str, Any] = {}
+    for number in range(inputs.chunks):
+        _perturbed_once(inputs, number, results, random, spec, adding, errors)
+    return results
+
+
+def _perturbed_once(
+    inputs: Inputs,
+    number: int,
+    results: dict[str, Any],
+    random: np.random.Generator | None,
+    spec: FloatSpec,
+    adding: FloatSpec,
+    errors: Mapping[str, float],
+) -> None:
+    """One run of the expansion; a state that the run before has left takes the place of the one that was given."""
     for op in inputs.ops:
         if isinstance(op, prim.Source):
-            results[op.name] = inputs.tensors[op.name]
+            left = results.get(successor(op.name))
+            results[op.name] = inputs.chunk_of(op, number) if left is None else left
             continue
         if op.name in inputs.decided and isinstance(op, prim.Decision):
             results[op.name] = np.asarray(inputs.decided[op.name])
@@ -305,7 +355,12 @@ def _perturbed(
             size = _amplitude(op, spec, adding, errors)
             found = _weights_off(found, size, random) if isinstance(found, prim.Weights) else _off(found, size, random)
         results[op.name] = found
-    return results
+
+
+def successor(name: str) -> str:
+    """Name of the state that takes the place of a given one: ``0.state`` -> ``0.new_state``."""
+    before, dot, last = name.rpartition(".")
+    return f"{before}{dot}new_{last}"
 
 
 def _is_whole(x: Any) -> bool:
@@ -345,4 +400,4 @@ def _norm_ratio(error: Array, exact: Any) -> float:
     return off / size if size else off
 
 
-__all__ = ["AttentionCheck", "Inputs", "prepare", "rounded", "tolerances"]
+__all__ = ["AttentionCheck", "Inputs", "prepare", "rounded", "successor", "tolerances"]

@@ -18,6 +18,7 @@ gelu_erf         ``(7.5e-8 + (e_exp + 4 e_rec + 8 a (1 + |z|) + 100 a) Phi(-|x|)
 relu             ``u |y|``
 residual, rope   one rounding of the result, and a few of the ASIC
 arg-max          none
+streaming unit   scores are not compared: with e their error, ``exp(2 e) - 1`` of each share, and its running sums
 int8             plus the rounding of both factors: half a unit of the weights' (or the cache's) scale times |x|, and
                  half a unit of the vector's scale times |W|; the SRAM is float32, so u = a
 fixed point      likewise, a unit being that of the format, and half a unit for every sum that leaves a MAC unit (a whole
@@ -68,6 +69,8 @@ class Places:
     buffer: int
     """Elements of the global buffer: longest chunk of a dot product."""
     lanes: int
+    streamed: frozenset[str] = frozenset()
+    """Work of a streaming unit: kinds of products, which are whole there, and ``attention``, whose scores stay there."""
 
 
 class Capture:
@@ -164,6 +167,8 @@ class Judge:
     found: dict[str, Array] = field(default_factory=dict)
     """Operation -> what the program computed in the last pass that was compared, float64."""
     _kv: dict[str, list[Array]] = field(default_factory=dict)
+    _score_error: float = 0.0
+    """Largest error of the scores of the last attention that a streaming unit carried out."""
 
     def __post_init__(self) -> None:
         f = self.asic.functions
@@ -233,6 +238,11 @@ class Judge:
                 exact, bound = self._embedding(op, token, position)
             else:
                 exact, bound = self._exact(op, [found[name] for name in op.inputs if name in found])
+            if isinstance(op, ops.Scores | ops.Softmax) and "attention" in self.places.streamed:
+                found[op.name] = exact  # nothing in the SRAM; its error is part of what the weighted values may have
+                if isinstance(op, ops.Scores):
+                    self._score_error = float(np.max(bound))
+                continue
             found[op.name] = self._result(op, written, position)
             if isinstance(op, ops.Rope):  # in place: the values behind the keys stay what the projection wrote
                 turned = (op.heads + op.kv_heads) * op.d_head
@@ -320,7 +330,7 @@ class Judge:
 
     def _linear(self, op: ops.Linear, x: Array) -> tuple[Array, Array]:
         matrix = self._matrix(op)
-        chunk = self.places.buffer
+        chunk = op.d_in if op.kind in self.places.streamed else self.places.buffer
         size = np.abs(x).astype(np.float32) @ np.abs(matrix) * (1 + 2 * op.d_in * A)  # float32 will do for a bound
         parts = np.array(
             [x[i : i + chunk] @ matrix[i : i + chunk].astype(np.float64) for i in range(0, op.d_in, chunk)]
@@ -433,7 +443,17 @@ class Judge:
                 bound
                 + len(parts) * np.broadcast_to(largest * self._leaving, (*grouped.shape[:2], values.shape[1])).ravel()
             )
+        if "attention" in self.places.streamed:
+            bound = bound + self._streamed(context) * size
         return sums[-1], bound * (1 + 2 * len(parts) * self.u) + self.u * np.abs(sums[-1])
+
+    def _streamed(self, context: int) -> float:
+        """Relative error of a share where scores are not rounded: theirs, and the roundings of running sums.
+
+        A score's error e changes a share by at most exp(2 e) - 1; each of ``context`` steps rescales a sum and adds to it,
+        with three roundings and an exponential of two roundings; the argument of an exponential is rounded once.
+        """
+        return float(np.expm1(2 * self._score_error)) + A * (5 * context + 16) * 2
 
     def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
         function = "gelu_tanh" if isinstance(op, ops.Gelu) else op.function

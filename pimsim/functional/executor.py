@@ -153,7 +153,7 @@ class Executor:
         for placed in program:
             sharing = _sharing(placed.block)
             for stream, position in placed.block.order:
-                if stream == len(sharing) or sharing[stream][0] == stream:
+                if stream >= len(sharing) or sharing[stream][0] == stream:
                     step = placed.block.streams[stream][position]
                     self.step(step, placed, sharing[stream] if stream < len(sharing) else ())
 

@@ -177,7 +177,9 @@ class Int8Spec(FormatSpec):
 
 @dataclass(frozen=True)
 class FixedSpec(FormatSpec):
-    """Two's complement fixed point: ``bits`` in all, ``integer_bits`` (sign included) before the point.
+    """Fixed point: ``bits`` in all, ``integer_bits`` before the point; two's complement with the sign among them, or unsigned.
+
+    No integer bits put the sign (or the first bit) right behind the point: signed, that is -1/2 to 1/2.
 
     Raises:
         ConfigError: the numbers of bits are impossible.
@@ -188,24 +190,26 @@ class FixedSpec(FormatSpec):
     rounding: Literal["nearest", "truncate"] = "nearest"
     """nearest: to even; truncate: drop the bits behind the last one (towards minus infinity)."""
     overflow: Literal["saturate", "wrap"] = "saturate"
+    signed: bool = True
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
             raise ConfigError(f"fixed point must have 2 to 32 bits, not {self.bits}")
-        if not 1 <= self.integer_bits <= self.bits:
-            raise ConfigError(f"integer bits must be 1 (the sign) to {self.bits}, not {self.integer_bits}")
+        if not 0 <= self.integer_bits <= self.bits:
+            raise ConfigError(f"integer bits must be 0 to {self.bits}, not {self.integer_bits}")
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """Name that `format_spec` understands."""
         mode = {("nearest", "saturate"): "", ("truncate", "wrap"): "_wrap"}.get((self.rounding, self.overflow))
         mode = f"_{self.rounding}_{self.overflow}" if mode is None else mode
-        return f"fixed{self.bits}_{self.integer_bits}{mode}"
+        return f"{'' if self.signed else 'u'}fixed{self.bits}_{self.integer_bits}{mode}"
 
     @property
     def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
         """Smallest integer type that holds the bits."""
-        return np.dtype(np.int8 if self.bits <= 8 else np.int16 if self.bits <= 16 else np.int32)
+        size = 8 if self.bits <= 8 else 16 if self.bits <= 16 else 32
+        return np.dtype(f"{'int' if self.signed else 'uint'}{size}")
 
     @property
     def fraction_bits(self) -> int:
@@ -220,6 +224,8 @@ class FixedSpec(FormatSpec):
     @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""
+        if not self.signed:
+            return 0, (1 << self.bits) - 1
         return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
 
     def encode(self, values: npt.ArrayLike, scale: npt.ArrayLike | None = None) -> Array:
@@ -268,10 +274,10 @@ def format_spec(name: str) -> FormatSpec:
     """The format of a name: one of `FORMATS`, ``fixed16_4`` (16 bits, 4 of them before the point), ``fixed16_4_wrap``.
 
     A fixed-point name without suffix rounds to nearest and saturates, ``_wrap`` truncates and wraps, and
-    ``_nearest_wrap`` and ``_truncate_saturate`` are the other two combinations.
+    ``_nearest_wrap`` and ``_truncate_saturate`` are the other two combinations. ``ufixed8_0`` is unsigned.
 
     >>> format_spec("fixed16_4_wrap")
-    FixedSpec(bits=16, integer_bits=4, rounding='truncate', overflow='wrap')
+    FixedSpec(bits=16, integer_bits=4, rounding='truncate', overflow='wrap', signed=True)
 
     Raises:
         UnknownName: there is no such format.
@@ -282,7 +288,20 @@ def format_spec(name: str) -> FormatSpec:
     fixed = fixed_name(name)
     if fixed is None:
         raise UnknownName("format", name, (*FORMATS, "fixed<bits>_<integer bits>", "fixed<bits>_<integer bits>_wrap"))
-    return FixedSpec(fixed.bits, fixed.integer_bits, fixed.rounding, fixed.overflow)
+    return FixedSpec(fixed.bits, fixed.integer_bits, fixed.rounding, fixed.overflow, fixed.signed)
+
+
+def fixed_spec(name: str) -> FixedSpec:
+    """The fixed-point format of a name.
+
+    Raises:
+        UnknownName: it is the name of no format, or of one that is no fixed point.
+        ConfigError: the numbers of bits are impossible.
+    """
+    spec = format_spec(name)
+    if not isinstance(spec, FixedSpec):
+        raise UnknownName("fixed-point format", name, ("fixed<bits>_<integer bits>", "ufixed<bits>_<integer bits>"))
+    return spec
 
 
 def float_spec(name: str) -> FloatSpec:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Sequence
 
 from pimsim.arch.functions import FunctionCost, cost
 from pimsim.arch.system import ArchConfig, AsicConfig
+from pimsim.machine.units import Unit, UnitClock
 from pimsim.program.isa import Compute
 
 
-class AsicClock:
-    """Exact conversion between memory ticks and ASIC clock edges (edge n is computed from n, never by adding a period)."""
+class AsicClock(UnitClock):
+    """The clock of a machine's ASIC."""
 
     def __init__(self, arch: ArchConfig) -> None:
-        tick_ps = Fraction(str(arch.dram.tck_ps)) / arch.dram.ticks_per_clock
-        ratio = Fraction(str(arch.asic.clock_mhz)) * tick_ps / 10**6
-        self.cycles, self.ticks = ratio.numerator, ratio.denominator
-
-    def edge(self, tick: int) -> int:
-        """First ASIC clock edge at or after a memory tick."""
-        return -(-tick * self.cycles // self.ticks)
-
-    def tick(self, edge: int) -> int:
-        """First memory tick at or after an ASIC clock edge."""
-        return -(-edge * self.ticks // self.cycles)
+        super().__init__(arch.dram, arch.asic.clock_mhz)
 
 
 class AsicCosts:
@@ -41,11 +32,16 @@ class AsicCosts:
             found = self._known[key] = cost(compute.function, compute.length, self._asic)
         return found
 
-    def step(self, computes: tuple[Compute, ...]) -> tuple[int, int]:
+    def step(self, items: Sequence[Compute]) -> tuple[int, int]:
         """(cycles until the next step may start, cycles until this one is complete) of calls that depend on each other."""
         start = busy = 0
-        for compute in computes:
+        for compute in items:
             call = self.call(compute)
             busy = start + call.busy
             start += call.latency
         return busy, start
+
+
+def asic_unit(arch: ArchConfig) -> Unit:
+    """The ASIC as a unit."""
+    return Unit("asic", AsicClock(arch), AsicCosts(arch.asic))

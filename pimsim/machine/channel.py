@@ -152,15 +152,15 @@ class ChannelCore:
 
         The ticks up to the refresh command are booked on ``reason``.
         """
-        start, was_open = self.base, bool(self.opened)
+        start, held = self.base, self.opened
+        self.displaced += held
+        self.opened = []
         for precharge, refresh in self._refresh:
-            if self.opened:
-                self.displaced += self.opened
-                self.opened = []
+            if any(overlap(precharge.where, opened.target.where) for opened in held):
                 self._maintain(precharge)
             self._maintain(refresh)
         self.spent[reason] += self.base - start
-        if was_open:
+        if held:
             self.open_ticks += self.base - start
         self.due += self.interval
 
@@ -231,3 +231,8 @@ class ChannelCore:
 def covers(outer: Where, inner: Where) -> bool:
     """Whether everything that ``inner`` addresses is also addressed by ``outer``."""
     return all(o in (-1, i) for o, i in zip(outer, inner, strict=True))
+
+
+def overlap(one: Where, other: Where) -> bool:
+    """Whether two addresses have a node in common."""
+    return all(a in (-1, b) or b == -1 for a, b in zip(one, other, strict=True))

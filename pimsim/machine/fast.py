@@ -18,15 +18,16 @@ two together tick by tick.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
-from pimsim.machine.asic import AsicClock, AsicCosts
+from pimsim.machine.asic import asic_unit
 from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.recall import Outcome, Recall, ticks
 from pimsim.machine.segment import Node
+from pimsim.machine.units import Unit
 from pimsim.program.isa import (
     Block,
     Placed,
@@ -89,15 +90,15 @@ class _Machine:
     origin: int
     """Tick up to which channel 0 is used up; everything else is told relative to it."""
     due: list[int]
-    asic_free: int = 0
-    """ASIC clock edge at which the ASIC can start its next step."""
+    free: list[int]
+    """Edge of its own clock at which each unit that is no channel can start its next step."""
     frontier: int = 0
     """Tick at which everything so far is complete."""
     tokens: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> _Machine:
         """The same state, to come back to."""
-        return replace(self, due=self.due.copy(), tokens=self.tokens.copy())
+        return replace(self, due=self.due.copy(), free=self.free.copy(), tokens=self.tokens.copy())
 
 
 class Effect:
@@ -107,8 +108,8 @@ class Effect:
     """
 
     __slots__ = (
-        "advance", "asic_free", "asic_waits", "channels", "frontier", "gains", "layers", "need", "open_ticks", "outcomes",
-        "refreshes", "spans", "tokens", "waits",
+        "advance", "channels", "free", "frontier", "gains", "layers", "need", "open_ticks", "outcomes", "refreshes", "spans",
+        "tokens", "unit_waits", "waits",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -117,11 +118,14 @@ class Effect:
         """(mask of channels, what they did)."""
         self.waits: list[tuple[int, str, int]] = []
         """(mask of channels, reason, ticks)."""
-        self.asic_waits: list[tuple[str, int]] = []
+        self.unit_waits: list[tuple[int, str, int]] = []
+        """(unit, reason, edges of its clock)."""
         self.open_ticks = 0
         """Ticks with a row open while channels waited, summed over channels."""
         self.channels: tuple[tuple[int, int], ...] = ()
-        self.advance = self.asic_free = self.frontier = self.need = 0
+        self.free: tuple[int, ...] = ()
+        """Edges at which the units that the block uses are free."""
+        self.advance = self.frontier = self.need = 0
         self.gains: list[int] = []
         self.refreshes: tuple[int, ...] | None = None
         """Refresh intervals that each channel used up; None if there was none."""
@@ -131,15 +135,15 @@ class Effect:
 
 
 _StepPlan = tuple[int, int, Node | None, tuple[str, ...], tuple[str, ...], int, int, Step]
-"""(variant or -1 for the ASIC, operation, segment, waits, signals, busy cycles, latency, step)."""
+"""(variant or, below zero, -1 - unit, operation, segment, waits, signals, busy cycles, latency, step)."""
 
 
 class _Compiled:
     """A block ready for evaluation, with the effects that it has had."""
 
-    __slots__ = ("block", "channels_of", "clear", "kinds", "passes", "plain", "refreshed", "runs", "steps")
+    __slots__ = ("block", "channels_of", "clear", "kinds", "passes", "plain", "refreshed", "runs", "steps", "units")
 
-    def __init__(self, block: Block, recall: Recall, costs: AsicCosts) -> None:
+    def __init__(self, block: Block, recall: Recall, units: Sequence[Unit]) -> None:
         self.block = block
         self.passes = 0
         """Forward passes in which the block occurred."""
@@ -158,7 +162,10 @@ class _Compiled:
             if number == len(self.channels_of):
                 self.channels_of.append([])
             self.channels_of[number].append(channel)
-        self.steps = [plan for at in block.order if (plan := self._plan(*at, variant, recall, costs))]
+        numbers = {unit.name: number for number, unit in enumerate(units)}
+        self.units = [numbers[name] for name, _ in block.units]
+        """Units that are no channels and have a stream, in the order of the block."""
+        self.steps = [plan for at in block.order if (plan := self._plan(*at, variant, recall, units))]
 
     def signature(self) -> tuple[object, ...]:
         """Equal for blocks that take the same time, issue the same commands and belong to the same operations."""
@@ -172,13 +179,14 @@ class _Compiled:
         )
 
     def _plan(
-        self, stream: int, position: int, variant: dict[int, int], recall: Recall, costs: AsicCosts
+        self, stream: int, position: int, variant: dict[int, int], recall: Recall, units: Sequence[Unit]
     ) -> _StepPlan | None:
         """The step at a place of the order; None for channels whose stream another channel stands for."""
         step = self.block.streams[stream][position]
-        if stream == len(self.block.channels):
-            busy, latency = costs.step(step.items)  # type: ignore[arg-type]
-            return -1, step.op, None, step.waits, step.signals, busy, latency, step
+        if stream >= len(self.block.channels):
+            unit = self.units[stream - len(self.block.channels)]
+            busy, latency = units[unit].costs.step(step.items)
+            return -1 - unit, step.op, None, step.waits, step.signals, busy, latency, step
         number = variant[id(self.block.channels[stream])]
         if self.channels_of[number][0] != stream:
             return None
@@ -188,7 +196,7 @@ class _Compiled:
 
 
 class FastEngine:
-    """Evaluates a program; `run` may be called once.
+    """Evaluates a program; `run` may be called again to go on with more passes, and returns the totals of all.
 
     Args:
         arch: the machine.
@@ -198,6 +206,7 @@ class FastEngine:
             is not visited one by one.
         recorder: told every step of every unit.
         sink: told every command, in place of `trace`; nothing is kept, and every block is visited.
+        further: units beyond the channels and the ASIC.
     """
 
     def __init__(
@@ -209,6 +218,7 @@ class FastEngine:
         window: tuple[int, int] | None = None,
         recorder: Recorder | None = None,
         sink: Sink | None = None,
+        further: Sequence[Unit] = (),
     ) -> None:
         self.arch, self.spec = arch, spec
         self.recorder = recorder
@@ -216,13 +226,12 @@ class FastEngine:
         self._whole = sink is not None or (trace and window is None)
         """Whether every command is traced, so that every block is visited."""
         self.recall = Recall(spec, keep_log=trace or sink is not None)
-        self.clock = AsicClock(arch)
-        self.costs = AsicCosts(arch.asic)
-        self.books = Books(self.costs)
+        self.units = (asic_unit(arch), *further)
+        self.books = Books(self.units)
         self.trace: list[TraceRow] | None = [] if trace and sink is None else None
         self._write: Sink = sink or (self.trace.append if self.trace is not None else _lose)
         n = spec.channels
-        self._machine = _Machine(((self.recall.initial, 0),) * n, 0, [self.recall.first_due] * n)
+        self._machine = _Machine(((self.recall.initial, 0),) * n, 0, [self.recall.first_due] * n, [0] * len(self.units))
         self._kinds: dict[str, str] = {}
         """Token -> kind of the operation that signals it, as of the last block that did."""
         self._compiled: dict[int, _Compiled] = {}
@@ -234,7 +243,7 @@ class FastEngine:
         self._opened_rows: list[dict[Where, int]] = [{} for _ in range(n)]
         self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """Bit mask of channels -> where their ticks went."""
-        self._asic_waits: Counter[str] = Counter()
+        self._waits: list[Counter[str]] = [Counter() for _ in self.units]
         self._logging = self._whole
         """Whether commands are being written down."""
         self._counts: dict[Node, Counts] = {}
@@ -270,28 +279,29 @@ class FastEngine:
     def _course(self, block: Block) -> _Compiled:
         """The compiled form; a block that takes the same course as another one shares its effects."""
         if self._whole:  # addresses matter, so every block is one of its own
-            fresh = _Compiled(block, self.recall, self.costs)
+            fresh = _Compiled(block, self.recall, self.units)
             self._alike[(id(fresh),)] = fresh
             return fresh
         known = self._compiled.get(id(block.like))
         if known is not None and self._same_course(block, known.block):
             return known
-        fresh = _Compiled(block, self.recall, self.costs)
+        fresh = _Compiled(block, self.recall, self.units)
         return self._alike.setdefault(fresh.signature(), fresh)
 
     def _same_course(self, block: Block, other: Block) -> bool:
         """Whether the steps of a block take the same time as those of a block that is like it."""
-        if _sharing(block) != _sharing(other):
+        if _sharing(block) != _sharing(other) or [n for n, _ in block.units] != [n for n, _ in other.units]:
             return False
         node = self.recall.segments.node
         for own, theirs in zip(block.channels, other.channels, strict=True):
             for a, b in zip(own, theirs, strict=True):
                 if a is not b and node(a.items) is not node(b.items):  # type: ignore[arg-type]
                     return False
-        cost = self.costs.step
+        costs = {unit.name: unit.costs.step for unit in self.units}
         return all(
-            a is b or cost(a.items) == cost(b.items)  # type: ignore[arg-type]
-            for a, b in zip(block.asic, other.asic, strict=True)
+            a is b or costs[name](a.items) == costs[name](b.items)
+            for (name, own), (_, theirs) in zip(block.units, other.units, strict=True)
+            for a, b in zip(own, theirs, strict=True)
         )
 
     # -- one block ------------------------------------------------------------------------------------------------
@@ -325,7 +335,7 @@ class FastEngine:
             return
         self._machine, have = before, len(self.trace)
         self._logging = True
-        self._evaluate(_Compiled(placed.block, self.recall, self.costs), placed)
+        self._evaluate(_Compiled(placed.block, self.recall, self.units), placed)
         self._logging = False
         self._machine = after
         self.trace[have:] = [row for row in self.trace[have:] if first <= row[0] < last]
@@ -340,8 +350,7 @@ class FastEngine:
         origin = machine.origin
         key = (
             machine.channels,
-            machine.asic_free - origin * self.clock.cycles // self.clock.ticks,
-            origin * self.clock.cycles % self.clock.ticks,
+            *[part for unit in compiled.units for part in self._phase(unit, machine.free[unit])],
             machine.frontier - origin,
             *[(machine.tokens.get(token, 0) - origin, self._kinds.get(token)) for token in compiled.block.carried],
         )
@@ -365,6 +374,11 @@ class FastEngine:
         self._apply(compiled, effect)
         return effect
 
+    def _phase(self, unit: int, edge: int) -> tuple[int, int]:
+        """An edge of a unit's clock relative to the origin, and how the origin lies between edges."""
+        whole, part = divmod(self._machine.origin * self.units[unit].clock.cycles, self.units[unit].clock.ticks)
+        return edge - whole, part
+
     def _once(self, compiled: _Compiled, placed: Placed, effect: Effect) -> None:
         """An effect that is not worth remembering goes to the books at once."""
         effect.layers[placed.layer] += 1
@@ -375,7 +389,9 @@ class FastEngine:
         machine = self._machine
         origin = machine.origin
         machine.channels = effect.channels
-        machine.asic_free = effect.asic_free + origin * self.clock.cycles // self.clock.ticks
+        for unit, edges in zip(compiled.units, effect.free, strict=True):
+            clock = self.units[unit].clock
+            machine.free[unit] = edges + origin * clock.cycles // clock.ticks
         machine.frontier = origin + effect.frontier
         for token, tick in effect.tokens:
             machine.tokens[token] = origin + tick
@@ -402,10 +418,11 @@ class FastEngine:
                 if tick > ready:
                     ready, token = tick, name
             if node is None:
-                free = self._machine.asic_free
-                end = self._compute(effect, ready, token, busy, latency)
+                unit = -1 - variant
+                free = self._machine.free[unit]
+                end = self._compute(effect, unit, ready, token, busy, latency)
                 if recording:
-                    self._record_compute(effect, op, free, ready, token, busy)
+                    self._record_compute(effect, unit, op, free, ready, token, busy)
             else:
                 end = ready
                 for group in groups[variant]:
@@ -431,7 +448,7 @@ class FastEngine:
             for name in signals:
                 tokens[name] = max(tokens[name], end)
             ends[op] = max(ends[op], end)
-        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends, compiled.kinds)
+        self._finish(effect, [group for variant_groups in groups for group in variant_groups], ends, compiled)
         return effect
 
     def _groups(self, channels: list[int]) -> list[_Group]:
@@ -472,17 +489,17 @@ class FastEngine:
             group.state = self.recall.age(group.state, idle)
             group.base = until
 
-    def _compute(self, effect: Effect, ready: int, token: str, busy: int, latency: int) -> int:
-        machine = self._machine
-        start = self.clock.edge(ready)
-        if start > machine.asic_free:
-            effect.asic_waits.append((f"wait {self._kinds[token]}", start - machine.asic_free))
+    def _compute(self, effect: Effect, unit: int, ready: int, token: str, busy: int, latency: int) -> int:
+        free, clock = self._machine.free, self.units[unit].clock
+        start = clock.edge(ready)
+        if start > free[unit]:
+            effect.unit_waits.append((unit, f"wait {self._kinds[token]}", start - free[unit]))
         else:
-            start = machine.asic_free
-        machine.asic_free = start + busy
-        return self.clock.tick(start + latency)
+            start = free[unit]
+        free[unit] = start + busy
+        return clock.tick(start + latency)
 
-    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int], kinds: Iterable[str]) -> None:
+    def _finish(self, effect: Effect, groups: list[_Group], ends: list[int], compiled: _Compiled) -> None:
         """Take the machine to the end of the block, and write the effect relative to its start."""
         machine = self._machine
         start = machine.origin
@@ -496,9 +513,13 @@ class FastEngine:
         machine.channels = effect.channels = tuple((state[c], base[c] - machine.origin) for c in order)
         effect.gains, machine.frontier = frontier_gains(ends, machine.frontier)
         effect.advance, effect.frontier = machine.origin - start, machine.frontier - start
-        effect.asic_free = machine.asic_free - start * self.clock.cycles // self.clock.ticks
+        clocks = [self.units[unit].clock for unit in compiled.units]
+        effect.free = tuple(
+            machine.free[unit] - start * clock.cycles // clock.ticks
+            for unit, clock in zip(compiled.units, clocks, strict=True)
+        )
         effect.need = max(group.need for group in groups) - start
-        effect.tokens = tuple((token, machine.tokens[token] - start) for token in kinds)
+        effect.tokens = tuple((token, machine.tokens[token] - start) for token in compiled.kinds)
         if any(refreshes.values()):
             effect.refreshes = tuple(refreshes[c] for c in order)
 
@@ -538,17 +559,17 @@ class FastEngine:
             )
         )
 
-    def _record_compute(self, effect: Effect, op: int, free: int, ready: int, token: str, busy: int) -> None:
-        """Note a step of the ASIC that was free from edge ``free`` on."""
-        origin, tick = self._machine.origin, self.clock.tick
+    def _record_compute(self, effect: Effect, unit: int, op: int, free: int, ready: int, token: str, busy: int) -> None:
+        """Note a step of a unit that was free from edge ``free`` on."""
+        origin, tick, end = self._machine.origin, self.units[unit].clock.tick, self._machine.free[unit]
         effect.spans.append(
             Span(
-                ("asic",),
+                (self.units[unit].name,),
                 op,
                 tick(free) - origin,
                 ready - origin if token else None,
-                tick(self._machine.asic_free - busy) - origin,
-                tick(self._machine.asic_free) - origin,
+                tick(end - busy) - origin,
+                tick(end) - origin,
                 f"wait {self._kinds[token]}" if token else "",
                 (),
                 (),
@@ -605,8 +626,8 @@ class FastEngine:
                     self.books.refresh_commands(layer, outcome.refresh_commands, n * mask.bit_count())
         for mask, reason, waited in effect.waits:
             self._spent[mask][reason] += times * waited
-        for reason, edges in effect.asic_waits:
-            self._asic_waits[reason] += times * edges
+        for unit, reason, edges in effect.unit_waits:
+            self._waits[unit][reason] += times * edges
         totals.row_open_ticks += times * effect.open_ticks
         effect.layers.clear()
 
@@ -659,7 +680,8 @@ class FastEngine:
                 if mask >> channel & 1:
                     own.update(spent)
             self.books.channel(channel, own, machine.origin + ahead)
-        self.books.asic(self.clock, self._asic_waits)
+        for unit, waits in zip(self.units, self._waits, strict=True):
+            self.books.unit(unit, waits)
         return totals
 
 

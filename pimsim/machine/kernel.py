@@ -105,6 +105,7 @@ class Turn:
     """What happens at an instant after everything else, in the order of an explicit key."""
 
     def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
         self._env = kernel.env
         self._entries: list[tuple[int, Callable[[], None]]] = []
 

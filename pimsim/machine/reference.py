@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
-from pimsim.machine.asic import AsicClock, AsicCosts
+from pimsim.machine.asic import asic_unit
 from pimsim.machine.books import Books, frontier_gains
 from pimsim.machine.channel import ChannelCore, LogEntry
 from pimsim.machine.kernel import Kernel, Process, Token
+from pimsim.machine.units import Unit
 from pimsim.program.isa import Placed, Step, command_column, command_where, count_commands, expand
 from pimsim.trace.spans import BlockSpans, Recorder, Span
 from pimsim.trace.totals import RunTotals
@@ -43,33 +44,34 @@ class ReferenceEngine:
         start_order: Iterable[int] | None = None,
         sink: Sink | None = None,
         cores: Sequence[ChannelCore] | None = None,
+        further: Sequence[Unit] = (),
     ) -> None:
         self.arch, self.spec = arch, spec
         self.recorder, self.window = recorder, window
         self.kernel = Kernel()
-        self.clock = AsicClock(arch)
-        self.costs = AsicCosts(arch.asic)
-        self.books = Books(self.costs)
+        self.units = (asic_unit(arch), *further)
+        self.books = Books(self.units)
+        self._names = [*(f"channel{i}" for i in range(spec.channels)), *(unit.name for unit in self.units)]
         self._frontier = 0
         self.cores = list(cores) if cores is not None else [ChannelCore(spec) for _ in range(spec.channels)]
         self.trace: list[TraceRow] | None = [] if trace else None
         for channel, core in enumerate(self.cores):
             core.log = [] if trace else None
             core.sink = None if sink is None else _tap(sink, channel)
-        self._order = list(start_order) if start_order is not None else list(range(spec.channels + 1))
+        self._order = list(start_order) if start_order is not None else list(range(len(self._names)))
         self._live: deque[_Live] = deque()
         self._first = 0
         self._latest: dict[str, Token] = {}
-        self._asic_waits: Counter[str] = Counter()
-        self._doing = ["at the start"] * (spec.channels + 1)
+        self._waits: list[Counter[str]] = [Counter() for _ in self.units]
+        self._doing = ["at the start"] * len(self._names)
 
     def run(self, passes: Iterable[Iterable[Placed]]) -> RunTotals:
         """Run all forward passes and return the totals."""
         self._source = self._instantiate(passes)
-        for unit in self._order:
-            process = self._asic() if unit == self.spec.channels else self._channel(unit)
-            name = "asic" if unit == self.spec.channels else f"channel{unit}"
-            self.kernel.start(name, process, lambda unit=unit: self._doing[unit])  # type: ignore[misc]
+        for number in self._order:
+            unit = number - self.spec.channels
+            process = self._unit(unit) if unit >= 0 else self._channel(number)
+            self.kernel.start(self._names[number], process, lambda number=number: self._doing[number])  # type: ignore[misc]
         self.kernel.run()
         return self._close()
 
@@ -102,25 +104,23 @@ class ReferenceEngine:
             self.books.refresh_commands(live.placed.layer, added)
             self._leave(live)
 
-    def _asic(self) -> Process:
-        unit, free = self.spec.channels, 0
+    def _unit(self, number: int) -> Process:
+        unit, clock, free = self.units[number], self.units[number].clock, 0
         for live in self._blocks():
-            block = live.placed.block
-            for step in block.asic:
-                yield from self._await(unit, live, step)
+            for step in dict(live.placed.block.units).get(unit.name, ()):
+                yield from self._await(self.spec.channels + number, live, step)
                 ready, reason = self._ready(live, step)
-                start = max(free, self.clock.edge(ready))
+                start = max(free, clock.edge(ready))
                 if start > free:
-                    self._asic_waits[reason] += start - free
-                busy, latency = self.costs.step(step.items)  # type: ignore[arg-type]
+                    self._waits[number][reason] += start - free
+                busy, latency = unit.costs.step(step.items)
                 if self.recorder is not None:
-                    edges = (self.clock.tick(edge) for edge in (free, start, start + busy))
-                    idle, begin, end = edges
-                    self._record(live, "asic", step, (idle, ready if reason else None, begin, end), reason, {})
+                    idle, begin, end = (clock.tick(edge) for edge in (free, start, start + busy))
+                    self._record(live, unit.name, step, (idle, ready if reason else None, begin, end), reason, {})
                 free = start + busy
-                self._signal(live, step, self.clock.tick(start + latency))
-                if self.clock.tick(free) > self.kernel.now:
-                    yield self.kernel.until(self.clock.tick(free))
+                self._signal(live, step, clock.tick(start + latency))
+                if clock.tick(free) > self.kernel.now:
+                    yield self.kernel.until(clock.tick(free))
             self._leave(live)
 
     def _record(
@@ -132,7 +132,7 @@ class ReferenceEngine:
         reason: str,
         refresh: dict[str, int],
     ) -> None:
-        commands = {} if unit == "asic" else count_commands(step.items)  # type: ignore[arg-type]
+        commands = count_commands(step.items) if unit.startswith("channel") else {}  # type: ignore[arg-type]
         counts = tuple(sorted(commands.items())), tuple(sorted(refresh.items()))
         live.spans.append(Span((unit,), step.op, *ticks, reason, *counts))
 
@@ -183,7 +183,7 @@ class ReferenceEngine:
                     kinds[name] = block.ops[step.op].kind
         for name, n in producers.items():
             tokens[name] = self._latest[name] = Token(self.kernel, name, kinds[name], n)
-        return _Live(placed, len(block.streams), tokens, ends_pass)
+        return _Live(placed, len(self._names), tokens, ends_pass)
 
     def _blocks(self) -> Iterator[_Live]:
         """Blocks in order for one unit; made when the first unit gets there, dropped when the last one has left."""
@@ -226,7 +226,8 @@ class ReferenceEngine:
                     for tick, command, where, row, column in core.log
                     if self.window is None or self.window[0] <= tick < self.window[1]
                 ]
-        self.books.asic(self.clock, self._asic_waits)
+        for unit, waits in zip(self.units, self._waits, strict=True):
+            self.books.unit(unit, waits)
         return totals
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pimsim.program.isa import Block, Compute, Item, Op, Step
+from pimsim.program.isa import Block, Compute, Item, Op, Step, Work
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class BlockBuilder:
         self._ops: list[Op] = []
         self._channels: list[list[Step]] = [[] for _ in range(channels)]
         self._asic: list[Step] = []
+        self._further: dict[str, list[Step]] = {}
 
     def op(self, kind: str, name: str) -> int:
         """Begin an operation; returns its index for the steps."""
@@ -83,14 +84,21 @@ class BlockBuilder:
                     return
         self._asic.append(step)
 
+    def unit(
+        self, name: str, op: int, work: tuple[Work, ...], waits: tuple[str, ...], signals: tuple[str, ...] = ()
+    ) -> None:
+        """The next step of a further unit."""
+        self._further.setdefault(name, []).append(Step(op, work, waits, signals))
+
     def build(self) -> Block:
         """The finished block."""
+        further = tuple((name, tuple(steps)) for name, steps in self._further.items())
         channels, asic = [tuple(c) for c in self._channels], tuple(self._asic)
         if self.serial:
             *channels, asic = self._with_barriers([*channels, asic])
         shared: dict[tuple[int, ...], tuple[Step, ...]] = {}
         streams = tuple(shared.setdefault(tuple(map(id, stream)), stream) for stream in channels)
-        return Block(self.name, tuple(self._ops), streams, asic)
+        return Block(self.name, tuple(self._ops), streams, asic, further=further)
 
     def barrier(self) -> str:
         """Token of the end of this block, for the block after it."""

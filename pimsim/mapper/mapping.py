@@ -11,7 +11,7 @@ from typing import Any
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
-from pimsim.errors import CapacityExceeded
+from pimsim.errors import CapacityExceeded, UnsupportedOp
 from pimsim.mapper.builder import BlockBuilder, Part, Result
 from pimsim.mapper.layout import KeyLayout, Shape, TableLayout, ValueLayout, WeightLayout
 from pimsim.mapper.lower.ops import LayerLowering
@@ -27,8 +27,18 @@ class Mapping:
     """The recorded decisions, and the program that follows from them."""
 
     def __init__(self, workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> None:
-        """Raises: CapacityExceeded, if weights and KV cache do not fit the DRAM or a buffer does not fit the SRAM."""
+        """Map.
+
+        Raises:
+            CapacityExceeded: weights and KV cache do not fit the DRAM, or a buffer does not fit the SRAM.
+            UnsupportedOp: the attention is on the channels and not vanilla.
+        """
         self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
+        if workload.attention != "vanilla" and self._in_dram("attention"):
+            raise UnsupportedOp(
+                f"attention must be vanilla where it is on PIM channels, not {workload.attention!r}, because scores go "
+                "through the SRAM of the ASIC there"
+            )
         element = format_bytes(arch.pim.format)
         self.shape = Shape(
             channels=spec.channels,
@@ -56,21 +66,11 @@ class Mapping:
         row = 0
         self.layouts: dict[str, Any] = {}
         for op in self._layers[0]:
-            if isinstance(op, Linear):
+            if isinstance(op, Linear) and self._in_dram(op.kind):
                 self.layouts[_short(op)] = layout = WeightLayout(shape, op.d_in, op.d_out, row)
                 row += layout.rows
-        d_head, kv_heads = model.head_width, model.key_value_heads
-        keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
-        if not keys.heads_per_chunk:
-            shared = (
-                f"the {keys.group} queries that share the keys of a head" if keys.group > 1 else "the query of one head"
-            )
-            needed = keys.group * keys.columns_per_head * shape.lanes
-            raise CapacityExceeded(f"pim.global_buffer_bytes must hold {shared}: {needed} elements, not {shape.buffer}")
-        self.layouts["keys"] = keys
-        row += keys.rows
-        self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
-        row += values.rows
+        if self._in_dram("attention"):
+            row = self._place_cache(row)
         self.layer_rows = row
         row *= model.layers
         if self.workload.embeddings:
@@ -93,6 +93,26 @@ class Mapping:
                 f"({row * total / 2**30:.2f} GiB), not {self.spec.rows} ({self.spec.rows * total / 2**30:.2f} GiB)"
             )
 
+    def _place_cache(self, row: int) -> int:
+        """Give keys and values of a layer their rows from ``row`` on; returns the row behind them."""
+        shape, model = self.shape, self.workload.model
+        d_head, kv_heads = model.head_width, model.key_value_heads
+        keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
+        if not keys.heads_per_chunk:
+            shared = (
+                f"the {keys.group} queries that share the keys of a head" if keys.group > 1 else "the query of one head"
+            )
+            needed = keys.group * keys.columns_per_head * shape.lanes
+            raise CapacityExceeded(f"pim.global_buffer_bytes must hold {shared}: {needed} elements, not {shape.buffer}")
+        self.layouts["keys"] = keys
+        row += keys.rows
+        self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
+        return row + values.rows
+
+    def _in_dram(self, work: str) -> bool:  # noqa: ARG002
+        """Whether what this kind of work reads lies in the DRAM; on a machine with no other memory, all does."""
+        return True
+
     def _map_sram(self, element: int) -> None:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
@@ -109,7 +129,7 @@ class Mapping:
             ("token", 2),
         ):
             sram.add(name, self._padded(length))
-        if self.passes > self.layouts["values"].chunk_tokens:
+        if self._in_dram("attention") and self.passes > self.layouts["values"].chunk_tokens:
             sram.add("weighted0", self._padded(attended))
             sram.add("weighted1", self._padded(attended))
         self.score_pitch = shape.lanes * ceil(self.passes / shape.lanes)
@@ -122,12 +142,15 @@ class Mapping:
         if widest:
             feed_forward |= {"partial0": self._padded(widest), "partial1": self._padded(widest)}
         free = sram.free
-        self.heads_per_pass = min(model.heads, free // self.score_pitch)
-        heads = max(1, self.heads_per_pass)
-        attention = {"scores": heads * self.score_pitch}
+        attention = {"scores": self._scores_in_sram(free)}
         sram.overlay(attention, feed_forward, head)
         sram.check(self.workload.name, element)
         self.sram = sram
+
+    def _scores_in_sram(self, free: int) -> int:
+        """Elements for the scores of as many heads as fit into what is free, at least one."""
+        self.heads_per_pass = min(self.workload.model.heads, free // self.score_pitch)
+        return max(1, self.heads_per_pass) * self.score_pitch
 
     def _map_head(self, free: int) -> dict[str, int]:
         """Buffers of the logits: all of them, or as large pieces as there is space for, two of each kind to take turns."""
@@ -337,4 +360,4 @@ def _renamed(block: Block, old: str, new: str) -> Block:
         replace(step, signals=tuple(new if t == old else t for t in step.signals)) if old in step.signals else step
         for step in block.asic
     )
-    return Block(block.name, block.ops, block.channels, asic)
+    return replace(block, asic=asic)

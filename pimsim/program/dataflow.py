@@ -8,9 +8,10 @@ machine makes of it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pimsim.errors import ProgramError
@@ -223,6 +224,48 @@ def _tidy(loop: Loop) -> tuple[Nest, ...]:
     return (Loop(loop.count, body),)
 
 
+def region_to_json(region: Region) -> str:
+    """A region as JSON on one line; `region_from_json` gives it back."""
+    return json.dumps(asdict(region), separators=(",", ":"))
+
+
+def region_from_json(text: str) -> Region:
+    """The region that a text describes.
+
+    Raises:
+        ProgramError: it is not what `region_to_json` writes.
+    """
+    try:
+        data = json.loads(text)
+        return Region(
+            tuple(_stage(stage) for stage in data["stages"]),
+            tuple(Fifo(**fifo) for fifo in data["fifos"]),
+            tuple(Read(**{**read, "bursts": _bursts(read)}) for read in data["reads"]),
+            tuple(Write(**{**write, "bursts": _bursts(write)}) for write in data["writes"]),
+            data["overhead"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProgramError(f"a region must be the JSON of its stages and FIFOs: {error}") from error
+
+
+def _stage(data: dict[str, Any]) -> Stage:
+    actions = tuple(
+        Action(*(tuple((fifo, tokens) for fifo, tokens in action[side]) for side in ("reads", "writes")))
+        for action in data["actions"]
+    )
+    return Stage(**{**data, "actions": actions, "nest": tuple(map(_nest, data["nest"]))})
+
+
+def _nest(data: dict[str, Any]) -> Nest:
+    if "body" in data:
+        return Loop(data["count"], tuple(map(_nest, data["body"])))
+    return Run(**data)
+
+
+def _bursts(stream: dict[str, Any]) -> tuple[Burst, ...]:
+    return tuple(Burst(**burst) for burst in stream["bursts"])
+
+
 def verify_region(region: Region, name: str = "region") -> None:
     """Check what must hold of a region whatever the machine does.
 
@@ -304,5 +347,6 @@ def verify_calls(calls: Sequence[Call]) -> None:
 
 __all__ = [
     "Action", "Burst", "Call", "Fifo", "Loop", "Nest", "Read", "Region", "Run", "Stage", "Write", "action_counts", "beats",
-    "done", "expand", "iterations", "nest", "requests", "verify_calls", "verify_region",
+    "done", "expand", "iterations", "nest", "region_from_json", "region_to_json", "requests", "verify_calls",
+    "verify_region",
 ]  # fmt: skip

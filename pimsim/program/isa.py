@@ -3,7 +3,8 @@
 A *stream* is the ordered list of `Step`s of one unit. A step waits for tokens, then carries out its items without
 waiting for anybody, then signals tokens when its last item is complete. Items of a channel are `Run`s of DRAM
 commands and
-`Repeat`s; items of the ASIC are `Compute`s. A `Block` holds one stream per unit; a program is a sequence of
+`Repeat`s; items of the ASIC are `Compute`s, of a streaming unit `Kernel`s, of a link `Transfer`s. A `Block` holds
+one stream per unit; a program is a sequence of
 `Placed` blocks. Addresses are per channel: rows relative to the block's placement, SRAM addresses in elements.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from pimsim.program.dataflow import Region
 
 Where = tuple[int, ...]
 """One entry per address field of the DRAM (levels below the channel, then register files); -1 is "not addressed"."""
@@ -72,7 +75,40 @@ class Compute:
     """Elements that share a factor (scale); a softmax fills its last group up with zeros."""
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Elements over a link, from the memory at its one end to that at its other."""
+
+    elements: int
+    source: int
+    """First element, in the memory from which the link reads."""
+    target: int
+    """First element, in the memory into which the link writes."""
+    back: bool = False
+    """From the streaming unit into the SRAM of the ASIC; the other way round otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One call of a streaming unit: the region that it runs and what that computes on the memory of the unit."""
+
+    function: str
+    region: Region = field(repr=False)
+    shape: tuple[int, ...]
+    """Sizes that the function needs (`pimsim.functional.stream` says which)."""
+    source: int
+    """Element of the unit's buffer at which the operands start."""
+    target: int
+    """Element of the unit's buffer at which the result starts."""
+    parameters: str = ""
+    """Name of the matrix or of the cache that it reads, relative to the layer."""
+    context: int = 0
+    """Tokens that attention sees, the current one included."""
+
+
 Item = Run | Repeat
+Work = Compute | Transfer | Kernel
+"""What units beside the channels do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +117,7 @@ class Step:
 
     op: int
     """Index into `Block.ops`: which operation this step belongs to."""
-    items: tuple[Item, ...] | tuple[Compute, ...]
+    items: tuple[Item, ...] | tuple[Compute, ...] | tuple[Work, ...]
     waits: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
 
@@ -108,10 +144,12 @@ class Block:
     asic: Stream
     like: Block | None = field(default=None, repr=False)
     """A block with the same operations, and steps that wait for and signal the same in the same places, if one is known."""
+    further: tuple[tuple[str, Stream], ...] = ()
+    """Name and stream of units beyond the channels and the ASIC; those of a machine that do nothing are left out."""
     carried: tuple[str, ...] = field(init=False)
     """Tokens that come from earlier blocks."""
     order: tuple[tuple[int, int], ...] = field(init=False)
-    """A topological order of all steps as (stream, step); stream ``len(channels)`` is the ASIC's."""
+    """A topological order of all steps as (stream, step); stream ``len(channels)`` is the ASIC's, `further` ones follow."""
 
     def __post_init__(self) -> None:
         from pimsim.program.order import same_dependencies, schedule
@@ -124,8 +162,18 @@ class Block:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """All streams, the channels' first, the ASIC's last."""
-        return (*self.channels, self.asic)
+        """All streams: the channels', the ASIC's, those of further units."""
+        return (*self.channels, self.asic, *(stream for _, stream in self.further))
+
+    @property
+    def units(self) -> tuple[tuple[str, Stream], ...]:
+        """Name and stream of the units that are no channels, the ASIC first."""
+        return (("asic", self.asic), *self.further)
+
+    def unit_name(self, stream: int) -> str:
+        """Name of the unit of a stream, as `order` counts them."""
+        channels = len(self.channels)
+        return f"channel{stream}" if stream < channels else self.units[stream - channels][0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def _advance(s: int, stream: Stream, position: list[int], producers: Counter[str
 
 
 def _waiting(block: Block, stream: int, position: int, producers: Counter[str]) -> str:
-    unit = "asic" if stream == len(block.channels) else f"channel{stream}"
+    unit = block.unit_name(stream)
     step = block.streams[stream][position]
     tokens = ", ".join(token for token in step.waits if producers.get(token, 0) > 0)
     return f"{unit} waits for {tokens} at step {position} ({block.ops[step.op].name})"

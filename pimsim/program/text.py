@@ -17,6 +17,10 @@
     step op=0 waits=qkv.out0.0
       compute add length=4800 sources=3200 target=3200 parameters=qkv.bias
 
+Streams of further units follow, each under ``unit NAME``: a link has ``transfer elements=768 source=0 target=0``
+(``back``: into the SRAM), a
+streaming unit ``kernel FUNCTION shape=12,12,64 source=0 target=768 region="..."`` with its region as JSON.
+
 Fields at their default are left out; ``*`` in an address is "not addressed". Names with anything but letters, digits
 and ``_.+-`` are JSON strings. A ``#`` begins a comment, and indentation means nothing. ``channels`` lists channels that
 share the steps below it.
@@ -26,12 +30,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import NoReturn
 
 from pimsim.errors import ProgramError, did_you_mean
-from pimsim.program.isa import Block, Compute, Item, Op, Repeat, Run, Step, Stream, Where
+from pimsim.program.dataflow import region_from_json, region_to_json
+from pimsim.program.isa import Block, Compute, Item, Kernel, Op, Repeat, Run, Step, Stream, Transfer, Where, Work
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 _WORD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"#])+|#.*|\S+')
@@ -40,7 +45,10 @@ _RUN_NUMBERS = tuple(f.name for f in fields(Run) if f.name not in {"command", "w
 _RUN_DEFAULTS = {f.name: f.default for f in fields(Run)}
 _COMPUTE_NUMBERS = ("offset", "total", "group")
 _COMPUTE_DEFAULTS = {f.name: f.default for f in fields(Compute)}
-_KEYWORDS = {"block", "op", "channels", "asic", "step", "repeat", "end", "compute"}
+_TRANSFER = ("elements", "source", "target")
+_KERNEL = ("shape", "source", "target", "parameters", "context", "region")
+_WORK = ("compute", "transfer", "kernel")
+_KEYWORDS = {"block", "op", "channels", "asic", "unit", "step", "repeat", "end", *_WORK}
 _INDENT = "  "
 
 
@@ -56,6 +64,9 @@ def to_text(block: Block) -> str:
         lines += _steps(block, block.channels[channels[0]])
     lines.append("asic")
     lines += _steps(block, block.asic)
+    for name, stream in block.further:
+        lines.append(f"unit {_name(name)}")
+        lines += _steps(block, stream)
     return "\n".join(lines) + "\n"
 
 
@@ -83,15 +94,29 @@ def _steps(block: Block, stream: Stream) -> Iterator[str]:
         yield from _items(step.items, _INDENT)
 
 
-def _items(items: tuple[Item, ...] | tuple[Compute, ...], indent: str) -> Iterator[str]:
+def _items(items: Sequence[Item | Work], indent: str) -> Iterator[str]:
     for item in items:
         if isinstance(item, Repeat):
             steps = "".join(f" {k}={v}" for k, v in (("row_step", item.row_step), ("sram_step", item.sram_step)) if v)
             yield f"{indent}repeat {item.count}{steps}"
             yield from _items(item.body, indent + _INDENT)
             yield f"{indent}end"
+        elif isinstance(item, Run):
+            yield indent + _run(item)
         else:
-            yield indent + (_run(item) if isinstance(item, Run) else _compute(item))
+            yield indent + _work(item)
+
+
+def _work(item: Work) -> str:
+    if isinstance(item, Compute):
+        return _compute(item)
+    if isinstance(item, Transfer):
+        return " ".join(["transfer", *(f"{key}={getattr(item, key)}" for key in _TRANSFER), *["back"] * item.back])
+    words = ["kernel", _name(item.function), f"shape={','.join(map(str, item.shape))}"]
+    words += [f"source={item.source}", f"target={item.target}"]
+    words += [f"parameters={_name(item.parameters)}"] if item.parameters else []
+    words += [f"context={item.context}"] if item.context else []
+    return " ".join([*words, f"region={json.dumps(region_to_json(item.region))}"])
 
 
 def _run(run: Run) -> str:
@@ -133,7 +158,7 @@ class _Reader:
             if words:
                 self.lines.append((number, words))
         self.at = 0
-        self.items: dict[tuple[Item | Compute, ...], tuple[Item | Compute, ...]] = {}
+        self.items: dict[tuple[Item | Work, ...], tuple[Item | Work, ...]] = {}
 
     def block(self) -> Block:
         name = self._block_name()
@@ -144,11 +169,25 @@ class _Reader:
             streams |= dict.fromkeys(channels, self._stream())
         words = self._next("asic")
         self._none_left(words[1:])
-        asic = self._stream(asic=True)
+        asic = self._stream(works=True)
+        further: dict[str, Stream] = {}
+        while self._peek() == "unit":
+            name_of_unit = self._unit_name(further)
+            further[name_of_unit] = self._stream(works=True)
         if self.at < len(self.lines):
             self._next("(nothing)")
         stop = max(streams, default=-1) + 1
-        return Block(name, ops, tuple(streams.get(channel, ()) for channel in range(stop)), asic)
+        own = tuple(streams.get(channel, ()) for channel in range(stop))
+        return Block(name, ops, own, asic, further=tuple(further.items()))
+
+    def _unit_name(self, known: dict[str, Stream]) -> str:
+        words = self._next("unit")
+        if len(words) != 2:
+            self._fail(f"must be 'unit NAME', not {' '.join(words)!r}")
+        name = self._unquoted(words[1])
+        if name in known or name == "asic":
+            self._fail(f"unit {name} must be listed once, not again")
+        return name
 
     def _block_name(self) -> str:
         words = self._next("block")
@@ -177,7 +216,7 @@ class _Reader:
                 self._fail(f"channel {channel} must be listed once, not again")
         return channels
 
-    def _stream(self, *, asic: bool = False) -> Stream:
+    def _stream(self, *, works: bool = False) -> Stream:
         steps: list[Step] = []
         while self._peek() == "step":
             words = self._next("step")
@@ -186,7 +225,7 @@ class _Reader:
                 self._fail("step must have op=NUMBER")
             op = self._integer("op", given["op"])
             waits, signals = self._names(given.get("waits")), self._names(given.get("signals"))
-            items = self._computes() if asic else self._body(in_loop=False)
+            items = self._works() if works else self._body(in_loop=False)
             steps.append(Step(op, items, waits, signals))
         return tuple(steps)
 
@@ -204,15 +243,21 @@ class _Reader:
             self._none_left(self._next("end")[1:])
         return self._shared(items)
 
-    def _computes(self) -> tuple[Compute, ...]:
-        items: list[Compute] = []
-        while self._peek() == "compute":
-            items.append(self._compute(self._take()))
-        if self._peek() not in {"step", ""}:
+    def _works(self) -> tuple[Work, ...]:
+        readers: dict[str, Callable[[list[str]], Work]] = {
+            "compute": self._compute,
+            "transfer": self._transfer,
+            "kernel": self._kernel,
+        }
+        items: list[Work] = []
+        while self._peek() in readers:
+            words = self._take()
+            items.append(readers[words[0]](words))
+        if self._peek() not in {"step", "unit", ""}:
             self._next("compute or step")
         return self._shared(items)
 
-    def _shared(self, items: list[Item] | list[Compute]) -> tuple:  # type: ignore[type-arg]
+    def _shared(self, items: list[Item] | list[Work]) -> tuple:  # type: ignore[type-arg]
         """The same object for the same items, by which the machine recognises them."""
         return self.items.setdefault(tuple(items), tuple(items))
 
@@ -250,6 +295,38 @@ class _Reader:
             self._unquoted(given["parameters"]) if "parameters" in given else "",
             **{key: self._integer(key, given[key]) for key in _COMPUTE_NUMBERS if key in given},
         )
+
+    def _transfer(self, words: list[str]) -> Transfer:
+        numbers = [word for word in words[1:] if word != "back"]
+        return Transfer(**self._all_integers("transfer", numbers, _TRANSFER), back="back" in words)
+
+    def _kernel(self, words: list[str]) -> Kernel:
+        if len(words) < 2:
+            self._fail("must be 'kernel FUNCTION shape=NUMBERS ...'")
+        given = self._fields(words[2:], _KERNEL)
+        missing = [key for key in ("shape", "source", "target", "region") if key not in given]
+        if missing:
+            self._fail(f"kernel must have {', '.join(missing)}")
+        try:
+            region = region_from_json(self._unquoted(given["region"]))
+        except ProgramError as error:
+            self._fail(str(error))
+        return Kernel(
+            self._unquoted(words[1]),
+            region,
+            tuple(self._integer("shape", part) for part in given["shape"].split(",")),
+            self._integer("source", given["source"]),
+            self._integer("target", given["target"]),
+            self._unquoted(given["parameters"]) if "parameters" in given else "",
+            self._integer("context", given.get("context", "0")),
+        )
+
+    def _all_integers(self, what: str, words: Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
+        given = self._integers(words, known)
+        missing = [key for key in known if key not in given]
+        if missing:
+            self._fail(f"{what} must have {', '.join(missing)}")
+        return given
 
     # -- words ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ Commands are told apart by what they do (`pimsim.arch.dram.Command`), never by n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -20,7 +20,22 @@ from weakref import WeakKeyDictionary
 from pimsim.arch.dram import Command, DramSpec
 from pimsim.arch.functions import FUNCTIONS, TENSOR_FUNCTIONS
 from pimsim.errors import ProgramError, did_you_mean
-from pimsim.program.isa import Block, Compute, Item, Placed, Repeat, Run, Step, Stream, Where, bank_where
+from pimsim.program.dataflow import verify_region
+from pimsim.program.isa import (
+    Block,
+    Compute,
+    Item,
+    Kernel,
+    Placed,
+    Repeat,
+    Run,
+    Step,
+    Stream,
+    Transfer,
+    Where,
+    Work,
+    bank_where,
+)
 
 Banks = frozenset[int]
 """Flat indices of banks within their channel."""
@@ -105,6 +120,7 @@ class _Checker:
         if seen is None or seen.rows[0] + base < 0 or seen.rows[1] + base >= self.machine.spec.rows:
             if not known:
                 self._asic(block)
+                self._further(block)
             seen = known[finds] = self._channels(block, base)
         self.open = tuple(_moved(rows, base) for rows in seen.leaves)
 
@@ -135,6 +151,23 @@ class _Checker:
                 if problem:
                     raise ProgramError(f"{place}, item {index} ({item.function}): {problem}")
 
+    def _further(self, block: Block) -> None:
+        """Streams of further units: whole regions, and transfers of something from somewhere."""
+        for name, stream in block.further:
+            for number, step in enumerate(stream):
+                place = _place(block, name, number, step)
+                for index, item in enumerate(step.items):
+                    if isinstance(item, Kernel):
+                        verify_region(item.region, f"{place}, item {index} ({item.function})")
+                    elif isinstance(item, Transfer):
+                        problem = _transfer_problem(item)
+                        if problem:
+                            raise ProgramError(f"{place}, item {index} (transfer): {problem}")
+                    else:
+                        raise ProgramError(
+                            f"{place}, item {index}: must be a Kernel or a Transfer, not {type(item).__name__}"
+                        )
+
 
 @dataclass
 class _Walk:
@@ -158,7 +191,7 @@ class _Walk:
             _place(self.block, self._unit, number, step)
             self._items(step.items, self.base, 0)
 
-    def _items(self, items: tuple[Item, ...] | tuple[Compute, ...], rows: int, sram: int) -> None:
+    def _items(self, items: Sequence[Item | Work], rows: int, sram: int) -> None:
         for index, item in enumerate(items):
             self._path.append(str(index))
             if isinstance(item, Run):
@@ -406,6 +439,14 @@ def _tensor_problem(compute: Compute, sram_elements: int) -> str:
     for what, first in [("target", compute.target), *[("source", at) for at in compute.sources]]:
         if not 0 <= first < sram_elements:
             return f"{what} must be within SRAM elements 0 to {sram_elements - 1}, not {first}"
+    return ""
+
+
+def _transfer_problem(item: Transfer) -> str:
+    if item.elements < 1:
+        return f"elements must be at least 1, not {item.elements}"
+    if min(item.source, item.target) < 0:
+        return f"source and target must be at least 0, not {item.source} and {item.target}"
     return ""
 
 

@@ -79,8 +79,18 @@ class _Baseline(Document):
     energy_ratio: Amount | None = None
     kind: Text | None = None
     method: Text | None = None
+    device: Text | None = None
     stack: Text | None = None
     source: Text | None = None
+
+
+class _Resource(Document):
+    needed: Amount
+    available: Amount
+
+
+class _Manifest(Document):
+    version: Text | None = None
 
 
 class _Result(Document):
@@ -95,6 +105,9 @@ class _Result(Document):
     ops: dict[str, _Op]
     roofline: _Roofline | None = None
     baselines: dict[str, _Baseline] | None = None
+    resources: dict[str, _Resource] | None = None
+    engine: Text | None = None
+    manifest: _Manifest | None = None
 
 
 def read_result(data: Any, file: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pimsim.errors import InputError
 from pimsim.report.si import percent, si
 from pimsim.result import Result
+from pimsim.trace.activity import BUSY, IDLE, Activity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,57 @@ def plot_energy(result: Result) -> Figure:
 
 
 def plot_timeline(result: Result) -> Figure:
-    """Where the time of the run went on each unit, as one bar a unit: busy first, then the longest waits."""
+    """What the units did over time, or, where no activity was recorded, where the time of the run went on each of them.
+
+    Over time (``simulate(..., activity=True)``): one panel for each sort of units, a stack of shares of their time. Else: one
+    bar a unit, busy first, then the longest waits.
+    """
+    return _units_in_all(result) if result.activity is None else _units_over_time(result, result.activity)
+
+
+def _units_over_time(result: Result, activity: Activity) -> Figure:
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    groups = activity.groups
+    sums: dict[str, float] = {}
+    for group in groups.values():
+        for label, shares in group.shares.items():
+            sums[label] = sums.get(label, 0.0) + sum(shares)
+    order = sorted((label for label in sums if label != IDLE), key=lambda label: (label != BUSY, -sums[label]))
+    named = [label for label in order if sums[label] > 0][: MAX_REASONS + 1]
+    colors = [TIME, *(colormaps["tab20"](2 * i + 1) for i in range(1, len(named)))]
+    scale, unit = _time_scale(result.time.seconds)
+    figure = Figure(figsize=(WIDTH, 1.0 + 1.7 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, group) in zip(panels, groups.items(), strict=True):
+        bins = len(next(iter(group.shares.values())))
+        edges = [min(n * activity.bin_seconds, result.time.seconds) * scale for n in range(bins + 1)]
+        below = [0.0] * bins
+        for label, color in zip(named, colors, strict=True):
+            above = [low + 100 * share for low, share in zip(below, group.shares.get(label, [0.0] * bins), strict=True)]
+            axes.stairs(above, edges, baseline=below, fill=True, color=color, label=label.replace("_", " "))
+            below = above
+        axes.set_ylim(0, 100)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylabel(f"{group.units} x {name} (%)" if group.units > 1 else f"{name} (%)", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel(f"time ({unit})")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    _title(figure, result, si(result.time.seconds, "s"))
+    return figure
+
+
+def _time_scale(seconds: float) -> tuple[float, str]:
+    """Factor and unit that make a time readable."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1:
+            return factor, unit
+    return 1e9, "ns"
+
+
+def _units_in_all(result: Result) -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

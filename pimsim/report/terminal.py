@@ -74,6 +74,8 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield from ("", _memory(result))
     if result.requests is not None:
         yield from ("", _requests(result))
+    if result.links is not None:
+        yield from ("", _placement(result))
     if result.ports is not None:
         yield from ("", _ports(result))
     if result.resources is not None:
@@ -104,6 +106,17 @@ def _headline(result: Result) -> RenderableType:
         f"{per_token}{si(energy.average_watts, 'W')} on average{incomplete}",
     )
     return Group(title, Padding(facts, (0, 0, 0, 2)))
+
+
+def _placement(result: Result) -> RenderableType:
+    """Which side does what on a hybrid machine, and what crosses its link."""
+    facts = Table.grid(padding=(0, 3, 0, 0))
+    sides = [f"{work} {side}" for work, side in (result.placement or {}).items()]
+    facts.add_row("Placement", ", ".join(sides))
+    for name, link in (result.links or {}).items():
+        joules = "uncosted" if link.joules is None else si(link.joules, "J")
+        facts.add_row(name, f"{si(link.bytes, 'B')}, {joules}")
+    return facts
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -192,13 +205,16 @@ def _mean(values: Sequence[float]) -> float:
 
 def _memory(result: Result) -> Table:
     dram, interface = result.dram, result.interface
-    assert dram is not None and interface is not None  # noqa: PT018
+    assert dram is not None
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     commands = sorted(dram.commands.items(), key=lambda item: -item[1])
     table.add_row("Commands", ", ".join(f"{name} {count(number)}" for name, number in commands) or NONE)
     table.add_row("Row hits", f"{percent(dram.row_hit_rate)} of column accesses; {count(dram.refreshes)} refreshes")
+    if interface is None:
+        table.add_row("Pins", f"read {si(dram.bytes_read, 'B')}, written {si(dram.bytes_written, 'B')}")
+        return table
     table.add_row(
         "Interface",
         f"{si(interface.bytes, 'B')} (read {si(dram.bytes_read, 'B')}, written {si(dram.bytes_written, 'B')}); "
@@ -294,6 +310,8 @@ def _footer(result: Result) -> RenderableType:
     table.add_column()
     if result.energy.uncosted:
         table.add_row("Uncosted", Text("\n".join(result.energy.uncosted), "yellow"))
+    for note in result.notes:
+        table.add_row("Note", note)
     if result.functional is not None:
         passed = result.functional.get("passed")
         table.add_row("Numbers", Text(_numbers(result.functional), "green" if passed else "bold red"))
@@ -302,11 +320,11 @@ def _footer(result: Result) -> RenderableType:
             "Legality", Text(f"{count(result.legality['checked'])} commands break no rule of the DRAM", "green")
         )
     run = result.simulation
-    what = "commands" if result.dram else "iterations"
+    what = "iterations" if result.ports else "DRAM commands" if result.dram else "commands"
     speed = _rate(run.commands / run.wall_seconds if run.wall_seconds else None)
     table.add_row(
         "Simulator",
-        f"{count(run.commands)} {'DRAM ' if result.dram else ''}{what} in {si(run.wall_seconds, 's')}, {speed} {what}/s, "
+        f"{count(run.commands)} {what} in {si(run.wall_seconds, 's')}, {speed} {what.removeprefix('DRAM ')}/s, "
         f"peak memory {si(run.peak_memory_bytes, 'B')}",
     )
     return table

@@ -48,6 +48,8 @@ class RunOptions:
     """Whether the legality oracle checks every command as it issues; the first illegal one ends the run."""
     check_tokens: int = 0
     """Forward passes whose results are compared with the reference; 0 compares none."""
+    activity: bool = False
+    """Whether utilisation and stalls over time are recorded, on machines that can."""
 
 
 def attention_machines() -> dict[str, list[str]]:
@@ -72,6 +74,7 @@ class Runner(Protocol):
 
 RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "decoder"): "pimsim.runners.pim_decoder",
+    ("hybrid", "decoder"): "pimsim.runners.hybrid_decoder",
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("aim", "decoder"): "pimsim.runners.aim_decoder",
     ("pim", "attention"): "pimsim.runners.pim_attention",
@@ -84,7 +87,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("aim", "decoder"), ("memory", "requests")}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("pim", "attention"), ("fpga", "attention")}
+CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
 """Pairs whose programs can be checked on numbers."""
 
 

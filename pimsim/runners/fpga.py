@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.resources import resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
-from pimsim.errors import InputError
 from pimsim.mapper.fpga.attention import PASSES
 from pimsim.mapper.fpga.encoder import attention_regions
 from pimsim.mapper.fpga.schedules import Shape
@@ -27,14 +27,21 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
     if not runs_fixed(arch.value, workload.value):
         return fpga_primitives.simulate(arch, workload, options, start)
-    if options.check_tokens:
-        raise InputError(
-            f"--check must be left out: the fixed schedules of fpga.attention of {arch.value.name} have no check of their "
-            "numbers; with arch.fpga.primitives.fixed_schedules=false they are not used"
-        )
     calls = _calls(arch, workload)
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.fpga_check import check_attention  # numpy is only needed here
+
+        functional = check_attention(
+            arch.value.fpga,
+            arch.value.name,
+            workload.value,
+            calls,
+            _shape(arch, workload),
+            reorders=_reorders(workload.value),
+        )
     needs = resources(arch.value.fpga, workload.value.heads, None)
-    return run_calls(arch, workload, calls, options, start, needs)
+    return replace(run_calls(arch, workload, calls, options, start, needs), functional=functional)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[AttentionConfig]) -> None:
@@ -62,8 +69,17 @@ def runs_fixed(arch: FpgaArchConfig, work: AttentionConfig) -> bool:
 
 
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
-    unit, work = arch.value.fpga.attention, workload.value
     _check_unit(arch, workload)
+    shape = _shape(arch, workload)
+    regions = attention_regions(arch.value.fpga.attention, shape, "reordered" if _reorders(workload.value) else "naive")
+    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
+    for which, region in zip(PASSES, regions.softmax, strict=False):
+        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
+    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
+
+
+def _shape(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> Shape:
+    unit, work = arch.value.fpga.attention, workload.value
     words = arch.value.fpga.beat_bits // arch.value.fpga.word_bits
     tokens = work.case().keys
     if work.d_head % words:
@@ -76,12 +92,7 @@ def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> l
             f"must be at most the tokens of {work.name}, which are {tokens}, not {unit.parallelism}",
             ("fpga", "attention", "parallelism"),
         )
-    shape = Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
-    regions = attention_regions(unit, shape, "reordered" if _reorders(work) else "naive")
-    calls = [Call("query_key", "attention_scores", 0, regions.scores)]
-    for which, region in zip(PASSES, regions.softmax, strict=False):
-        calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
-    return [*calls, Call("weighted_values", "attention_values", 0, regions.values, (len(calls) - 1,))]
+    return Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
 
 
 def _reorders(work: AttentionConfig) -> bool:

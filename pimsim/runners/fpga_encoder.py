@@ -1,23 +1,28 @@
-"""Vision transformers on a streaming accelerator."""
+"""Encoders of images and texts on a streaming accelerator."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 from pimsim.analysis.baselines import image_baselines
 from pimsim.analysis.resources import EncoderNeeds, instances, resources
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
-from pimsim.mapper.fpga.encoder import encoder_calls
-from pimsim.result import Result
+from pimsim.mapper.fpga.encoder import check, encoder_calls
+from pimsim.program.works import Routes
+from pimsim.result import Result, Routing
 from pimsim.runners import RunOptions
 from pimsim.runners.streaming import run_calls
 from pimsim.workload.encoder import EncoderConfig
 
 
 def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], options: RunOptions) -> Result:
-    """Time one image, call after call, beat by beat."""
+    """Time one image or text, call after call, beat by beat; its numbers, if they are asked for or decide the routing."""
     start = time.perf_counter()
     baselines = image_baselines(options.baselines, workload.value)
     fpga = arch.value.fpga
@@ -26,10 +31,39 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig], opti
             f"{arch.value.name} must have a section fpga.encoder for {workload.value.name}; it computes attention only"
         )
     work = workload.value
-    calls = encoder_calls(fpga, fpga.encoder, work)
+    check(fpga, fpga.encoder, work)
     around = encoder_needs(work)
     needs = resources(fpga, work.heads, around)
-    return run_calls(arch, workload, calls, options, start, needs, instances(fpga, around), baselines)
+    functional = None
+    if options.check_tokens or by_gates(work):
+        from pimsim.runners.fpga_check import EncoderNumbers  # numpy is only needed here
+
+        numbers = EncoderNumbers(fpga, arch.value.name, work)
+        calls, routes = numbers.program.calls, numbers.routes
+        functional = numbers.check() if options.check_tokens else None
+    else:
+        calls, routes = encoder_calls(fpga, fpga.encoder, work), work.routes
+    result = run_calls(arch, workload, calls, options, start, needs, instances(fpga, around), baselines)
+    return replace(result, functional=functional, routing=_routing(work, routes))
+
+
+def by_gates(work: EncoderConfig) -> bool:
+    """Whether only a run on numbers knows the routing."""
+    return work.moe is not None and work.moe.routing == "gates"
+
+
+def _routing(work: EncoderConfig, routes: Callable[[int], Routes]) -> Routing | None:
+    """Where routing came from, and the tokens of each expert in each layer that has some."""
+    if work.moe is None:
+        return None
+    source: Literal["given", "drawn", "gates"] = "gates" if by_gates(work) else "given"
+    if work.moe.routing is None:
+        source = "drawn"
+    queues = {}
+    for layer in filter(work.is_moe, range(work.layers)):
+        counts = Counter(expert for experts in routes(layer) for expert in experts)
+        queues[f"block {layer}"] = [counts[expert] for expert in range(work.moe.experts)]
+    return Routing(source, queues)
 
 
 def encoder_needs(work: EncoderConfig) -> EncoderNeeds:
@@ -43,7 +77,9 @@ def encoder_needs(work: EncoderConfig) -> EncoderNeeds:
         matrices |= dict.fromkeys(("moe_up", "moe_down"), d * work.moe.d_expert)
     if work.classes is not None:
         matrices["classifier"] = d * work.classes
-    return EncoderNeeds(work.image.patch**2 * work.image.channels * d, matrices, dense + experts)
+    image = work.image
+    patch_weights = 0 if image is None else image.patch**2 * image.channels * d
+    return EncoderNeeds(patch_weights, matrices, dense + experts)
 
 
 def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderConfig]) -> None:
@@ -51,4 +87,4 @@ def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderCo
     return
 
 
-__all__ = ["encoder_needs", "estimate_commands", "simulate"]
+__all__ = ["by_gates", "encoder_needs", "estimate_commands", "simulate"]

@@ -9,13 +9,18 @@ from typing import Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
+from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.functional.check import Capture, Difference, Judge, Places, first_unequal, relative_error, summary
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.fpga.fast import run_region
+from pimsim.machine.hybrid import further_units
+from pimsim.machine.units import Unit
+from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Compute, Item, Placed, Repeat
+from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
@@ -68,6 +73,7 @@ class PimCheck:
             sram["sums"],
             mapping.shape.buffer,
             mapping.shape.lanes,
+            streamed_of(mapping),
         )
         self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places, scales)
 
@@ -159,9 +165,9 @@ class PimCheck:
 def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Placed]]) -> Iterator[Timed]:
     """Every step of a program with its ticks, from the fast engine."""
     spans = SpanList()
-    engine = FastEngine(arch, spec, recorder=spans)
+    engine = FastEngine(arch, spec, recorder=spans, further=units_of(arch))
     engine.run(iter(passes))
-    commands = spec.commands
+    units = {unit.name: unit for unit in engine.units}
     recorded = iter(spans.blocks)
     for number, blocks in enumerate(passes):
         for placed in blocks:
@@ -171,26 +177,28 @@ def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Plac
                 at = done.get(span.units[0], 0)
                 done |= dict.fromkeys(span.units, at + 1)
                 begin, end = block.origin + span.begin, block.origin + span.end
-                if span.units == ("asic",):
-                    step = placed.block.asic[at]
-                    _, latency = engine.costs.step(_computes(step.items))
-                    yield Timed(
-                        begin,
-                        engine.clock.tick(engine.clock.edge(begin) + latency),
-                        number,
-                        placed,
-                        step,
-                        (),
-                    )
+                if span.units[0] in units:
+                    unit = units[span.units[0]]
+                    step = dict(placed.block.units)[unit.name][at]
+                    _, latency = unit.costs.step(step.items)
+                    signal = unit.clock.tick(unit.clock.edge(begin) + latency)
+                    yield Timed(begin, signal, number, placed, step, ())
                     continue
                 channels = [int(unit.removeprefix("channel")) for unit in span.units]
                 step = placed.block.channels[channels[0]][at]
-                signal = end - 1 + commands[_last_command(step.items)].latency
+                signal = end - 1 + spec.commands[_last_command(step.items)].latency
                 yield Timed(begin, signal, number, placed, step, channels)
 
 
-def _computes(items: Sequence[Any]) -> tuple[Compute, ...]:
-    return tuple(item for item in items if isinstance(item, Compute))
+def units_of(arch: ArchConfig) -> tuple[Unit, ...]:
+    """Units of a machine beyond its channels and its ASIC."""
+    return further_units(arch, run_region) if isinstance(arch, HybridConfig) else ()
+
+
+def streamed_of(mapping: Mapping) -> frozenset[str]:
+    """Work that a streaming unit carries out."""
+    sides = mapping.sides if isinstance(mapping, HybridMapping) else {}
+    return frozenset(work for work, side in sides.items() if side == "fpga")
 
 
 def _last_command(items: Sequence[Any]) -> str:
@@ -201,7 +209,7 @@ def _last_command(items: Sequence[Any]) -> str:
 def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -> None:
     """Raises: CapacityExceeded, if a check needs more than ``available`` bytes."""
     graph = build_graph(workload)
-    mapping = Mapping(workload, graph, arch, arch.dram.resolve())
+    mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
     shape = mapping.shape
     rows = (
         mapping.rows_used * shape.columns * shape.lanes * shape.banks * shape.channels * format_bytes(arch.pim.format)

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
+from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
@@ -21,10 +22,15 @@ from pimsim.arch.system import ArchConfig
 from pimsim.bounds.traffic import bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
+from pimsim.machine.units import Unit
+from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Stream, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.trace.activity import ActivityRecorder
+from pimsim.trace.spans import Recorder, Recorders
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
 
@@ -36,6 +42,13 @@ T = TypeVar("T")
 
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options: RunOptions) -> Result:
     """Time the decoder on the PIM machine, command by command."""
+    return run(arch, workload, options)[0]
+
+
+def run(
+    arch: Loaded[Any], workload: Loaded[WorkloadConfig], options: RunOptions, further: Sequence[Unit] = ()
+) -> tuple[Result, Mapping, RunTotals]:
+    """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
     functional = None
@@ -45,7 +58,9 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
-    mapping = Mapping(workload.value, graph, arch.value, spec)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
+    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
+    options = replace(options, recorder=_recorder(options.recorder, activity))
     oracle = StrictOracle(spec) if options.strict else None
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
@@ -54,7 +69,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         from pimsim.runners.pim_host import shared_channels
 
         shared = shared_channels(arch, spec)
-    runner = _runner(arch.value, spec, engine, options, sink, shared)
+    runner = _runner(arch.value, spec, engine, options, sink, shared, further)
     program = mapping.program()
     with _collector_paused():
         totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
@@ -90,12 +105,14 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig], options
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    return replace(
+    result = replace(
         result,
         roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
+        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
     )
+    return result, mapping, totals
 
 
 def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
@@ -116,7 +133,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = Mapping(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
@@ -139,6 +156,12 @@ def _stream_commands(stream: Stream) -> int:
     return sum(number for part in items for number in count_commands(part).values())
 
 
+def _recorder(*recorders: Recorder | None) -> Recorder | None:
+    """One recorder for all that there are, or None."""
+    found = [recorder for recorder in recorders if recorder is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
+
+
 def _runner(
     arch: ArchConfig,
     spec: DramSpec,
@@ -146,15 +169,25 @@ def _runner(
     options: RunOptions,
     sink: Callable[[TraceRow], object] | None,
     shared: Sequence[SharedChannel],
+    further: Sequence[Unit],
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
     if engine == "fast":
-        return FastEngine(arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink)
+        return FastEngine(
+            arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further
+        )
     from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
 
     return ReferenceEngine(  # type: ignore[return-value]
-        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, cores=shared or None
+        arch,
+        spec,
+        trace=traced,
+        window=window,
+        recorder=options.recorder,
+        sink=sink,
+        cores=shared or None,
+        further=further,
     )
 
 

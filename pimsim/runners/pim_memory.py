@@ -15,16 +15,21 @@ MAX_POINTS = 256
 
 
 def attention_memory(
-    lowering: AttentionLowering, block: Block, spans: Sequence[BlockSpans], spec: DramSpec, element: int
+    lowering: AttentionLowering,
+    block: Block,
+    spans: Sequence[BlockSpans],
+    spec: DramSpec,
+    element: int,
+    ends_of_runs: Sequence[int],
 ) -> dict[str, Any]:
     """The ``memory`` section: bytes of results in the SRAM and of tensors in the banks.
 
     An element lies in the SRAM from the first write of its place on until the last one reads it, by the order of the program. The
     banks hold what is given, from the beginning, and what is written. Persistent is what the algorithm keeps for its next
-    step (`Keep`), on chip or in the banks.
+    step (`Keep`), on chip or in the banks. A program that runs again and again has a point for each run, with its peak.
     """
     ends = _ends(block, spans)
-    live, course = 0, []
+    live, course = 0, [(tick, lowering.space.peak * element) for tick in ends_of_runs] if not spans else []
     for name, live in lowering.space.history:
         op = name.partition(".weights")[0].partition(".head")[0].partition(".factor")[0]
         course.append((ends.get(op, 0), live * element))
@@ -42,7 +47,7 @@ def attention_memory(
             (given + written) * element,
             kept_in_banks * element,
             spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes,
-            [[0.0, given * element], [max(ends.values(), default=0) * spec.tick_seconds, (given + written) * element]],
+            [[0.0, given * element], [ends_of_runs[-1] * spec.tick_seconds, (given + written) * element]],
         ),
     }
 

@@ -12,16 +12,25 @@ from pimsim.analysis.baselines import ImageTable, compare_image
 from pimsim.analysis.energy import OUTSIDE, EnergyReport
 from pimsim.analysis.fpga_energy import CallActivity, fpga_energy
 from pimsim.analysis.resources import Resource
-from pimsim.arch.fpga import FpgaArchConfig
+from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
 from pimsim.config import Loaded
+from pimsim.machine.fpga.memory import MemoryChannel, MemoryTiming
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
+from pimsim.machine.fpga.shared import Machine, run_fast, run_reference
 from pimsim.program.dataflow import Call, beats, iterations, verify_calls
-from pimsim.result import Identity, Layer, Op, Port, Result, Simulation, Time, Unit, manifest
+from pimsim.result import Dram, Identity, Layer, Op, Port, Result, Simulation, Time, Unit, dram_figures, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
 
 _PRODUCTS = ("attention.query_key", "attention.weighted_values")
+APART = (1 << 20) + (1 << 10)
+"""Beats from one buffer to the next: other rows, and in most memories the next bank."""
+
+NO_JUMPS = (
+    "with a DRAM behind the ports the fast engine jumps over nothing, as rows and refreshes do not recur; it is slower"
+)
+
 _TOKENS = ("read_query", "read_key", "read_value")
 """Streams of the attention products that bring rows, not scores."""
 
@@ -52,7 +61,12 @@ def run_calls(
     """
     verify_calls(calls)
     timing = port_timing(arch.value)
-    times = run_program(calls, timing, _engine(options.engine), options.progress)
+    memory = _memory(arch.value.fpga)
+    if memory is None:
+        times = run_program(calls, timing, _engine(options.engine), options.progress)
+    else:
+        machine = Machine(timing, memory, [_places(call) for call in calls])
+        times = (run_fast if options.engine == "fast" else run_reference)(calls, machine, options.progress)
     if observe is not None:
         observe(times)
     cycles = times.cycles
@@ -65,7 +79,8 @@ def run_calls(
         time=Time(cycles / hertz, cycles, hertz),
         tokens=None,
         energy=energy,
-        dram=None,
+        dram=_dram(memory) if memory is not None else None,
+        notes=[NO_JUMPS] if memory is not None and options.engine == "fast" else [],
         interface=None,
         units=_units(calls, times, hertz),
         ops=_ops(calls, times, hertz, energy),
@@ -84,6 +99,33 @@ def run_calls(
         resources=needs or None,
         demand=_demand(calls) or None,
     )
+
+
+def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
+    """The DRAM channel behind each port, in turn; None where memory is fixed."""
+    if fpga.memory is None or fpga.memory.kind == "fixed" or fpga.memory.dram is None:
+        return None
+    spec = fpga.memory.dram.resolve()
+    cycle, tick = Fraction(10**6) / Fraction(repr(fpga.clock_mhz)), Fraction(repr(spec.tck_ps)) / spec.ticks_per_clock
+    timing = MemoryTiming(spec, fpga.memory.path_cycles, fpga.beat_bits // 8, cycle / tick)
+    channels = [MemoryChannel(timing) for _ in range(spec.channels)]
+    return {name: channels[number % len(channels)] for number, name in enumerate(fpga.ports.names)}
+
+
+def _places(call: Call) -> dict[str, int]:
+    """Beat address of each stream of a call: what it reads and writes under one name lies in one place, far from the others."""
+    streams = [*(read.name for read in call.region.reads), *(write.name for write in call.region.writes)]
+    buffers = list(dict.fromkeys(name.partition("_")[2] for name in streams))
+    return {name: buffers.index(name.partition("_")[2]) * APART for name in streams}
+
+
+def _dram(memory: Mapping[str, MemoryChannel]) -> Dram:
+    counts: Counter[str] = Counter()
+    channels = {id(channel): channel for channel in memory.values()}.values()
+    for channel in channels:
+        counts.update(channel.counts)
+        counts.update(channel.core.refresh_commands)
+    return dram_figures(counts, next(iter(channels)).spec)
 
 
 def port_timing(arch: FpgaArchConfig) -> PortTiming:
@@ -128,7 +170,8 @@ def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: Energ
     for call, moved in _moved(calls, times):
         cycles[call.op] += moved
     return {
-        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op[op]) for op, moved in cycles.most_common()
+        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op.get(op, 0.0))
+        for op, moved in cycles.most_common()
     }
 
 
@@ -140,7 +183,7 @@ def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: En
         Layer(
             "outside the blocks" if layer == OUTSIDE else f"block {layer}",
             cycles[layer] / hertz,
-            energy.by_layer[layer],
+            energy.by_layer.get(layer, 0.0),
         )
         for layer in sorted(cycles, key=lambda layer: (layer == OUTSIDE, layer))
     ]

@@ -75,6 +75,23 @@ class Recorder(Protocol):
         """A forward pass is complete at ``tick``; the blocks since the last one belong to it."""
 
 
+class Recorders:
+    """Several recorders as one."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def block(self, block: BlockSpans) -> None:
+        """Hand a block on."""
+        for recorder in self._recorders:
+            recorder.block(block)
+
+    def end_pass(self, tick: int) -> None:
+        """Hand the end of a pass on."""
+        for recorder in self._recorders:
+            recorder.end_pass(tick)
+
+
 class SpanList:
     """A recorder that keeps everything; for short runs."""
 
@@ -91,4 +108,4 @@ class SpanList:
         self.passes.append(tick)
 
 
-__all__ = ["BlockSpans", "Counts", "OpLike", "Recorder", "Span", "SpanList"]
+__all__ = ["BlockSpans", "Counts", "OpLike", "Recorder", "Recorders", "Span", "SpanList"]

@@ -26,6 +26,10 @@ class RunTotals:
     """Layer -> ticks by which it moved the end of the program so far; sums to `ticks`."""
     asic_cycles: Counter[tuple[str, int]] = field(default_factory=Counter)
     """(op, layer) -> ASIC clock cycles in which the ASIC computed for it."""
+    unit_cycles: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """(unit, op, layer) -> cycles of its own clock in which a further unit worked for it."""
+    link_elements: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """(link, op, layer) -> elements that crossed the link."""
     unit_busy: Counter[str] = field(default_factory=Counter)
     """Unit (``"channel0.mac"``, ``"channel0.bus"``, ``"asic"``) -> ticks in which it worked."""
     unit_stalls: dict[str, Counter[str]] = field(default_factory=dict)

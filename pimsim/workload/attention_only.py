@@ -38,6 +38,10 @@ class AttentionConfig(AnyWorkload):
     heads: PositiveInt = Field(1, le=1024, description="query heads")
     kv_heads: PositiveInt | None = Field(None, le=1024, description="heads of keys and values; default: heads")
     causal: bool = Field(True, description="a query sees no key after its own position")
+    chunk: PositiveInt | None = Field(
+        None,
+        description="tokens that a state takes up together, chunk after chunk (phase update); default: all queries",
+    )
     seed: NonNegativeInt = Field(
         0, description="of the tensors that are drawn from the algorithm's stated distribution"
     )
@@ -60,6 +64,11 @@ class AttentionConfig(AnyWorkload):
     def _has_sizes(self) -> AttentionConfig:
         if self.tokens is None and (self.keys is None or (self.queries is None and self.phase != "decode")):
             raise ValueError("tokens must be given, or keys and queries (which is 1 in phase decode)")
+        queries = self.queries or self.tokens or 1
+        if self.chunk is not None and (self.phase != "update" or queries % self.chunk):
+            raise ValueError(
+                f"chunk must divide the {queries} queries of a workload of phase update, not {self.chunk} in phase {self.phase}"
+            )
         return self
 
     def case(self) -> Case:
@@ -80,6 +89,16 @@ class AttentionConfig(AnyWorkload):
             kv_heads=self.kv_heads,
             causal=self.causal,
         )
+
+    def chunk_case(self) -> Case:
+        """The sizes of one chunk; those of `case` where there are none."""
+        case = self.case()
+        return case if self.chunk is None else case.model_copy(update={"queries": self.chunk})
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the queries."""
+        return self.case().queries // self.chunk if self.chunk is not None else 1
 
     def method(self) -> Algorithm:
         """The algorithm with its parameters.

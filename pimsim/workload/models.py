@@ -34,12 +34,15 @@ from pimsim.workload.ops import (
     Values,
 )
 
+SCHEDULES = ("vanilla", "single_pass")
+"""Attention algorithms of a decoder's graph: the same operations, which a machine may carry out together."""
+
 
 def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
     """The operations of one decode step.
 
     Raises:
-        UnsupportedOp: the attention is not vanilla.
+        UnsupportedOp: the attention is neither vanilla nor single_pass.
         WorkloadError: the heads do not divide the model width, the key and value heads do not divide the heads, a
             head has an odd number of rotated elements or other factors, or the run is longer than the sliding window.
     """
@@ -69,7 +72,7 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
 
 def _check(workload: WorkloadConfig) -> None:
     model = workload.model
-    if workload.attention != "vanilla":
+    if workload.attention not in SCHEDULES:
         raise UnsupportedOp(
             f"attention must be vanilla in a decoder that is mapped or executed, not {workload.attention!r}, because its "
             "primitives are lowered to no machine yet"

@@ -17,12 +17,14 @@ from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp, WorkloadE
 from pimsim.functional.attention import AttentionExecutor
 from pimsim.functional.attention_check import AttentionCheck, prepare
 from pimsim.functional.executor import Executor
+from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.lowering import LOWERINGS
 from pimsim.program.isa import Placed
 from pimsim.program.verify import verify
+from pimsim.report.growth import persistent_bytes, plot_growth
 from pimsim.result import Result
 from pimsim.run import simulate
-from pimsim.runners.pim_attention import lower
+from pimsim.runners.pim_attention import lower, times
 from pimsim.runners.pim_check import timed_steps
 from pimsim.workload.attention import primitives
 from pimsim.workload.attention.base import Case, Counts, algorithm, discover
@@ -92,8 +94,6 @@ def test_program_computes_the_reference_and_counts_as_the_closed_forms(
     found = check.run(program, timed_steps(arch, spec, [program]))
     assert found["message"] is None
     assert found["max_rel_error"] <= found["tolerance"] < 0.5
-    from pimsim.mapper.attention.count import count_program
-
     counts, closed = count_program(block, lowering), inputs.method.counts(case, inputs.decided or None)
     counts.reads += counts.unread
     assert {f.name: getattr(counts, f.name) for f in fields(Counts)} == {
@@ -153,5 +153,107 @@ def test_what_is_refused() -> None:
         run("landmark", "keys=40", "heads=1", "d_head=4", parameters={"block": 3})
     with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must hold the results of the attention algorithm: "):
         run("vanilla", "keys=100000", "heads=1", "d_head=8")
-    with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8"):
+    with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8: their programs"):
         run("vanilla", "keys=40", machine=["arch.pim.format=int8"], check_tokens=1)
+
+
+NO_REFRESH = "arch.dram.refresh.policy=none"
+REFERENCE = ["phase=update", "queries=1", "heads=4", "d_head=16"]
+"""One token of the published configuration; its other sizes are the defaults of the algorithm."""
+
+
+def stream(*options: str, **more: Any) -> Result:
+    return simulate(
+        "pim_gpt",
+        "cmab_stream",
+        overrides=[f"workload.{option}" for option in options] + more.pop("machine", []),
+        **more,
+    )
+
+
+def test_a_token_of_a_stream_costs_the_same_whatever_came_before() -> None:
+    near, far = (
+        run("cmab", *REFERENCE, f"keys={keys}", machine=[NO_REFRESH, "arch.pim.format=float32"], check_tokens=1)
+        for keys in (100, 1_000_000)
+    )
+    assert (near.time, near.energy, near.memory, near.counts) == (far.time, far.energy, far.memory, far.counts)
+    assert near.counts is not None
+    assert near.functional is not None
+    assert (near.counts["macs"], near.counts["exps"]) == (24_576, 2_048)
+    assert persistent_bytes(near) == 34_816
+    assert near.functional["passed"]
+
+
+def test_every_token_of_a_stream_takes_the_same_cycles_and_the_end_is_the_one_shot_attention() -> None:
+    result = stream("queries=64", machine=[NO_REFRESH], check_tokens=1)
+    gaps = {round((b - a) * 1e9) for a, b in zip((0.0, *result.pass_seconds), result.pass_seconds, strict=False)}
+    assert gaps == {result.time.cycles // 64}
+    assert result.functional is not None
+    assert result.functional["passes"] == 64
+    assert result.counts is not None
+    assert result.counts["macs"] == 64 * 24_576
+    assert result.counts["equal"]
+
+
+def test_vanilla_grows() -> None:
+    one, other = (
+        run("vanilla", f"keys={keys}", "heads=4", "d_head=16", parameters={"materialise": False})
+        for keys in (100, 1_000)
+    )
+    assert persistent_bytes(other) == 10 * persistent_bytes(one) > 0
+    assert other.time.cycles > one.time.cycles
+
+
+def test_the_refresh_of_the_output_costs_what_the_closed_form_says() -> None:
+    result = run("cmab", "phase=query", "queries=1", "keys=100", "heads=4", "d_head=16")
+    assert result.counts is not None
+    assert result.counts["macs"] == 25_690_112
+    assert result.counts["equal"]
+
+
+@pytest.mark.parametrize("name", ["vanilla", "clipped_softmax"])
+def test_scores_beyond_the_sram_are_cut_and_counts_stay(name: str) -> None:
+    small = ["phase=prefill", "keys=48", "queries=48", "heads=3", "d_head=8"]
+    whole, cut = (
+        run(name, *small, machine=[f"arch.asic.sram_bytes={size}"], check_tokens=1) for size in (131_072, 12_288)
+    )
+    assert whole.counts is not None
+    assert whole.counts == cut.counts
+    assert cut.functional is not None
+    assert cut.functional["passed"]
+
+
+def test_flash_moves_what_its_paper_says() -> None:
+    case = ["phase=prefill", "queries=64", "keys=64", "heads=1", "d_head=8", "causal=false"]
+    flash = run("flash", *case, parameters={"version": 1, "on_chip_words": 512})
+    vanilla = run("vanilla", *case)
+    assert flash.counts is not None
+    assert vanilla.counts is not None
+    assert flash.counts["equal"]
+    assert flash.counts["reads"] + flash.counts["writes"] < vanilla.counts["reads"] + vanilla.counts["writes"]
+
+
+def test_chunks_must_divide_the_stream_and_states_must_stay_in_place() -> None:
+    with pytest.raises(InputError, match=r".*cmab_stream.yaml:\d+:\d+: chunk must divide the 16 queries"):
+        stream("chunk=3")
+    with pytest.raises(
+        InputError, match=r".*chunk: must be left out for attention lbanp: .* is not a state that is updated"
+    ):
+        simulate(
+            "pim_gpt",
+            "cmab_stream",
+            overrides=["workload.parameters={latents: 4, layers: 1}", "workload.algorithm=lbanp", "workload.keys=50"],
+        )
+
+
+def test_counts_of_several_runs() -> None:
+    assert times(Counts(macs=2, persistent=3), 4) == Counts(macs=8, persistent=3)
+
+
+def test_growth_is_drawn_over_the_context() -> None:
+    token = run("cmab", *REFERENCE, "keys=100")
+    figure = plot_growth({"cmab": [(100, token), (1000, token)]})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "time of a token (s)", "energy of a token (J)", "persistent memory (B)",
+    ]  # fmt: skip
+    assert list(figure.axes[0].lines[0].get_ydata()) == [token.time.seconds] * 2

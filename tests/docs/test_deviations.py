@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError
+from pimsim.functional.streaming.chip import Chip
+from pimsim.functional.streaming.fixed import Formats
+from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga import units
@@ -17,6 +21,7 @@ from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.dataflow import Call, Loop, beats
+from pimsim.program.works import Norm
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
@@ -152,10 +157,17 @@ def beats_read(calls: list[Call], port: str) -> int:
     return sum(beats(read.bursts) for call in calls for read in call.region.reads if read.port == port)
 
 
-def test_24_ports_do_not_share_a_memory() -> None:
+def test_24_fixed_ports_do_not_share_a_memory() -> None:
     ports = dict.fromkeys("abc", PortTiming(2, 1, 64, 16, 16))
     one, two = units.copy(3000, ("a", "c"), 2, 2), units.residual(3000, ("a", "b", "c"), 2, 2)
     assert run_region(one, ports).cycles == run_region(two, ports).cycles
+    assert load_arch("edge_moe_zcu102").value.fpga.memory.kind == "fixed"
+    shared = simulate(
+        "edge_moe_zcu102", "attention_reordered", overrides=["arch.fpga.memory.kind=dram", "workload.tokens=5"]
+    )
+    assert shared.notes == [
+        "with a DRAM behind the ports the fast engine jumps over nothing, as rows and refreshes do not recur; it is slower"
+    ]
 
 
 def test_25_the_plain_forms_are_not_pipelined() -> None:
@@ -212,10 +224,15 @@ def test_36_pieces_of_a_matrix_read_the_input_again() -> None:
     assert beats_read(calls, "inout1") == 2 * 129 * 192 // 8
 
 
-@pytest.mark.parametrize("workload", ["m3vit_cityscapes", "attention_reordered"])
-def test_37_streaming_machines_have_no_numbers(workload: str) -> None:
-    with pytest.raises(InputError, match=r"^--check must be left out: "):
-        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload(workload), RunOptions(check_tokens=1))
+def test_37_inner_widths() -> None:
+    formats = load_arch("edge_moe_zcu102").value.fpga.formats
+    chip = Chip(Formats.of(formats), 256, 32, 16, 8, 16)
+    row = np.array([[30.0, -30.0] * 4])  # its mean square is 900, beyond the 512 of features
+    beats = chip.beats((row * 2**22).astype(np.int64))
+    norm = Norm({}, "norms", 0, 8, 0.0)
+    region = units.layernorm(1, 1, ("a", "b"), (8, 85), 2)
+    ready = HANDLERS[Norm, "moments"](chip, norm, region.stages[0], {"input": beats})["ready"]
+    assert ready[0, 9] == 2**22 // 30
 
 
 def test_38_the_plain_forms_save_less_than_the_paper() -> None:
@@ -251,7 +268,51 @@ def test_45_primitives_follow_each_other() -> None:
     assert not {"k", "v"} & {call.name for call in program.calls if call.op == "load"}
 
 
-def test_49_rows_of_aim_count_as_open() -> None:
+def hybrid(*overrides: str) -> Result:
+    """One decoder block of GPT-2 small with attention on the streaming unit."""
+    options = ["workload.generate_tokens=1", "workload.model.layers=1", "arch.placement=stream_attention", *overrides]
+    return simulate("hybrid_pim_fpga", "gpt2_decode", overrides=options)
+
+
+def test_46_a_kernel_waits_for_all_of_its_operands() -> None:
+    widths = (16, 16 * 3 * WIDTH)  # an element a cycle, or all of them
+    narrow, wide = (hybrid(f"arch.link.width_bits={bits}", "arch.dram.refresh.policy=none") for bits in widths)
+    sent, back = 3 * WIDTH, WIDTH
+    assert narrow.time.cycles - wide.time.cycles == pytest.approx(
+        sent + back - 2, abs=10
+    )  # edges of the fabric's clock
+
+
+def test_47_only_the_fullest_lane_is_timed() -> None:
+    many, few = (hybrid("workload.prompt_tokens=2", f"arch.fpga.attention.lanes={lanes}") for lanes in (16, 9))
+    assert many.units["fpga"].busy_seconds == few.units["fpga"].busy_seconds  # one token in the fullest lane of both
+
+
+def test_48_the_streaming_unit_is_assumed() -> None:
+    loaded = load_arch("hybrid_pim_fpga")
+    for path in (("fpga", "busy_power_w"), ("fpga", "attention", "parallelism"), ("link", "latency")):
+        assert str(loaded.source_of(path)).startswith("assumed: "), path
+
+
+def test_49_what_cannot_be_placed() -> None:
+    for work in ("softmax", "lm_head"):
+        with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
+            load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
+
+
+def test_50_a_given_routing_is_dealt_out() -> None:
+    work = load_workload("m3vit_cityscapes").value
+    routes = work.routes(1)
+    assert routes == work.routes(3)
+    assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
+
+
+def test_51_the_naive_schedule_has_no_numbers() -> None:
+    with pytest.raises(InputError, match=r"^--check must be left out: the naive schedule of edge_moe_zcu102 has no"):
+        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
+
+
+def test_56_rows_of_aim_count_as_open() -> None:
     small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
     run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
     assert run.dram is not None

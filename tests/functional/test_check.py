@@ -292,7 +292,8 @@ def test_a_failed_check_leaves_with_1_and_names_the_operation(monkeypatch: pytes
     assert json.loads((tmp_path / "result.json").read_text())["functional"]["passed"] is False
 
 
-def test_pairs_without_a_check_say_so() -> None:
+def test_pairs_without_a_check_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pimsim.run.CHECKED", (("pim", "decoder"),))
     arch, workload = load_arch("edge_moe_zcu102"), load_workload("attention_reordered")
     with pytest.raises(InputError, match=r"^--check must be left out: a workload of kind attention on an architecture"):
         simulate_loaded(arch, workload, RunOptions(check_tokens=1))

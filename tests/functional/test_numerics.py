@@ -22,6 +22,7 @@ from pimsim.functional.numerics import (
     FloatSpec,
     MacArithmetic,
     dot_bound,
+    fixed_spec,
     float_spec,
     format_spec,
     mac_arithmetic,
@@ -220,8 +221,17 @@ def test_names_and_their_errors() -> None:
         float_spec("int8")
     with pytest.raises(ConfigError, match=r"^fixed point must have 2 to 32 bits, not 64"):
         format_spec("fixed64_4")
-    with pytest.raises(ConfigError, match=r"^integer bits must be 1 \(the sign\) to 8, not 9"):
+    with pytest.raises(ConfigError, match=r"^integer bits must be 0 to 8, not 9"):
         FixedSpec(8, 9)
+
+
+def test_no_integer_bits_and_no_sign() -> None:
+    half, pixel = format_spec("fixed16_0_wrap"), format_spec("ufixed8_0_wrap")
+    assert (half.name, pixel.name, pixel.dtype) == ("fixed16_0_wrap", "ufixed8_0_wrap", np.uint8)
+    np.testing.assert_array_equal(half.round_to([-0.5, 0.25, 0.5]), [-0.5, 0.25, -0.5])
+    np.testing.assert_array_equal(pixel.round_to([0.0, 0.999, 1.0, -1 / 256]), [0.0, 255 / 256, 0.0, 255 / 256])
+    with pytest.raises(UnknownName, match=r"^fixed-point format must be one of fixed<bits>_<integer bits>, ufixed"):
+        fixed_spec("bfloat16")
 
 
 # ---------------------------------------------------------------------------------------------------------- MAC units

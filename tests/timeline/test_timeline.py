@@ -95,6 +95,14 @@ def test_chrome_json_has_the_same_slices_as_perfetto(tmp_path):
             found[threads[event["tid"]]].append((begin, begin + round(event["dur"] * 1000), event["name"]))
     assert found == perfetto(tmp_path / "t.pftrace")[0]
     assert any(e["name"].startswith("wait ") for e in events)
+    curves = defaultdict(list)
+    for event in events:
+        if event["ph"] == "C":
+            curves[event["name"]].append((round(event["ts"] * 1000), next(iter(event["args"].values()))))
+    told = perfetto(tmp_path / "t.pftrace")[1]
+    assert curves["power (W)"] == told["power"]
+    assert curves["data pins (GB/s)"] == told["data pins"]
+    assert curves["queue depth asic (steps)"] == told["queue depth asic"]
 
 
 def test_vcd_is_read_by_a_waveform_library(tmp_path):
@@ -108,6 +116,20 @@ def test_vcd_is_read_by_a_waveform_library(tmp_path):
     assert len(slices) > 5
     for begin, end, name in slices:
         assert [asic.value_at(1000 * at) for at in (begin, end - 1)] == [name.replace(" ", "_")] * 2
+    power = next(variable.signal for variable in wave.all_vars() if variable.full_name == "curves.power_W")
+    told = perfetto(tmp_path / "t.pftrace")[1]["power"]
+    assert [power.value_at(1000 * at) for at, _ in told[:50]] == pytest.approx([value for _, value in told[:50]])
+
+
+def test_a_run_of_1024_tokens_stays_small(tmp_path):
+    """Steps of GPT-2 small: what a token adds, times 1,024 (whole: 19 MB)."""
+    sizes = []
+    for tokens in (8, 16):
+        path = tmp_path / f"{tokens}.pftrace"
+        arguments = [*ARGS[:5], "--set", f"workload.generate_tokens={tokens}", "--quiet", "--timeline", str(path)]
+        assert run_cli(*arguments, "--timeline-detail", "step").exit_code == 0
+        sizes.append(path.stat().st_size)
+    assert 5_000 < (sizes[1] - sizes[0]) / 8 * 1024 < 50e6
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_layernorm_takes_what_the_schedule_report_says() -> None:
 
 
 def test_patch_embedding_takes_what_the_schedule_report_says() -> None:
-    row = units.patch_row(PatchShape(8, 48, 2, 24), 3, 35, ("a", "w", "b"), 2)
+    row = units.patch_row(PatchShape(8, 16, 3, 2, 24), 3, 35, ("a", "w", "b"), 2)
     assert iterations(row.stages[0]) == 9216
     assert 8 * fast(row, IDEAL).cycles == pytest.approx(221_469, rel=0.01)
 
@@ -69,7 +69,7 @@ REGIONS = {
     "gating of one token": units.gating(1, 1, 1, 1, GateUnit(), "a"),
     "gating with one expert each": units.gating(4, 1, 2, 1, GateUnit(), "a"),
     "queues": units.fill_queues(9, 2),
-    "patch row": units.patch_row(PatchShape(2, 6, 2, 4), 3, 35, ("a", "w", "b"), 2),
+    "patch row": units.patch_row(PatchShape(2, 2, 3, 2, 4), 3, 35, ("a", "w", "b"), 2),
     "scores of twelve heads": query_key(
         Shape(9, 3, 4, 12), Pipelines(), dict.fromkeys(("query", "key", "scores", "statistics"), "a")
     ),

@@ -12,7 +12,7 @@ import builders
 import pytest
 
 import pimsim
-from pimsim.result import SCHEMA
+from pimsim.result import SCHEMA, _commit
 
 NUMBER, TEXT = "number", "text"
 
@@ -33,13 +33,17 @@ SHAPE: dict[str, Any] = {
     },
     "interface": {"bytes": NUMBER, "bytes_without_pim": NUMBER, "reduction": NUMBER},
     "units": {"*": {"busy_seconds": NUMBER, "busy_fraction": NUMBER, "stalls": {"*": NUMBER}}},
-    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER}},
+    "ops": {"*": {"count": NUMBER, "seconds": NUMBER, "share": NUMBER, "joules": NUMBER, "unit": None}},
     "layers": [{"name": TEXT, "seconds": NUMBER, "joules": NUMBER}],
     "ports": None,
     "demand": None,
+    "notes": [],
     "roofline": None,
     "resources": None,
+    "routing": None,
     "requests": None,
+    "placement": None,
+    "links": None,
     "baselines": {
         "*": {
             "seconds": NUMBER,
@@ -233,7 +237,11 @@ def test_the_manifest_never_fails_for_want_of_git(monkeypatch: pytest.MonkeyPatc
         raise failure
 
     monkeypatch.setattr(subprocess, "run", fail)
-    assert builders.result().manifest.commit is None
+    _commit.cache_clear()  # asked once in a process
+    try:
+        assert builders.result().manifest.commit is None
+    finally:
+        _commit.cache_clear()
 
 
 def test_counters_are_not_changed() -> None:

@@ -9,14 +9,14 @@ these loops ends. Jumping moves an offset between the engine's time and real tim
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
 from pimsim.errors import Deadlock
 from pimsim.machine.fpga.books import OUTPUT, RegionTimes
 from pimsim.machine.fpga.cursor import Cursor, repeats
-from pimsim.machine.fpga.ports import PortChannel, PortTiming, request_nest
+from pimsim.machine.fpga.ports import Behind, PortChannel, PortTiming, open_channel, request_nest, stream_addresses
 from pimsim.program.dataflow import Fifo, Read, Region, Stage, Write, iterations
 
 NEVER = 1 << 62
@@ -154,7 +154,8 @@ class _Stage:
 class _Reader:
     """A read stream: makes requests as long as fewer than ``outstanding`` of them are not yet taken in full."""
 
-    def __init__(self, read: Read, number: int, queue: _Queue, channel: PortChannel) -> None:
+    def __init__(self, read: Read, number: int, queue: _Queue, channel: PortChannel, addresses: Iterator[int]) -> None:
+        self.addresses = addresses
         self.name, self.number, self.queue, self.channel = read.name, number, queue, channel
         self.cursor = Cursor(request_nest(read.bursts, channel.timing.max_burst))
         self.open: deque[int] = deque()
@@ -168,7 +169,7 @@ class _Reader:
             engine.wake(self.number, self.next)
             return
         beats = self.cursor.action
-        arrivals = self.channel.read(now, beats)
+        arrivals = self.channel.read(now, beats, next(self.addresses))
         self.next = self.channel.address + 1
         self.open.append(beats)
         self.queue.visible.extend(arrivals)
@@ -201,7 +202,10 @@ class _Reader:
 class _Writer:
     """A write stream: collects a burst, one beat per cycle, and sends it."""
 
-    def __init__(self, write: Write, number: int, queue: _Queue, channel: PortChannel) -> None:
+    def __init__(
+        self, write: Write, number: int, queue: _Queue, channel: PortChannel, addresses: Iterator[int]
+    ) -> None:
+        self.addresses = addresses
         self.name, self.number, self.queue, self.channel = write.name, number, queue, channel
         self.cursor = Cursor(request_nest(write.bursts, channel.timing.max_burst))
         self.collected = 0
@@ -222,7 +226,7 @@ class _Writer:
         self.queue.take(1, now, engine)
         self.collected += 1
         if self.collected == self.cursor.action:
-            response = self.channel.write(now, self.collected)
+            response = self.channel.write(now, self.collected, next(self.addresses))
             self.responses.append(response)
             self.collected = 0
             engine.reach(response)
@@ -255,28 +259,42 @@ class _Snapshot:
 
 
 class FastEngine:
-    """Runs one region on an idle machine; `run` may be called once."""
+    """Runs one region; `run` may be called once.
 
-    def __init__(self, region: Region, ports: Mapping[str, PortTiming]) -> None:
-        self.region = region
+    With a DRAM behind the ports, times are those of the whole program, the region begins at ``start``, and nothing is jumped
+    over: rows, refreshes and what other regions ask of the memory are no part of the state that is compared.
+    """
+
+    def __init__(
+        self, region: Region, ports: Mapping[str, PortTiming], behind: Behind | None = None, start: int = 0
+    ) -> None:
+        self.region, self.start = region, start
         self.offset = 0
-        self.end = 0
+        self.end = start
         self._heap: list[tuple[int, int]] = []
         queues = {fifo.name: _Queue(fifo) for fifo in region.fifos}
         self.queues = list(queues.values())
         self._channels = {
-            (port, way): PortChannel(ports[port])
+            (port, way): open_channel(port, ports[port], behind)
             for port, way in [*((r.port, "read") for r in region.reads), *((w.port, "write") for w in region.writes)]
         }
         self.stages = [_Stage(stage, 2 * i, queues) for i, stage in enumerate(region.stages)]
         first = 2 * len(self.stages)
         self._readers = [
-            _Reader(r, first + i, queues[r.fifo], self._channels[r.port, "read"]) for i, r in enumerate(region.reads)
-        ]
+            _Reader(
+                read, first + i, queues[read.fifo], self._channels[read.port, "read"],
+                stream_addresses(read, ports[read.port], behind),
+            )
+            for i, read in enumerate(region.reads)
+        ]  # fmt: skip
         first += len(self._readers)
         self._writers = [
-            _Writer(w, first + i, queues[w.fifo], self._channels[w.port, "write"]) for i, w in enumerate(region.writes)
-        ]
+            _Writer(
+                write, first + i, queues[write.fifo], self._channels[write.port, "write"],
+                stream_addresses(write, ports[write.port], behind),
+            )
+            for i, write in enumerate(region.writes)
+        ]  # fmt: skip
         self.movers: list[Any] = [*self.stages, *self._readers, *self._writers]
         self._steps: list[Any] = []
         for stage in self.stages:
@@ -285,7 +303,8 @@ class FastEngine:
         self._at = [NEVER] * len(self._steps)
         self._connect()
         sizes = [(iterations(s), len(m.cursor.limits)) for s, m in zip(region.stages, self.stages, strict=True)]
-        self.anchor = 2 * sizes.index(max(sizes))  # the longest stage; of equally long ones that with the most loops
+        # the longest stage; of equally long ones that with the most loops
+        self.anchor = 2 * sizes.index(max(sizes)) if behind is None else -1
         self._level = -1
         self._seen: dict[int, dict[Any, _Snapshot]] = {}
 
@@ -295,8 +314,7 @@ class FastEngine:
         Raises:
             Deadlock: stages wait for each other for ever.
         """
-        for agent in range(len(self._steps)):
-            self.wake(agent, 0)
+        self.begin()
         heap, at, steps = self._heap, self._at, self._steps
         while heap:
             now, agent = heappop(heap)
@@ -305,11 +323,41 @@ class FastEngine:
                 steps[agent](now, self)
             if self._level >= 0 and (not heap or heap[0][0] > now):
                 self._compare(now)
+        return self.finish()
+
+    def begin(self) -> None:
+        """Let every agent look at the first cycle."""
+        for stage in self.stages:
+            stage.next = self.start
+        for agent in range(len(self._steps)):
+            self.wake(agent, self.start)
+
+    @property
+    def upcoming(self) -> int:
+        """Cycle of the next event; `NEVER` if the region is through."""
+        return self._heap[0][0] if self._heap else NEVER
+
+    def run_until(self, cycle: int) -> None:
+        """All events up to a cycle, itself included."""
+        heap, at, steps = self._heap, self._at, self._steps
+        while heap and heap[0][0] <= cycle:
+            now, agent = heappop(heap)
+            if at[agent] == now:
+                at[agent] = NEVER
+                steps[agent](now, self)
+
+    def finish(self) -> RegionTimes:
+        """Times of the region, which has no more events.
+
+        Raises:
+            Deadlock: stages wait for each other for ever.
+        """
         stuck = [agent.waits() for agent in self.movers if not agent.cursor.done]
         if stuck:
             raise Deadlock(f"waiting for each other: {'; '.join(stuck)}")
         return RegionTimes(
-            self.end + self.region.overhead, {stage.name: dict(sorted(stage.stalls.items())) for stage in self.stages}
+            self.end + self.region.overhead - self.start,
+            {stage.name: dict(sorted(stage.stalls.items())) for stage in self.stages},
         )
 
     def wake(self, agent: int, when: int) -> None:

@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from pimsim.machine.fpga.books import OUTPUT, RegionTimes
-from pimsim.machine.fpga.ports import PortChannel, PortTiming, request_nest
+from pimsim.machine.fpga.ports import Behind, PortChannel, PortTiming, open_channel, request_nest, stream_addresses
 from pimsim.machine.kernel import Gate, Kernel, Process, Turn
 from pimsim.program.dataflow import Fifo, Read, Region, Stage, Write, expand
+
+MOST_STREAMS = 1000
+"""More streams than any region has."""
 
 
 class _Channel:
@@ -58,13 +61,26 @@ class _Channel:
 
 
 class ReferenceEngine:
-    """Runs one region on an idle machine; `run` may be called once."""
+    """Runs one region; `run` may be called once.
 
-    def __init__(self, region: Region, ports: Mapping[str, PortTiming]) -> None:
-        self.region = region
-        self.kernel = Kernel()
-        self.end = 0
-        self._turn = Turn(self.kernel)
+    With a DRAM behind the ports, regions share a kernel and the order of requests (``among``), times are those of the whole
+    program, and ``number`` is the position of the call.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        ports: Mapping[str, PortTiming],
+        behind: Behind | None = None,
+        among: Turn | None = None,
+        number: int = 0,
+    ) -> None:
+        self.region, self._behind, self._number = region, behind, number
+        self._turn = among or Turn(Kernel())
+        self.kernel = self._turn.kernel
+        self.start = self.end = self.kernel.now
+        self._left = 0
+        self._done: Callable[[RegionTimes], None] | None = None
         self._fifos = {fifo.name: _Channel(self.kernel, fifo) for fifo in region.fifos}
         self._ports = ports
         self._channels: dict[tuple[str, str], PortChannel] = {}
@@ -76,20 +92,40 @@ class ReferenceEngine:
         Raises:
             Deadlock: stages wait for each other for ever.
         """
+        self.begin()
+        self.kernel.run()
+        return self.times()
+
+    def begin(self, done: Callable[[RegionTimes], None] | None = None) -> None:
+        """Start all processes now; ``done`` is called when the last one is through."""
+        self._done = done
         for stage in self.region.stages:
             self._start_stage(stage)
         for number, read in enumerate(self.region.reads):
             self._start(read.name, self._read(number, read))
         for number, write in enumerate(self.region.writes):
             self._start(write.name, self._write(len(self.region.reads) + number, write))
-        self.kernel.run()
+
+    def times(self) -> RegionTimes:
+        """Times of the region, whose processes are all through."""
         stalls = {name: dict(sorted(reasons.items())) for name, reasons in self._stalls.items()}
-        return RegionTimes(self.end + self.region.overhead, stalls)
+        return RegionTimes(self.end + self.region.overhead - self.start, stalls)
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _start(self, name: str, process: Process) -> None:
-        self.kernel.start(name, process, lambda: "for data or for room")
+        self._left += 1
+        self.kernel.start(f"{self._number}: {name}", self._counted(process), lambda: "for data or for room")
+
+    def _counted(self, process: Process) -> Process:
+        yield from process
+        self._left -= 1
+        if not self._left and self._done is not None:
+            self._done(self.times())
+
+    def _enter(self, stream: int, ask: Callable[[], None]) -> None:
+        """A request at the end of this instant, after those of earlier calls and streams."""
+        self._turn.enter(self._number * MOST_STREAMS + stream, ask)
 
     def _start_stage(self, stage: Stage) -> None:
         flight: deque[tuple[int, int, int]] = deque()
@@ -101,7 +137,7 @@ class ReferenceEngine:
     def _issue(
         self, stage: Stage, flight: deque[tuple[int, int, int]], entered: Gate, left: Gate, freed: list[int]
     ) -> Process:
-        kernel, earliest = self.kernel, 0
+        kernel, earliest = self.kernel, self.start
         room = -(-stage.depth // stage.interval)
         for number, action in enumerate(expand(stage.nest)):
             if earliest > kernel.now:
@@ -165,30 +201,32 @@ class ReferenceEngine:
                     credit.open()
 
         fifo.taken = taken
-        for beats in expand(request_nest(read.bursts, port.timing.max_burst)):
+        places = stream_addresses(read, port.timing, self._behind)
+        for beats, address in zip(expand(request_nest(read.bursts, port.timing.max_burst)), places, strict=False):
             while len(open_requests) >= port.timing.outstanding:
                 yield credit.wait()
             if credit_time[0] > kernel.now:
                 yield kernel.until(credit_time[0])
             arrivals: list[int] = []
 
-            def ask(beats: int = beats, arrivals: list[int] = arrivals) -> None:
-                arrivals.extend(port.read(kernel.now, beats))
+            def ask(beats: int = beats, address: int = address, arrivals: list[int] = arrivals) -> None:
+                arrivals.extend(port.read(kernel.now, beats, address))
                 open_requests.append(beats)
                 answered.open()
 
-            self._turn.enter(number, ask)
+            self._enter(number, ask)
             yield answered.wait()
-            address = port.address
+            asked = port.address
             fifo.arrive(arrivals)
-            yield kernel.until(address + 1)
+            yield kernel.until(asked + 1)
 
     def _write(self, number: int, write: Write) -> Process:
         kernel, fifo = self.kernel, self._fifos[write.fifo]
         port = self._channel(write.port, "write")
         responses: deque[int] = deque()
         answered = Gate(kernel)
-        for beats in expand(request_nest(write.bursts, port.timing.max_burst)):
+        places = stream_addresses(write, port.timing, self._behind)
+        for beats, address in zip(expand(request_nest(write.bursts, port.timing.max_burst)), places, strict=False):
             if len(responses) >= port.timing.outstanding:
                 oldest = responses.popleft()
                 if oldest > kernel.now:
@@ -198,17 +236,19 @@ class ReferenceEngine:
                 fifo.take(1)
                 if beat == beats - 1:
 
-                    def send(beats: int = beats) -> None:
-                        responses.append(port.write(kernel.now, beats))
+                    def send(beats: int = beats, address: int = address) -> None:
+                        responses.append(port.write(kernel.now, beats, address))
                         self.end = max(self.end, responses[-1])
                         answered.open()
 
-                    self._turn.enter(number, send)
+                    self._enter(number, send)
                     yield answered.wait()
                 yield kernel.until(kernel.now + 1)
 
     def _channel(self, port: str, way: str) -> PortChannel:
-        return self._channels.setdefault((port, way), PortChannel(self._ports[port]))
+        if (port, way) not in self._channels:
+            self._channels[port, way] = open_channel(port, self._ports[port], self._behind)
+        return self._channels[port, way]
 
 
 def run_region(region: Region, ports: Mapping[str, PortTiming]) -> RegionTimes:

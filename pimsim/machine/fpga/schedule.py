@@ -54,7 +54,7 @@ def run_program(
             plain[id(call.region)] = canonical(call.region)
         region = plain[id(call.region)]
         if region not in times:
-            _check_in_flight(region, timing)
+            check_in_flight(region, timing)
             times[region] = run_region(region, dict.fromkeys(_ports(region), timing))
         start = max((found.ends[other] for other in call.after), default=0)
         found.starts.append(start)
@@ -62,7 +62,7 @@ def run_program(
         found.regions.append(times[region])
     if progress:
         progress(len(calls), len(calls))
-    _check_ports(calls, found)
+    check_ports(calls, found)
     return found
 
 
@@ -78,7 +78,12 @@ def canonical(region: Region) -> Region:
     )
 
 
-def _check_in_flight(region: Region, timing: PortTiming) -> None:
+def check_in_flight(region: Region, timing: PortTiming) -> None:
+    """Check that no stage waits for more beats of a stream than the port may have on their way.
+
+    Raises:
+        MappingError: one does.
+    """
     streams, most = {read.fifo for read in region.reads}, timing.outstanding * timing.max_burst
     for stage in region.stages:
         for action in stage.actions:
@@ -90,7 +95,12 @@ def _check_in_flight(region: Region, timing: PortTiming) -> None:
                     )
 
 
-def _check_ports(calls: Sequence[Call], times: ProgramTimes) -> None:
+def check_ports(calls: Sequence[Call], times: ProgramTimes) -> None:
+    """Check that calls which ran at the same time used different ports.
+
+    Raises:
+        ProgramError: two did not.
+    """
     running: list[tuple[int, Call]] = []
     for start, end, call in sorted(zip(times.starts, times.ends, calls, strict=True), key=lambda entry: entry[:2]):
         running = [(until, other) for until, other in running if until > start]
@@ -106,4 +116,4 @@ def _ports(region: Region) -> list[str]:
     return [*(read.port for read in region.reads), *(write.port for write in region.writes)]
 
 
-__all__ = ["ProgramTimes", "RunRegion", "canonical", "run_program"]
+__all__ = ["ProgramTimes", "RunRegion", "canonical", "check_in_flight", "check_ports", "run_program"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pimsim.arch.tensor_functions import EXPONENTIALS, LOGARITHMS
@@ -44,6 +44,11 @@ class ProgramCounts:
     """Words that loads name and that no row meets, because masks exclude them; the banks do not touch them."""
     moved_besides: int = 0
     """Words over the pins that no primitive names: results in memory that are also needed on chip or turned, or the reverse."""
+
+    def times(self, number: int) -> ProgramCounts:
+        """Counts of so many runs of the program; what is persistent stays one."""
+        counted = {each.name: getattr(self, each.name) * number for each in fields(self)}
+        return ProgramCounts(**counted | {"persistent": self.persistent})
 
 
 BESIDES = {"fetch", "copy", "spill"}

@@ -44,6 +44,8 @@ class Value:
     """The load that brought it where it is used, if it stayed in the banks for that."""
     band: Band | None = None
     """Entries of each row that may differ from zero."""
+    made_of: tuple[str, ...] = ()
+    """Results in memory that it puts together in name only: nobody in the program reads it."""
 
     @property
     def at(self) -> int:
@@ -74,7 +76,10 @@ class AttentionLowering:
         banks: DRAM rows to give out.
         space: the SRAM.
         indices: name of a result that addresses depend on -> its integers, from a functional run.
+        in_banks: sources that lie in the banks although they are used on chip; they are fetched where they are read.
         serial: one operation at a time.
+        name: of the block.
+        after: name of the block whose end this one waits for, where it is one of a stream.
     """
 
     def __init__(
@@ -85,12 +90,16 @@ class AttentionLowering:
         space: Space,
         indices: Mapping[str, Nested],
         *,
+        in_banks: frozenset[str] = frozenset(),
         serial: bool = False,
         name: str = "attention",
+        after: str = "",
     ) -> None:
         self.ops, self.pim, self.banks, self.space, self.indices = list(ops), pim, banks, space, indices
+        self.in_banks = in_banks
         self.shape = pim.shape
         self.builder = BlockBuilder(name, self.shape.channels, serial=serial)
+        self.after = after
         self.values: dict[str, Value] = {}
         self.constants: dict[str, dict[str, Any]] = {}
         """Name of a call of the ASIC -> what it must know besides its operands."""
@@ -137,7 +146,8 @@ class AttentionLowering:
             for reader, position in self.readers[op.name]
         )
         if isinstance(op, prim.Source | prim.EmptyState):
-            view = self._new_tensor(op) if self._wanted_in_memory(op.name) else None
+            wanted = op.name in self.in_banks or self._wanted_in_memory(op.name)
+            view = self._new_tensor(op) if wanted else None
         elif isinstance(op, prim.Store):
             view = self._new_tensor(op)
         elif isinstance(op, prim.Append) and given is not None:
@@ -150,7 +160,7 @@ class AttentionLowering:
         elif isinstance(op, prim.Arrange) and given is not None and not op.order and not op.split:
             view = _reshaped(given, op.to)
         elif isinstance(op, prim.Part) and given is not None:
-            axis = op.axis % len(op.sources[0]) + 3 - len(op.sources[0])
+            axis = _axis(op)
             view = given.part(axis, op.start, op.stop) if axis < 2 else None
             if view is not None and axis == 1:
                 self._cut(view)
@@ -181,7 +191,10 @@ class AttentionLowering:
 
     def _stays(self, load: Primitive) -> bool:
         readers = self.readers[load.name]
-        return bool(readers) and all(self.is_matrix(op, position) for op, position in readers)
+        return bool(readers) and all(
+            self.is_matrix(op, position) or (isinstance(op, prim.Part) and _axis(op) < 2 and self._stays(op))
+            for op, position in readers
+        )
 
     def _new_tensor(self, op: Primitive) -> View:
         heads, rows, width = _three(op.shape)
@@ -204,7 +217,9 @@ class AttentionLowering:
             view = self.views.get(name)
             if view is None or (op.name in self.views and isinstance(op, VIEWS) and position == 0):
                 continue
-            if isinstance(self._by_name[name], prim.Source | prim.Store | prim.EmptyState) and not _reads_memory(
+            if name in self.in_banks:
+                view.tensor.orientations.setdefault("rows", [])
+            elif isinstance(self._by_name[name], prim.Source | prim.Store | prim.EmptyState) and not _reads_memory(
                 self, op, position
             ):
                 continue  # has a copy on chip
@@ -232,13 +247,46 @@ class AttentionLowering:
                 )
             self._op = op
             self._index = -1
-            handler(self, op)
+            if self._in_name_only(op):
+                self.values[op.name] = Value(op.shape, made_of=op.inputs)
+            else:
+                handler(self, op)
             if op.name in self._spilled:
                 value = self.values[op.name]
                 value.view = self.views[op.name]
                 value.tokens = self.write_rows(value.view, value, self.builder.op("spill", op.name))
             self._release(number)
-        return self.builder.build()
+        return self._in_a_stream(self.builder.build()) if self.after else self.builder.build()
+
+    def _in_a_stream(self, block: Block) -> Block:
+        """The block with a start that waits for the end of the one before, and an end that the next one waits for."""
+        streams = [
+            tuple(
+                replace(
+                    step,
+                    waits=step.waits or (f"{self.after}.end",),
+                    signals=(*step.signals, f"{block.name}.end") if step is stream[-1] else step.signals,
+                )
+                for step in stream
+            )
+            for stream in block.streams
+        ]
+        return Block(block.name, block.ops, tuple(streams[:-1]), streams[-1])
+
+    def _in_name_only(self, op: Primitive) -> bool:
+        """Whether an operation rearranges results in memory for nobody but who looks at them after the run."""
+        if not isinstance(op, prim.Join | prim.Part | prim.Arrange) or op.name in self.views:
+            return False
+        sources = [self.values[name] for name in op.inputs]
+        if not all(value.view is not None or value.made_of for value in sources):
+            return False
+        return all(self.in_name_only_next(reader) for reader, _ in self.readers[op.name])
+
+    def in_name_only_next(self, op: Primitive) -> bool:
+        """Whether an operation and all that reads it only rearrange."""
+        return isinstance(op, prim.Join | prim.Part | prim.Arrange) and all(
+            self.in_name_only_next(reader) for reader, _ in self.readers[op.name]
+        )
 
     def words_given(self) -> int:
         """Elements that lie in the banks before the program begins, every copy counted."""
@@ -263,7 +311,7 @@ class AttentionLowering:
                 self._drop(name, self.values[name])
 
     def _drop(self, name: str, value: Value) -> None:
-        if isinstance(self._by_name.get(name), prim.Source):
+        if isinstance(self._by_name.get(name), prim.Source) and name not in self.in_banks:
             return  # resident
         parts = [value.buffer]
         if isinstance(value, WeightsValue):
@@ -285,6 +333,19 @@ class AttentionLowering:
     def scratch(self, name: str, shape: tuple[int, ...]) -> Value:
         """A place on chip for something within an operation; `done_with` gives it back."""
         return self.new(f"{self._op.name}.{name}", shape)
+
+    def in_place_of(self, name: str, shape: tuple[int, ...]) -> Value:
+        """The place of a result that nobody reads after this operation, so that a state is updated where it lies; or another."""
+        value = self.values[name]
+        assert value.buffer is not None
+        last = self.ops[self._last[name]] is self._op
+        given = isinstance(self._by_name[name], prim.Source) and not isinstance(self._op, prim.WeightedSum)
+        if name in self.persistent or given or not last or value.buffer.uses > 1 or value.view is not None:
+            return self.new(self._op.name, shape)
+        if value.shape != shape:
+            return self.new(self._op.name, shape)
+        value.buffer.uses += 1
+        return Value(shape, value.buffer, value.offset)
 
     def done_with(self, *values: Value | None) -> None:
         """Give back scratch places."""
@@ -308,7 +369,7 @@ class AttentionLowering:
         if value.buffer is None:
             assert value.view is not None
             fetched = self.read_view(value.view, f"{name}.fetched", value.shape, value.tokens, kind="fetch")
-            value.buffer = fetched.buffer
+            value.buffer, value.offset = fetched.buffer, 0
         return value
 
     def call(
@@ -670,6 +731,11 @@ def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range
         column, count = column + take, count - take
 
 
+def _axis(op: prim.Part) -> int:
+    """Axis of heads (0), rows (1) or width (2) along which it takes a part."""
+    return op.axis % len(op.sources[0]) + 3 - len(op.sources[0])
+
+
 def _three(shape: Sequence[int]) -> tuple[int, int, int]:
     """Heads, rows, width: axes that are missing have one entry, heads take up what is more."""
     padded = (1,) * (3 - len(shape)) + tuple(shape)
@@ -698,13 +764,15 @@ def _source(b: AttentionLowering, op: prim.Source) -> None:
         for reader, position in b.readers[op.name]
         if not (value.view is not None and _reads_memory(b, reader, position))
     ]
-    if value.view is None or direct:
+    if op.name not in b.in_banks and (value.view is None or direct):
         value.buffer = b.space.take(op.name, op.size)
         value.buffer.uses = 1
     b.values[op.name] = value
 
 
 def _reads_memory(b: AttentionLowering, op: Primitive, position: int) -> bool:
+    if b.in_name_only_next(op):
+        return True
     if isinstance(op, prim.Load) or b.is_matrix(op, position):
         return True
     if position == 0 and (isinstance(op, prim.Append) or (isinstance(op, prim.Gather) and not op.on_chip)):
@@ -796,7 +864,7 @@ def _moved(b: AttentionLowering, op: Primitive) -> None:
 def _part(b: AttentionLowering, op: prim.Part) -> None:
     value = b.values[op.inputs[0]]
     if op.name in b.views:
-        b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens)
+        b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens, load=value.load)
         if value.buffer is None:
             return
     value = b.on_chip(op.inputs[0])
@@ -879,6 +947,8 @@ def _product(b: AttentionLowering, op: prim.Product) -> None:
         b.multiply(turned, matrix.view, out, "columns", matrix.load, matrix.tokens, used, limited=used is not None)
         if turned is not a:
             b.done_with(turned)
+        if used is None and op.pairs >= 0:  # zeros at places that only the algorithm knows
+            b.skipped["macs"] += a.size * op.shape[-1] - op.macs()
     else:
         b.call(
             "matmul", op.macs(), (a, b.on_chip(op.inputs[1])), out, product="transposed" if op.transpose else "plain"
@@ -945,8 +1015,8 @@ def _weighted_sum(b: AttentionLowering, op: prim.WeightedSum) -> None:
         b.multiply(weights, v.view, sums, "columns", v.load, v.tokens, used, limited=used is not None)
     else:
         b.call("matmul", op.macs(), (weights, b.on_chip(op.inputs[1])), sums, product="weighted")
-    state = b.new(op.name, op.shape)
     old = [b.on_chip(name) for name in op.inputs[2:]]
+    state = b.in_place_of(op.inputs[2], op.shape) if old else b.new(op.name, op.shape)
     factor = [found.factor] if old and found.factor is not None else []
     b.call("combine" if old else "move", sums.size, (found.head, sums, *factor, *old), state, state="values")
     b.done_with(sums)
@@ -997,7 +1067,7 @@ def _softmax(b: AttentionLowering, op: prim.Softmax) -> None:
     s = b.on_chip(op.inputs[0])
     column = (*s.shape[:-1], 1)
     top, sums = b.scratch("top", column), b.scratch("sums", column)
-    target = b.new(op.name, op.shape)
+    target = b.in_place_of(op.inputs[0], op.shape)
     b.call("row_max", op.live, (s,), top)
     b.call("exponentials", op.live, (s, top), target, sums)
     b.call("rows_reciprocal", prod(column), (sums,), sums, column=0)
@@ -1012,7 +1082,7 @@ def _softmax(b: AttentionLowering, op: prim.Softmax) -> None:
 
 def _elementwise(b: AttentionLowering, op: prim.Elementwise) -> None:
     sources = [b.on_chip(name) for name in op.inputs]
-    target = b.new(op.name, op.shape)
+    target = b.in_place_of(op.inputs[0], op.shape)
     b.call(f"elementwise.{op.function}", op.live, sources, target, function=op.function, numbers=op.constants)
     if op.function in ("scale", "multiply") or (op.function == "clip" and op.constants[1] <= 0):  # zero stays zero
         target.band = sources[0].band
@@ -1037,7 +1107,7 @@ def _norm(b: AttentionLowering, op: prim.Norm) -> None:
     width = prod(op.shape[-op.axes :])
     rows = op.size // width
     sums = b.scratch("sums", (rows, 2))
-    target = b.new(op.name, op.shape)
+    target = b.in_place_of(op.inputs[0], op.shape)
     b.call("norm_sums", op.size, (x,), sums, rows=rows)
     b.call("norm_statistics", rows, (sums,), sums, width=width, eps=op.eps)
     b.call("norm_scale", op.size, (x, sums, gain, shift), target, rows=rows)

@@ -56,14 +56,26 @@ def load(beats: int, port: str, depth: int, unit: str = "weight_loader") -> Regi
 
 
 @cache
-def linear(tokens: int, outputs: int, inputs: int, unit: LinearUnit, ports: tuple[str, str], *, gelu: bool) -> Region:
+def linear(
+    tokens: int,
+    outputs: int,
+    inputs: int,
+    unit: LinearUnit,
+    ports: tuple[str, str],
+    *,
+    gelu: bool,
+    pitch: int = 0,
+) -> Region:
     """``tokens`` rows of ``inputs`` words times a matrix on the chip: a tile per cycle, the input tile fastest.
 
-    ``ports``: input and output. Input tiles of a row are read with its first output tile and kept.
+    ``ports``: input and output. Input tiles of a row are read with its first output tile and kept. ``pitch``: beats from one
+    row of the output to the next; 0 where one follows the other.
     """
     size = unit.tile_beats
     read = tokens * -(-inputs // unit.tile) * size
-    return _linear(tokens, outputs, inputs, unit, ports, gelu, Burst(read), accumulate=False)
+    written = -(-outputs // unit.tile) * size
+    out = Burst(written, tokens, 0, pitch) if pitch not in {0, written} else Burst(tokens * written)
+    return _linear(tokens, outputs, inputs, unit, ports, gelu, Burst(read), out, accumulate=False)
 
 
 @cache
@@ -76,8 +88,10 @@ def expert(
     those in memory, likewise beat by beat.
     """
     read = tokens * -(-inputs // unit.tile) * unit.tile_beats
-    burst = Burst(1, read) if gathers else Burst(read)
-    return _linear(tokens, outputs, inputs, unit, ports, gelu, burst, accumulate=not gathers)
+    burst = Burst(1, read, 0, 1) if gathers else Burst(read)
+    written = tokens * -(-outputs // unit.tile) * unit.tile_beats
+    out = Burst(written) if gathers else Burst(1, written, 0, 1)
+    return _linear(tokens, outputs, inputs, unit, ports, gelu, burst, out, accumulate=not gathers)
 
 
 def _linear(
@@ -88,11 +102,11 @@ def _linear(
     ports: tuple[str, str],
     gelu: bool,
     burst: Burst,
+    out: Burst,
     *,
     accumulate: bool,
 ) -> Region:
     size, columns, rows = unit.tile_beats, -(-inputs // unit.tile), -(-outputs // unit.tile)
-    written = tokens * rows * size
     gather = Stage(
         "gather",
         (Action((("beats", 1),)), Action((("beats", 1),), (("tiles", 1),))),
@@ -128,8 +142,7 @@ def _linear(
     reads = [Read("read_input", "beats", ports[0], (burst,))]
     if accumulate:
         fifos.append(Fifo("old", 0))
-        reads.append(Read("read_output", "old", ports[1], (Burst(1, written),)))
-    out = Burst(1, written) if accumulate else Burst(written)
+        reads.append(Read("read_output", "old", ports[1], (out,)))
     writes = (Write("write_output", "rows", ports[1], (out,)),)
     return Region((*stages, scatter), tuple(fifos), tuple(reads), writes, OVERHEAD)
 
@@ -286,10 +299,18 @@ class PatchShape:
 
     columns: int
     """Beats of one line of pixels."""
-    lines: int
-    """Lines of pixels of all colours."""
+    patch: int
+    """Lines of a patch."""
+    colours: int
+    """Parts of the image, ``pitch`` beats apart, each with all its lines."""
     patches: int
     beats: int
+    pitch: int = 0
+
+    @property
+    def lines(self) -> int:
+        """Lines of pixels of all colours."""
+        return self.patch * self.colours
 
 
 @cache
@@ -297,11 +318,13 @@ def patch_row(shape: PatchShape, interval: int, depth: int, ports: tuple[str, st
     """One row of patches: every beat of pixels meets the weights of all outputs, ``beats`` iterations.
 
     ``ports``: image, position embedding and output. The sums are complete with the last line of pixels: its iterations add
-    the position embedding and send the words of their patches.
+    the position embedding and send the words of their patches, each patch of a beat by a stream of its own.
     """
     width, p = shape.beats, shape.patches
-    pixel, position, out = ("pixels", 1), ("positions", p), ("output", p)
-    actions = (Action((pixel,)), Action(), Action((pixel, position), (out,)), Action((position,), (out,)))
+    pixel = ("pixels", 1)
+    positions = tuple((f"positions{number}", 1) for number in range(p))
+    out = tuple((f"output{number}", 1) for number in range(p))
+    actions = (Action((pixel,)), Action(), Action((pixel, *positions), out), Action(positions, out))
     embed = Stage(
         "embed",
         actions,
@@ -313,17 +336,23 @@ def patch_row(shape: PatchShape, interval: int, depth: int, ports: tuple[str, st
         depth,
         "patch_embedding",
     )
-    results = shape.columns * width * p
+    tokens = Burst(width, shape.columns, 0, p * width)
     return Region(
         (embed,),
-        (Fifo("pixels", 0), Fifo("positions", 0), Fifo("output", max(fifo, p))),
         (
-            Read("read_image", "pixels", ports[0], (Burst(shape.columns * shape.lines),)),
-            Read("read_positions", "positions", ports[1], (Burst(results),)),
+            Fifo("pixels", 0),
+            *(Fifo(name, 0) for name, _ in positions),
+            *(Fifo(name, fifo) for name, _ in out),
         ),
-        (Write("write", "output", ports[2], (Burst(results),)),),
+        (
+            Read(
+                "read_image", "pixels", ports[0], (Burst(shape.columns * shape.patch, shape.colours, 0, shape.pitch),)
+            ),
+            *(Read(f"read_{name}", name, ports[1], (tokens,)) for name, _ in positions),
+        ),
+        tuple(Write(f"write_{name}", name, ports[2], (tokens,)) for name, _ in out),
         OVERHEAD,
-    )  # fmt: skip
+    )
 
 
 __all__ = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pimsim.report.timeline.bins import Bins
 from pimsim.report.timeline.sinks import Args, Sink
+from pimsim.trace.bins import Bins
 from pimsim.trace.spans import BlockSpans, Span
 
 DETAILS = ("op", "step", "command")

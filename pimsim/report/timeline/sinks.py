@@ -80,12 +80,17 @@ _CHUNK = 1 << 19
 """Bytes of packets that are compressed together (TracePacket.compressed_packets)."""
 
 
+_SHORT = [bytes([value]) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """A non-negative integer, seven bits a byte, the least significant first.
 
     >>> varint(300).hex()
     'ac02'
     """
+    if value < 0x80:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -139,16 +144,19 @@ class PerfettoSink:
 
     def slice(self, track: int, begin: int, end: int, name: str, args: Args | None = None) -> None:
         """A begin event and an end event."""
-        body = self._begins.get((track, name))
-        if body is None:
-            body = self._begins[track, name] = _number(9, 1) + _number(11, track) + _data(23, name)
-        notes = b"".join(_data(4, self._annotation(key, value)) for key, value in args.items()) if args else b""
-        self._event(begin, body + notes)
+        if args:
+            notes = b"".join(_data(4, self._annotation(key, value)) for key, value in args.items())
+            self._event(begin, self._tail + _data(11, self._begin(track, name) + notes))
+        else:
+            event = self._begins.get((track, name))
+            if event is None:
+                event = self._begins[track, name] = self._tail + _data(11, self._begin(track, name))
+            self._event(begin, event)
         self._event(end, self._ends[track])
 
     def value(self, counter: int, tick: int, value: float) -> None:
         """A counter event."""
-        self._event(tick, _number(9, 4) + _number(11, counter) + _double(44, value))
+        self._event(tick, self._tail + _data(11, _number(9, 4) + _number(11, counter) + _double(44, value)))
 
     def close(self) -> None:
         """Write what is left."""
@@ -157,7 +165,7 @@ class PerfettoSink:
     def _describe(self, facts: bytes, rank: int) -> int:
         self._tracks += 1
         number = self._tracks
-        self._ends[number] = _number(9, 2) + _number(11, number)
+        self._ends[number] = self._tail + _data(11, _number(9, 2) + _number(11, number))
         self._packet(self._tail + _data(60, _number(1, number) + facts + _number(12, rank)))
         return number
 
@@ -165,8 +173,13 @@ class PerfettoSink:
     def _annotation(key: str, value: int | str) -> bytes:
         return _data(10, key) + (_data(6, value) if isinstance(value, str) else _number(4, value))
 
+    @staticmethod
+    def _begin(track: int, name: str) -> bytes:
+        return _number(9, 1) + _number(11, track) + _data(23, name)
+
     def _event(self, tick: int, event: bytes) -> None:
-        self._packet(b"\x40" + varint(tick * self._ticks // self._per) + self._tail + _data(11, event))
+        """A packet of the time and of what is the same whenever it happens."""
+        self._packet(b"\x40" + varint(tick * self._ticks // self._per) + event)
 
     def _packet(self, packet: bytes) -> None:
         self._pending += b"\x0a" + varint(len(packet)) + packet

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 LIMIT = 4096
-"""Bins of a series; when time grows beyond them, pairs are merged and bins become twice as wide."""
+"""Bins of a series, if nothing else is said."""
 
 
 class Bins:
-    """A series over ``first <= tick < last``; amounts outside are dropped, amounts across the border in part."""
+    """A series over ``first <= tick < last``; amounts outside are dropped, amounts across the border in part.
 
-    def __init__(self, first: int, last: int | None) -> None:
-        self.first, self.last = first, last
-        self.width = 1 if last is None else max(1, -(-(last - first) // LIMIT))
+    It has ``limit`` bins at most: when time grows beyond them, pairs are merged and bins become twice as wide.
+    """
+
+    def __init__(self, first: int, last: int | None, limit: int = LIMIT) -> None:
+        self.first, self.last, self.limit = first, last, limit
+        self.width = 1 if last is None else max(1, -(-(last - first) // limit))
         self.values: list[float] = []
 
     def add(self, begin: int, end: int, amount: float) -> None:
@@ -23,7 +26,7 @@ class Bins:
         stop = (begin + length if self.last is None else min(begin + length, self.last)) - self.first
         if stop <= start:
             return
-        while stop > self.width * LIMIT:
+        while stop > self.width * self.limit:
             self._merge()
         low, high = start // self.width, (stop - 1) // self.width
         if high >= len(self.values):

@@ -1,0 +1,188 @@
+"""What the calls of a streaming program work on: where their streams lie in memory, and what the units are set to.
+
+A region says how many beats move and when; a `Work` says from which beat addresses its bursts count, which buffer on the chip
+is meant, and the sizes that the unit was told. It names no tensor: a wrong address is a wrong result.
+
+Memory is an array of beats. Addresses are beats; elements of `bits` bits lie in a beat without gaps, the first one lowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pimsim.program.dataflow import Call
+
+Routes = tuple[tuple[int, ...], ...]
+"""Experts of each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """``at``: stream of the region -> beat address from which its bursts count."""
+
+    at: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Work):
+    """Beats into a buffer on the chip, from its beginning."""
+
+    buffer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear(Work):
+    """Zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Work):
+    """Beats from one place to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual(Work):
+    """Sum of two features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm(Work):
+    """LayerNorm over rows of ``width`` words; gain and shift follow each other in ``buffer`` from beat ``first`` on."""
+
+    buffer: str
+    first: int
+    width: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Work):
+    """Rows of ``inputs`` words times ``outputs`` rows of the weights in a buffer, plus biases.
+
+    ``indexed`` streams do not move rows in order but the rows whose numbers stand in queue ``queue`` from entry ``first`` on;
+    a row of such a stream is as long as the region's row is. With ``scored``, results are multiplied by the score of the entry.
+    """
+
+    weights: str
+    biases: str
+    inputs: int
+    outputs: int
+    attention: bool = False
+    """Biases have the format of attention's."""
+    gelu: bool = False
+    queue: int = -1
+    first: int = 0
+    indexed: tuple[str, ...] = ()
+    scored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryKey(Work):
+    """Scores and statistics of ``tokens`` rows, ``lanes`` at once; a head has ``head_words`` words."""
+
+    tokens: int
+    lanes: int
+    heads: int
+    head_words: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedValues(Work):
+    """Sums of values, weighted by what scores and statistics give; sizes as in `QueryKey`."""
+
+    tokens: int
+    lanes: int
+    heads: int
+    head_words: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Work):
+    """Scores of all experts for each token, and its ``top_k`` best, or those that are ``given``."""
+
+    buffer: str
+    experts: int
+    top_k: int
+    given: Routes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FillQueues(Work):
+    """Every token's number and scores into the queues of its experts."""
+
+    experts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRow(Work):
+    """A row of patches, ``patch`` pixels wide each, ``patches`` of them in a beat of pixels and ``columns`` beats in a line."""
+
+    columns: int
+    lines: int
+    patches: int
+    patch: int
+    outputs: int
+    """Words of a token."""
+    weights: str
+    biases: str
+
+
+# ---------------------------------------------------------------------------------------------------------- whole program
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Elements ``first`` to ``first + count`` of a flattened tensor, and zeros up to ``size`` elements of ``bits`` bits each.
+
+    They lie in memory from beat ``base`` on, or, where ``buffer`` is set, on the chip before the program starts.
+    """
+
+    tensor: str
+    format: str
+    """Field of the machine's formats."""
+    base: int
+    first: int
+    count: int
+    size: int
+    bits: int
+    buffer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The result of an operation and where it is once call ``after`` is complete.
+
+    ``rows``: ``rows`` rows of ``width`` words, ``pitch`` beats apart, from beat ``base`` on. ``scores`` and ``statistics``: as
+    the attention unit writes them, for ``heads`` heads. ``gates``: on the chip.
+    """
+
+    after: int
+    name: str
+    kind: Literal["rows", "scores", "statistics", "gates"]
+    base: int = 0
+    rows: int = 0
+    width: int = 0
+    pitch: int = 0
+    heads: int = 0
+    lanes: int = 0
+    queue: tuple[int, ...] = ()
+    """Tokens that the rows belong to, where it is not all of them."""
+
+
+@dataclass
+class StreamingProgram:
+    """Calls, what must lie in memory before them, and where results are."""
+
+    calls: list[Call] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    beats: int = 0
+    """Size of the memory."""
+
+
+__all__ = [
+    "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "QueryKey",
+    "Residual", "Routes", "StreamingProgram", "WeightedValues", "Work",
+]  # fmt: skip

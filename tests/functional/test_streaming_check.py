@@ -1,0 +1,312 @@
+"""Streaming programs on numbers: what runs passes, and programs that were broken on purpose do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pimsim.config import load_arch, load_workload
+from pimsim.errors import WorkloadError
+from pimsim.functional.streaming.stages import HANDLERS
+from pimsim.program.dataflow import Burst, Call, Loop, Run
+from pimsim.program.works import Gate, Linear, Load, Norm, PatchRow, QueryKey, Residual, WeightedValues
+from pimsim.result import Result
+from pimsim.run import simulate
+from pimsim.runners.fpga_check import EncoderNumbers
+
+SMALL = {
+    "image.height": 32, "image.width": 64, "layers": 2, "d_model": 64, "heads": 2, "d_ff": 128, "moe.experts": 4,
+    "moe.d_expert": 32, "moe.routing": None,
+}  # fmt: skip
+"""Two layers of 9 tokens; 4 experts in the second one."""
+
+
+def overrides(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"workload.{name}": value for name, value in values.items()}
+
+
+def run(workload: str = "m3vit_cityscapes", small: dict[str, Any] | None = None, **fields: Any) -> Result:
+    given = overrides(SMALL if small is None else small) | {k.replace("__", "."): v for k, v in fields.items()}
+    return simulate("edge_moe_zcu102", workload, overrides=given, check_tokens=1)
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "one lane": {"arch__fpga__attention__parallelism": 1},
+    "as many lanes as tokens": {"arch__fpga__attention__parallelism": 9, "workload__heads": 1},
+    "lanes that do not divide the tokens": {"arch__fpga__attention__parallelism": 5},
+    "a head for each beat, padded to sixteen": {"workload__heads": 8, "workload__d_model": 64},
+    "heads whose scale is no power of two": {"workload__heads": 3, "workload__d_model": 144},
+    "one token after the other": {"arch__fpga__encoder__order": "token_by_token"},
+    "nothing overlaps": {"arch__fpga__encoder__weight_prefetch": "none"},
+    "routing by gates": {"workload__moe__routing": "gates"},
+    "routing is given": {"workload__moe__routing": [9, 0, 7, 2]},
+    "one expert for each token": {"workload__moe__top_k": 1},
+    "a norm and a classifier at the end": {"workload__final_norm": True, "workload__classes": 10},
+    "matrices in pieces": {"arch__fpga__encoder__buffer_weights": 2048},
+    "no class token": {"workload__image__class_token": False, "workload__moe": None},
+    "norms behind the sums": {"workload__norm": "post"},
+    "GELU from its formula, a linear unit for each use": {
+        "arch__fpga__encoder__gelu": "direct", "arch__fpga__encoder__linear_units": "separate", "arch__fpga__resources": None,
+    },
+    "formats that round and saturate": {
+        "arch__fpga__formats__features": "fixed32_10", "arch__fpga__formats__accumulator": "fixed32_10",
+        "arch__fpga__formats__linear_weights": "fixed16_2",
+    },
+    "fewer bits in features": {
+        "arch__fpga__formats__features": "fixed24_10_wrap", "arch__fpga__formats__accumulator": "fixed28_10_wrap",
+        "arch__fpga__formats__softmax": "fixed28_10_wrap",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_runs_passes(form: str) -> None:
+    functional = run(**FORMS[form]).functional
+    assert functional is not None
+    assert functional["message"] is None
+    assert functional["passed"]
+    assert 0 < functional["max_rel_error"] <= functional["tolerance"] < 0.2
+    assert all(row["used"] <= 1 for row in functional["by_op"].values())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "d_head", "lanes"), [(9, 3, 16, 4), (12, 1, 64, 5), (5, 12, 32, 5), (7, 5, 8, 1), (6, 2, 24, 2)]
+)
+def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int) -> None:
+    small = {"tokens": tokens, "heads": heads, "d_head": d_head}
+    functional = run("attention_reordered", small, arch__fpga__attention__parallelism=lanes).functional
+    assert functional is not None
+    assert (functional["message"], functional["compared"]) == (None, 3)
+
+
+def test_formats_matter() -> None:
+    fine, coarse = (
+        run(arch__fpga__formats__features=name, arch__fpga__formats__accumulator=name).functional
+        for name in ("fixed32_10_wrap", "fixed20_10_wrap")
+    )
+    assert fine is not None
+    assert coarse is not None
+    assert coarse["mean_abs_error"] > 3 * fine["mean_abs_error"]
+    assert coarse["passed"]
+
+
+def test_the_seed_makes_the_numbers() -> None:
+    one, same, other = (run(workload__seed=seed, workload__moe=None).functional for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+def test_overflow_is_found_and_named() -> None:
+    functional = run(
+        arch__fpga__formats__features="fixed32_3_wrap", arch__fpga__formats__accumulator="fixed32_3_wrap"
+    ).functional
+    assert functional is not None
+    assert not functional["passed"]
+    assert " must be what the reference computes: " in functional["message"]
+
+
+def test_weights_beyond_their_format_are_refused() -> None:
+    with pytest.raises(
+        WorkloadError,
+        match=r"^h0\.query\.weights must be within -0\.5 and 0\.4999.*, the range of fpga\.formats\.linear_weights",
+    ):
+        run(arch__fpga__formats__linear_weights="fixed16_0_wrap", workload__d_model=16, workload__heads=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ programs
+
+
+def numbers(*machine: tuple[str, str], **changes: Any) -> EncoderNumbers:
+    texts = [(name, json.dumps(value)) for name, value in (SMALL | changes).items()]
+    work = load_workload("m3vit_cityscapes", texts).value
+    return EncoderNumbers(load_arch("edge_moe_zcu102", machine).value.fpga, "edge_moe_zcu102", work)
+
+
+def test_every_stage_of_a_program_has_numbers() -> None:
+    programs = [numbers(classes=10, final_norm=True).program, numbers(("fpga.encoder.gelu", "direct")).program]
+    calls = [call for program in programs for call in program.calls]
+    stages = {(type(call.work), stage.name) for call in calls for stage in call.region.stages}
+    assert stages == set(HANDLERS)  # none is missing, and none is never used
+
+
+def test_the_program_with_numbers_is_the_one_that_is_timed() -> None:
+    plain, checked = (
+        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=overrides(SMALL), check_tokens=check)
+        for check in (0, 1)
+    )
+    assert (plain.time, plain.units, plain.ops, plain.ports) == (
+        checked.time,
+        checked.units,
+        checked.ops,
+        checked.ports,
+    )
+    assert plain.functional is None
+
+
+Change = Callable[[Call], Call]
+
+
+def first(kind: type, name: str = "", number: int = 0) -> Callable[[list[Call]], int]:
+    """The position of a call by its kind of work and, where given, by its operation."""
+    return lambda calls: [at for at, c in enumerate(calls) if isinstance(c.work, kind) and name in {"", c.op}][number]
+
+
+def moved(stream: str, beats: int) -> Change:
+    def change(call: Call) -> Call:
+        return replace(call, work=replace(call.work, at={**call.work.at, stream: call.work.at[stream] + beats}))
+
+    return change
+
+
+def with_work(**fields: Any) -> Change:
+    return lambda call: replace(call, work=replace(call.work, **fields))
+
+
+def shorter_tile(call: Call) -> Call:
+    """Every output but a row's first lacks the product with the second tile of inputs, which takes as long as before."""
+    gather, multiply, scatter = call.region.stages
+    row = multiply.nest[0]
+    assert isinstance(row, Loop)
+    *start, others = row.body
+    assert isinstance(others, Loop)
+    less = Loop(others.count, (Run(2, others.body[0].count - 1), Run(3, 1)))  # type: ignore[union-attr]
+    changed = replace(multiply, nest=(Loop(row.count, (*start, less)),))
+    return replace(call, region=replace(call.region, stages=(gather, changed, scatter)))
+
+
+def stream_of(read: str, bursts: tuple[Burst, ...]) -> Change:
+    def change(call: Call) -> Call:
+        reads = tuple(replace(r, bursts=bursts) if r.name == read else r for r in call.region.reads)
+        return replace(call, region=replace(call.region, reads=reads))
+
+    return change
+
+
+MUTATIONS: dict[str, tuple[Callable[[list[Call]], int], Change, str]] = {
+    "a tile is dropped": (first(Linear), shorter_tile, "h0.query (linear)"),
+    "weights from the next row": (first(Load, "qkv_projection_weights"), moved("read", 4), "h0.query (linear)"),
+    "biases from the next beat": (first(Load, "qkv_projection_weights", 1), moved("read", 1), "h0.query (linear)"),
+    "the other buffer": (first(Linear, "qkv_projection", 1), with_work(weights="ping"), "h0.key (linear)"),
+    "input from the next token": (first(Linear, "output_projection"), moved("read_input", -8), "h0.projection (linear)"),
+    "no GELU": (first(Linear, "ffn_up"), with_work(gelu=False), "h0.ffn_up (linear)"),
+    "biases in the wrong format": (first(Linear), with_work(attention=False), "h0.query (linear)"),
+    "key for query": (first(QueryKey), lambda c: swapped(c, "read_query", "read_key"), "h0.scores (scores)"),
+    "one key late": (first(QueryKey), moved("read_key", 8), "layer 0, query x key: read_key must read what was written"),
+    "keys of another buffer": (first(QueryKey), moved("read_key", -72), "h0.scores (scores)"),
+    "every block reads on": (
+        first(QueryKey), stream_of("read_key", (Burst(72, 3, 0, -8),)), "h0.scores (scores)",
+    ),
+    "half the heads": (first(QueryKey), with_work(head_words=64, heads=1), "layer 0, query x key: store_scores must put 27"),
+    "statistics of the next row": (first(WeightedValues), moved("read_statistics", -1), "h0.attention (attention)"),
+    "keys for values": (first(WeightedValues), None, "h0.attention (attention)"),  # type: ignore[dict-item]
+    "scores one beat on": (first(WeightedValues), moved("read_scores", 1), "h0.attention (attention)"),
+    "gain and shift of the other norm": (first(Norm, number=1), with_work(first=0), "h0.norm2 (layernorm)"),
+    "a residual of the wrong token": (first(Residual), moved("read_one", 8), "h0.residual1 (residual)"),
+    "gates of other experts": (first(Gate), with_work(given=((0, 1),) * 9), "h1.expert0.up (expert_up)"),
+    "weights of another expert": (first(Load, "moe_up_weights", 2), moved("read", -132), "h1.expert"),
+    "a shorter queue": (first(Linear, "moe_up"), with_work(queue=3), "layer 1, expert: read_input must take no more"),
+    "another expert's queue": (first(Linear, "moe_up", 3), with_work(queue=2), "h1.expert"),
+    "no score": (first(Linear, "moe_down"), with_work(scored=False), "h1.moe (moe)"),
+    "rows in order": (first(Linear, "moe_down"), with_work(indexed=()), "h1.moe (moe)"),
+    "pixels of the next row": (first(PatchRow), moved("read_image", 1), "embedding (patch_embedding)"),
+    "patches exchanged": (
+        first(PatchRow), lambda c: swapped(c, "write_output0", "write_output1"), "embedding (patch_embedding)",
+    ),
+    "positions exchanged": (
+        first(PatchRow), lambda c: swapped(c, "read_positions0", "read_positions1"), "embedding (patch_embedding)",
+    ),
+}  # fmt: skip
+"""Which call is broken, how, and which operation the check names."""
+
+
+def swapped(call: Call, one: str, other: str) -> Call:
+    at = {**call.work.at, one: call.work.at[other], other: call.work.at[one]}
+    return replace(call, work=replace(call.work, at=at))
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_program_is_caught(name: str) -> None:
+    found = numbers()
+    calls = found.program.calls
+    where, change, operation = MUTATIONS[name]
+    at = where(calls)
+    if change is None:
+        key = calls[first(QueryKey)(calls)].work.at["read_key"]
+        calls[at] = replace(calls[at], work=replace(calls[at].work, at={**calls[at].work.at, "read_value": key}))
+    else:
+        calls[at] = change(calls[at])
+    assert calls[at] != numbers().program.calls[at] or calls[at].work != numbers().program.calls[at].work
+    functional = found.check()
+    assert not functional["passed"], name
+    assert functional["message"].startswith(operation), functional["message"]
+
+
+def test_a_missing_call_is_caught() -> None:
+    found = numbers()
+    at = first(Linear, "qkv_projection", 2)(found.program.calls)
+    del found.program.calls[at]
+    found.program.checkpoints[:] = [
+        replace(point, after=point.after - (point.after >= at)) for point in found.program.checkpoints
+    ]
+    message = found.check()["message"]
+    assert message.startswith("h0.value (linear) must be what the reference computes")
+
+
+OUT_OF_PLACE = {
+    "a row too short": (stream_of("read_input", (Burst(71),)), "gather must make a tile of every 2 beats"),
+    "behind the memory": (moved("write_output", 10**7), r"write_output must stay in \d+ beats, not reach beat \d+"),
+    "no address": (with_work(at={}), "the start of read_input must be given"),
+    "nothing loaded": (with_work(weights="nothing"), "nothing must be loaded before it is used"),
+    "a larger matrix": (with_work(inputs=640), r"ping must hold 40960 elements, not 4096"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_PLACE)
+def test_what_cannot_be_carried_out_fails_the_check(name: str) -> None:
+    change, message = OUT_OF_PLACE[name]
+    found = numbers()
+    at = first(Linear)(found.program.calls)
+    found.program.calls[at] = change(found.program.calls[at])
+    functional = found.check()
+    assert not functional["passed"]
+    assert functional["compared"] == 2  # the embedding and the norm before it
+    assert re.match(f"layer 0, linear: {message}", functional["message"]), functional["message"]
+
+
+# ------------------------------------------------------------------------------------------------------------- routing
+
+
+def test_gates_decide_the_routing_that_is_timed() -> None:
+    gates = run(workload__moe__routing="gates")
+    assert gates.routing is not None
+    assert gates.routing.source == "gates"
+    queues = gates.routing.queues["block 1"]
+    assert sum(queues) == 9 * 2
+    given = run(workload__moe__routing=queues)
+    assert given.routing is not None
+    assert (given.routing.source, given.routing.queues) == ("given", gates.routing.queues)
+    assert given.time.cycles == gates.time.cycles
+    drawn = run()
+    assert drawn.routing is not None
+    assert drawn.routing.source == "drawn"
+
+
+def test_gates_choose_what_float64_chooses() -> None:
+    found = numbers(**{"moe.routing": "gates"})
+    assert found.check()["passed"]
+    normed = found.numbers.capture.values["h1.norm2"]
+    scores = normed @ np.asarray(found.weights["h1.gating.weights"], np.float64).T
+    best = np.argsort(-scores, axis=1)[:, :2]
+    assert [set(row) for row in best.tolist()] == [set(row) for row in found.routing[1]]
+
+
+def test_other_weights_route_otherwise() -> None:
+    one, other = (numbers(**{"moe.routing": "gates", "seed": seed}).routing for seed in (1, 2))
+    assert one != other
