@@ -67,6 +67,16 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """What a user waits for."""
+
+    ttft_s: float
+    """Time to first token: until the last pass of the prompts is complete."""
+    tpot_s: float | None
+    """Time per output token after the first one, of each sequence; None where only one is generated."""
+
+
+@dataclass(frozen=True)
 class Dram:
     """What the memory did, summed over channels."""
 
@@ -214,6 +224,8 @@ class Result:
     """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
     """Attention product of a streaming machine -> rows of queries, keys and values that it reads per step of its schedule."""
+    latency: Latency | None = None
+    """None for a run that generates nothing."""
     requests: Requests | None = None
     """Plain requests to the memory; None where there are none."""
     legality: dict[str, int] | None = None
@@ -311,6 +323,7 @@ _ORDER = (
     "engine",
     "time",
     "tokens",
+    "latency",
     "energy",
     "dram",
     "interface",
@@ -423,8 +436,8 @@ def _baselines(workload: AnyWorkload, names: Sequence[str], time: Time, joules: 
 def _tokens(workload: AnyWorkload, seconds: float) -> Tokens | None:
     if not isinstance(workload, WorkloadConfig):
         return None
-    generated = workload.generate_tokens
-    return Tokens(workload.prompt_tokens, generated, seconds / generated, generated / seconds if seconds else None)
+    prompt, generated = workload.batch * workload.prompt_tokens, workload.batch * workload.generate_tokens
+    return Tokens(prompt, generated, seconds / generated, generated / seconds if seconds else None)
 
 
 def _dram(totals: RunTotals, spec: DramSpec) -> Dram:

@@ -15,6 +15,7 @@ from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
 from pimsim.functional.numerics import float_spec
 from pimsim.functional.stream import HybridExecutor, StreamMemory
+from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
@@ -53,12 +54,14 @@ class Session:
         """
         if whole and not (workload.embeddings and workload.lm_head):
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
+        if whole and workload.together > 1:
+            raise WorkloadError("workload.batch must be 1 and workload.prefill token_by_token to generate text")
         self.graph = build_graph(workload)
         self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
         shape = mapping.shape
-        self._logits = np.zeros(workload.model.vocabulary, np.float32)
-        self._rotations: dict[str, Any] = {}
+        self._logits = np.zeros((workload.together, workload.model.vocabulary), np.float32)
+        self._rotations: list[dict[str, Any]] = [{} for _ in range(workload.together)]
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
         kind = HybridExecutor if isinstance(mapping, HybridMapping) else Executor
         self.executor = kind(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
@@ -99,9 +102,9 @@ class Session:
         self.length = 0
         mapping, executor = self.mapping, self.executor
         for layer in range(self.workload.model.layers):
-            for layout in (mapping.layouts[name] for name in ("keys", "values") if name in mapping.layouts):
-                first = layer * mapping.layer_rows + layout.row0
-                executor.rows[:, :, first : first + layout.rows] = 0
+            for name in ("keys", "values"):
+                for first, stop in mapping.cache_rows(layer, name):
+                    executor.rows[:, :, first:stop] = 0
         if isinstance(executor, HybridExecutor):
             executor.stream.clear()
         for memory in (executor.buffers, executor.accumulators, executor.sram):
@@ -132,20 +135,30 @@ class Session:
         if compute.function == "argmax":
             start = compute.sources[0]
             logits = self.executor.sram[start : start + compute.length]
-            self._logits[compute.offset : compute.offset + compute.length] = logits
+            slot = start // self.mapping.stride if isinstance(self.mapping, GroupMapping) else 0
+            self._logits[slot, compute.offset : compute.offset + compute.length] = logits
 
     @property
     def logits(self) -> Array:
         """What the arg-max has read since `enter`, ``[vocabulary]``; NaN where it has read nothing."""
-        return self._logits.copy()
+        return self.logits_of(0)
 
-    def enter(self, position: int) -> None:
-        """Prepare the pass of a position: no logits yet, and the tables of the rotary embedding, which layers share."""
+    def logits_of(self, slot: int) -> Array:
+        """`logits` of a token of the group that a pass processes."""
+        found: Array = self._logits[slot].copy()
+        return found
+
+    def enter(self, *positions: int) -> None:
+        """Prepare the pass of a position, or of those of a group.
+
+        There are no logits yet, and layers share the tables of the rotary embedding.
+        """
         self._logits.fill(np.nan)
         rope = next((op for op in self.graph if isinstance(op, Rope)), None)
         if rope is not None:
-            cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
-            self._rotations |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
+            for tables, position in zip(self._rotations, positions, strict=False):
+                cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
+                tables |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
 
     # -- int8 -----------------------------------------------------------------------------------------------------
 
@@ -159,8 +172,8 @@ class Session:
         mapping = self.mapping
         for layer, pair in scales.items():
             for name, scale in zip(("keys", "values"), pair, strict=True):
-                first = layer * mapping.layer_rows + mapping.layouts[name].row0
-                self.executor.scales[:, :, first : first + mapping.layouts[name].rows] = scale
+                for first, stop in mapping.cache_rows(layer, name):
+                    self.executor.scales[:, :, first:stop] = scale
 
     def _encode(self, tensor: Array, axis: int) -> tuple[Array, Array | None]:
         """(storage, scales along the other axis, or None in formats without)."""
@@ -213,7 +226,8 @@ class Session:
                 gamma = self._tensor(f"{op.name}.gamma", (op.width,))
                 found[layer, short] = {"gamma": gamma + np.float32(op.offset), "eps": op.eps}
             elif isinstance(op, Rope):
-                found[layer, short] = self._rotations
+                for slot, tables in enumerate(self._rotations):
+                    found[layer, f"{short}@{slot}" if slot else short] = tables
         return found
 
     def _place_matrix(self, op: Linear) -> None:

@@ -77,6 +77,10 @@ class Generation(Protocol):
         """Tokens that are generated."""
 
     @property
+    def batch(self) -> int:
+        """Sequences that are generated together."""
+
+    @property
     def lm_head(self) -> bool:
         """Whether the projection onto the vocabulary is part of the work."""
 
@@ -411,7 +415,7 @@ IMAGE_BASELINES = ("a6000", "xeon_6226r")
 def default_baselines(kind: str, workload: Any) -> tuple[str, ...]:
     """What a run of a workload of this kind is compared with where nobody says: what is shipped and answers for it."""
     if kind == "decoder":
-        return ("t4", "xeon_6154")
+        return ("t4", "xeon_6154") if workload.batch == 1 else ()
     if kind != "encoder":
         return ()
     try:
@@ -469,8 +473,12 @@ def check_baselines(names: Sequence[str], workload: Generation) -> None:
     """See that every baseline exists and says something about the workload, before the run.
 
     Raises:
-        InputError: one does not.
+        InputError: one does not, or there are several sequences at once.
     """
+    if names and workload.batch > 1:
+        raise InputError(
+            f"workload.batch must be 1 for a comparison with {names[0]}, which knows no batches, not {workload.batch}"
+        )
     for name in names:
         load_baseline(name).seconds(workload)
 

@@ -33,7 +33,7 @@ gives if no operation magnifies the relative error of its input. This sum is the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, factorial, inf, log, log2, sqrt
 from typing import Any, ClassVar
 
@@ -71,6 +71,13 @@ class Places:
     lanes: int
     streamed: frozenset[str] = frozenset()
     """Work of a streaming unit: kinds of products, which are whole there, and ``attention``, whose scores stay there."""
+    chunk: int = 0
+    """Longest piece of an input that a matrix product takes at once; 0: `buffer`."""
+
+    def shifted(self, elements: int) -> Places:
+        """The places of another token of a group, so many elements further."""
+        results = {name: place + elements for name, place in self.results.items()}
+        return replace(self, results=results, scores=self.scores + elements, sums=self.sums + elements)
 
 
 class Capture:
@@ -330,7 +337,7 @@ class Judge:
 
     def _linear(self, op: ops.Linear, x: Array) -> tuple[Array, Array]:
         matrix = self._matrix(op)
-        chunk = op.d_in if op.kind in self.places.streamed else self.places.buffer
+        chunk = op.d_in if op.kind in self.places.streamed else self.places.chunk or self.places.buffer
         size = np.abs(x).astype(np.float32) @ np.abs(matrix) * (1 + 2 * op.d_in * A)  # float32 will do for a bound
         parts = np.array(
             [x[i : i + chunk] @ matrix[i : i + chunk].astype(np.float64) for i in range(0, op.d_in, chunk)]

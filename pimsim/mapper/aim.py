@@ -19,7 +19,7 @@ from math import ceil
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.functions import cost
-from pimsim.errors import CapacityExceeded, UnsupportedOp
+from pimsim.errors import CapacityExceeded, MappingError, UnsupportedOp
 from pimsim.program.aim_isr import Instruction
 from pimsim.program.aim_segments import PlacedSegment, Segment
 from pimsim.workload import ops
@@ -36,7 +36,17 @@ class AimMapping:
     """The rows of every tensor, and the segments that follow."""
 
     def __init__(self, workload: WorkloadConfig, graph: WorkloadGraph, arch: AimConfig, spec: DramSpec) -> None:
-        """Raises: CapacityExceeded, if weights and KV cache do not fit the DRAM or a head does not fit a row."""
+        """Place the tensors.
+
+        Raises:
+            CapacityExceeded: weights and KV cache do not fit the DRAM, or a head does not fit a row.
+            MappingError: a forward pass has more than one token.
+        """
+        if workload.together > 1:
+            raise MappingError(
+                f"a forward pass on {arch.name} must have one token (batch: 1, prefill: token_by_token), not "
+                f"{workload.together}"
+            )
         self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
         self.channels, self.banks = spec.channels, spec.banks_per_channel
         self.lanes = spec.burst_bytes // ELEMENT_BYTES

@@ -15,9 +15,10 @@ from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, PLACEABLE, HybridConfig, Side
 from pimsim.arch.system import ArchConfig
 from pimsim.bounds.hybrid import HybridBounds
-from pimsim.errors import CapacityExceeded
+from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.mapper.builder import Part, Result
 from pimsim.mapper.fpga import decode
+from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.lower.ops import LayerLowering
 from pimsim.mapper.mapping import Mapping
 from pimsim.mapper.sram import SramMap
@@ -37,7 +38,13 @@ def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig
     Raises:
         MappingError: the machine cannot run the workload, or a memory is too small.
     """
-    kind = HybridMapping if isinstance(arch, HybridConfig) else Mapping
+    if isinstance(arch, HybridConfig):
+        if workload.together > 1:
+            raise MappingError(
+                f"batch and prefill_tokens must be 1 on a hybrid machine, not {workload.together} tokens at once"
+            )
+        return HybridMapping(workload, graph, arch, spec)
+    kind = GroupMapping if workload.together > 1 else Mapping
     return kind(workload, graph, arch, spec)
 
 

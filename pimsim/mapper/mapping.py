@@ -67,7 +67,7 @@ class Mapping:
         self.layouts: dict[str, Any] = {}
         for op in self._layers[0]:
             if isinstance(op, Linear) and self._in_dram(op.kind):
-                self.layouts[_short(op)] = layout = WeightLayout(shape, op.d_in, op.d_out, row)
+                self.layouts[_short(op)] = layout = WeightLayout(self.weight_shape, op.d_in, op.d_out, row)
                 row += layout.rows
         if self._in_dram("attention"):
             row = self._place_cache(row)
@@ -82,7 +82,7 @@ class Mapping:
         if self.workload.lm_head:
             head = self.graph["final.lm_head"]
             assert isinstance(head, Linear)
-            self.layouts["lm_head"] = layout = WeightLayout(shape, head.d_in, head.d_out, row)
+            self.layouts["lm_head"] = layout = WeightLayout(self.weight_shape, head.d_in, head.d_out, row)
             row += layout.rows
         self.rows_used = row
         if row > self.spec.rows:
@@ -109,6 +109,16 @@ class Mapping:
         self.layouts["values"] = values = ValueLayout(shape, kv_heads, d_head, self.passes, row)
         return row + values.rows
 
+    @property
+    def weight_shape(self) -> Shape:
+        """The shape that weights see; its buffer is the longest piece of an input that products take at once."""
+        return self.shape
+
+    @property
+    def _copies(self) -> int:
+        """Tokens whose vectors are in the SRAM at once."""
+        return 1
+
     def _in_dram(self, work: str) -> bool:  # noqa: ARG002
         """Whether what this kind of work reads lies in the DRAM; on a machine with no other memory, all does."""
         return True
@@ -116,7 +126,7 @@ class Mapping:
     def _map_sram(self, element: int) -> None:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
-        sram = SramMap(self.arch.asic.sram_bytes // element)
+        sram = SramMap(self.arch.asic.sram_bytes // element // self._copies)
         attended = model.heads * model.head_width
         for name, length in (
             ("x", model.d_model),
@@ -144,7 +154,8 @@ class Mapping:
         free = sram.free
         attention = {"scores": self._scores_in_sram(free)}
         sram.overlay(attention, feed_forward, head)
-        sram.check(self.workload.name, element)
+        each = f", for each of {self._copies} tokens at once" if self._copies > 1 else ""
+        sram.check(f"{self.workload.name}{each}", element)
         self.sram = sram
 
     def _scores_in_sram(self, free: int) -> int:
@@ -170,7 +181,23 @@ class Mapping:
         """Whole groups of results and whole columns."""
         return max(unit * ceil(length / unit) for unit in (self.shape.banks, self.shape.lanes))
 
+    def cache_rows(self, layer: int, name: str) -> Iterator[tuple[int, int]]:
+        """First row and the row behind the last one of the ``"keys"`` or ``"values"`` of a decoder block, if they are here."""
+        layout = self.layouts.get(name)
+        if layout is not None:
+            first = layer * self.layer_rows + layout.row0
+            yield first, first + layout.rows
+
     # -- program --------------------------------------------------------------------------------------------------
+
+    @property
+    def prompt_passes(self) -> int:
+        """Forward passes that process prompts; the first token is known behind the last of them."""
+        return self.workload.prompt_tokens
+
+    def contexts(self) -> Iterator[tuple[int, ...]]:
+        """For each forward pass, the tokens that attention sees from each of those that it processes."""
+        yield from ((context,) for context in range(1, self.passes + 1))
 
     def program(self) -> Iterator[list[Placed]]:
         """The blocks of each forward pass in turn; blocks that repeat are the same object."""
@@ -323,7 +350,7 @@ class Mapping:
         b.freed = dict.fromkeys(shared, parts[-1].token)
         for op in after:
             b.lower(op)
-        return _renamed(b.builder.build(), _short(after[-1]), "x")
+        return renamed(b.builder.build(), _short(after[-1]), "x")
 
     def _make_head(self) -> Block:
         b = self._lowering("head", "feed_forward")
@@ -354,7 +381,7 @@ def _with_softmax_of(step: Step, context: int) -> Step:
     return replace(step, items=(replace(compute, length=context),))
 
 
-def _renamed(block: Block, old: str, new: str) -> Block:
+def renamed(block: Block, old: str, new: str) -> Block:
     """The block with one signalled token under another name, as later blocks know it."""
     asic = tuple(
         replace(step, signals=tuple(new if t == old else t for t in step.signals)) if old in step.signals else step

@@ -19,6 +19,8 @@ class DotProduct(NamedTuple):
     """Column of the global buffer that meets the first column."""
     results: int = -1
     """Results that are read, from bank 0 on, where it is not those of all banks."""
+    further: tuple[tuple[int, int], ...] = ()
+    """(SRAM, buffer) of further vectors that meet the same columns while their row is open, each in its accumulator."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,32 @@ class _Emitter:
         self.pending: list[_Pending] = []
 
     def emit(self, products: Sequence[DotProduct]) -> list[list[Run]]:
+        used = 0
         for index, product in enumerate(products):
-            accumulator = index % self.plan.accumulators
-            while any(p.accumulator == accumulator for p in self.pending):
-                self._read()
-            column, left, buffer = product.start, product.columns, product.buffer
-            while left:
-                row, offset = divmod(column, self.plan.columns)
-                take = min(left, self.plan.columns - offset)
+            vectors = ((product.sram, product.buffer), *product.further)
+            accumulators = [(used + v) % self.plan.accumulators for v in range(len(vectors))]
+            used += len(vectors)
+            self._free(accumulators[0])
+            done = take = 0
+            while done < product.columns:
+                row, offset = divmod(product.start + done, self.plan.columns)
+                take = min(product.columns - done, self.plan.columns - offset)
                 self._open(row)
-                self._mac(row, offset, take, accumulator, buffer)
-                column, left, buffer = column + take, left - take, buffer + take
-            self.pending.append(_Pending(index, accumulator, product.sram, 0, product.results))
+                for accumulator, (_, buffer) in zip(accumulators, vectors, strict=True):
+                    self._free(accumulator)
+                    self._mac(row, offset, take, accumulator, buffer + done)
+                done += take
+            self.pending += [  # those of the first vectors have rested while the others were multiplied
+                _Pending(index, accumulator, sram, (len(vectors) - 1 - v) * take, product.results)
+                for v, (accumulator, (sram, _)) in enumerate(zip(accumulators, vectors, strict=True))
+            ]
         self._close()
         return self.parts
+
+    def _free(self, accumulator: int) -> None:
+        """Read results until an accumulator holds none."""
+        while any(p.accumulator == accumulator for p in self.pending):
+            self._read()
 
     def _put(self, run: Run) -> None:
         self.parts[-1].append(run)

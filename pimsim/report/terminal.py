@@ -100,6 +100,10 @@ def _headline(result: Result) -> RenderableType:
             Text(si(tokens.seconds_per_token, "s"), "bold"),
             f"{_rate(tokens.per_second)} tokens/s; {tokens.prompt} prompt, {count(tokens.generated)} generated",
         )
+    if result.latency:
+        each = result.latency.tpot_s
+        rest = "" if each is None else f", then {si(each, 's')} for each token of a sequence"
+        facts.add_row("first", Text(si(result.latency.ttft_s, "s"), "bold"), f"to the first token{rest}")
     facts.add_row(
         "energy",
         Text(si(energy.joules, "J"), "bold"),

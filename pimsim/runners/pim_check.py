@@ -36,6 +36,10 @@ def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, 
         CapacityExceeded: the images of the memories and the weights do not fit into the memory that is left.
     """
     require_memory(arch, workload, available_memory())
+    if workload.together > 1:
+        from pimsim.runners.group_check import GroupCheck
+
+        return GroupCheck(arch, workload, tokens).run()
     return PimCheck(arch, workload, tokens).run()
 
 
@@ -64,18 +68,7 @@ class PimCheck:
         self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
-        sram = mapping.sram
-        places = Places(
-            mapping.places,
-            sram["scores"],
-            mapping.score_pitch,
-            mapping.heads_per_pass,
-            sram["sums"],
-            mapping.shape.buffer,
-            mapping.shape.lanes,
-            streamed_of(mapping),
-        )
-        self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places, scales)
+        self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places_of(mapping), scales)
 
     def run(self) -> dict[str, Any]:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
@@ -98,6 +91,11 @@ class PimCheck:
                 break
         executor.observer = None
         message = message or self._compare_orders(written)
+        return self._report(message, worst, differences, len(written))
+
+    def _report(
+        self, message: str, worst: dict[str, float], differences: Sequence[Difference], passes: int
+    ) -> dict[str, Any]:
         return {
             "passed": not message,
             "format": self.arch.pim.format,
@@ -105,7 +103,7 @@ class PimCheck:
             "max_rel_error": worst["relative"],
             "tolerance": worst["tolerance"],
             "compared": len(differences),
-            "passes": len(written),
+            "passes": passes,
             "by_op": summary(differences),
             "message": message or None,
         }
@@ -193,6 +191,22 @@ def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Plac
 def units_of(arch: ArchConfig) -> tuple[Unit, ...]:
     """Units of a machine beyond its channels and its ASIC."""
     return further_units(arch, run_region) if isinstance(arch, HybridConfig) else ()
+
+
+def places_of(mapping: Mapping) -> Places:
+    """Where a mapping puts results."""
+    sram = mapping.sram
+    return Places(
+        mapping.places,
+        sram["scores"],
+        mapping.score_pitch,
+        mapping.heads_per_pass,
+        sram["sums"],
+        mapping.shape.buffer,
+        mapping.shape.lanes,
+        streamed_of(mapping),
+        mapping.weight_shape.buffer,
+    )
 
 
 def streamed_of(mapping: Mapping) -> frozenset[str]:

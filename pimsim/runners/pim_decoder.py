@@ -19,19 +19,21 @@ from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
-from pimsim.bounds.traffic import bytes_without_pim
+from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.units import Unit
+from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Item, Stream, count_commands
-from pimsim.result import Result, build_result
+from pimsim.program.isa import Item, Placed, Stream, count_commands
+from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
 from pimsim.trace.activity import ActivityRecorder
 from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
@@ -70,10 +72,10 @@ def run(
 
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
-    program = mapping.program()
+    program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
     with _collector_paused():
-        totals = runner.run(_watched(program, mapping.passes, options.progress) if options.progress else program)
-        alone = FastEngine(arch.value, spec).run(mapping.program()) if shared else None
+        totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
+        alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
     if options.trace is not None:
         options.trace.extend(runner.trace or ())
         options.trace.sort(key=lambda row: (row[0], row[1]))
@@ -96,7 +98,7 @@ def run(
         engine=engine,
         traffic={
             "bytes": moved,
-            "bytes_without_pim": bytes_without_pim(graph, mapping.passes, element_bytes) + (host.bytes if host else 0),
+            "bytes_without_pim": _without_pim(graph, mapping, element_bytes) + (host.bytes if host else 0),
         },
         wall_seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
@@ -107,12 +109,26 @@ def run(
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
     result = replace(
         result,
-        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds),
         activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if oracle is None else {"checked": oracle.checked},
         requests=host,
     )
     return result, mapping, totals
+
+
+def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
+    """Bytes that the same passes would move without PIM."""
+    if isinstance(mapping, GroupMapping):
+        return bytes_of_groups(graph, mapping.contexts(), element_bytes)
+    return bytes_without_pim(graph, mapping.passes, element_bytes)
+
+
+def _latency(ends: Sequence[float], prompt_passes: int, generated: int) -> Latency:
+    """Where the passes of the prompts end, and what each further token takes."""
+    first = ends[prompt_passes - 1]
+    return Latency(first, (ends[-1] - first) / (generated - 1) if generated > 1 else None)
 
 
 def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow], None]:
@@ -134,6 +150,8 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
     mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    if isinstance(mapping, GroupMapping):
+        return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes
     if passes <= 3:
         return sum(_pass_commands(mapping, context) for context in range(1, passes + 1))
@@ -142,9 +160,13 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
 
 
 def _pass_commands(mapping: Mapping, context: int) -> int:
+    return _commands_of(mapping.forward_pass(context))
+
+
+def _commands_of(blocks: Iterable[Placed]) -> int:
     times: Counter[int] = Counter()
     streams: dict[int, Stream] = {}
-    for placed in mapping.forward_pass(context):
+    for placed in blocks:
         for stream in placed.block.channels:
             streams[id(stream)] = stream
             times[id(stream)] += 1

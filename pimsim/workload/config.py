@@ -108,7 +108,7 @@ class AnyWorkload(Documented):
 
 
 class WorkloadConfig(AnyWorkload):
-    """Autoregressive generation with a decoder-only transformer, batch 1."""
+    """Autoregressive generation with a decoder-only transformer."""
 
     kind: Literal["decoder"] = "decoder"
     family: Family = Field("gpt2", description="what the model is called; its structure stands in model")
@@ -118,8 +118,21 @@ class WorkloadConfig(AnyWorkload):
     attention: str = Field(
         "vanilla", description="a name that `pimsim list attention` lists; machines run vanilla only"
     )
+    batch: PositiveInt = Field(1, description="sequences that are generated together, each with a KV cache of its own")
+    prefill: Literal["token_by_token", "matrix"] = Field(
+        "token_by_token",
+        description="how a prompt is processed: a forward pass for each token, or prefill_tokens of them together, as "
+        "matrix-matrix products",
+    )
+    prefill_tokens: PositiveInt = Field(4, description="tokens of a prompt at once, with prefill matrix")
     lm_head: bool = Field(False, description="include the projection onto the vocabulary")
     embeddings: bool = Field(False, description="include the look-up of token and position embeddings")
+
+    @property
+    def together(self) -> int:
+        """Most tokens that a forward pass processes."""
+        prompt = min(self.prefill_tokens, self.prompt_tokens) if self.prefill == "matrix" else 1
+        return max(self.batch, prompt)
 
     @field_validator("attention")
     @classmethod

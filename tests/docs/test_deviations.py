@@ -312,7 +312,22 @@ def test_51_the_naive_schedule_has_no_numbers() -> None:
         simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
 
 
-def test_56_rows_of_aim_count_as_open() -> None:
+def test_53_each_token_has_its_own_buffers() -> None:
+    assert small("arch.asic.sram_bytes=40960").time.cycles > 0
+    with pytest.raises(
+        CapacityExceeded, match=r"^asic.sram_bytes must hold the buffers of gpt2_decode, for each of 2 tokens"
+    ):
+        small("workload.batch=2", "arch.asic.sram_bytes=40960")
+
+
+def test_54_sequences_of_a_batch_are_alike() -> None:
+    result = small("workload.batch=3", tokens=2)
+    assert result.ops["attention_scores"].count == 2 * 3
+    assert result.tokens is not None
+    assert result.tokens.generated == 2 * 3
+
+
+def test_58_rows_of_aim_count_as_open() -> None:
     small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
     run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
     assert run.dram is not None

@@ -53,7 +53,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path, workers: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells start programs without it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (background shells ignore it)
     ) as child:
         while child.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.002)

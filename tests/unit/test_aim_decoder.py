@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pimsim.analysis.legality import check_trace
 from pimsim.arch.aim import AimConfig
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, InputError, MappingError
 from pimsim.machine.aim.host import run_aim
 from pimsim.machine.aim.policy import POLICIES
 from pimsim.machine.aim.segments import AimProgram
@@ -224,6 +224,10 @@ def test_what_does_not_fit_is_refused() -> None:
         small(machine(dram__rows=8))
     with pytest.raises(CapacityExceeded, match=r"^dram\.columns must hold a head: 16, not 8"):
         small(machine(dram__columns=8), **{"model.d_model": 256, "model.heads": 1})
+    with pytest.raises(
+        MappingError, match=r"^a forward pass on aim_gddr6 must have one token \(batch: 1, .*\), not 2$"
+    ):
+        small(machine(), batch=2)
     with pytest.raises(InputError, match=r"^--check must be left out: "):
         simulate("aim_gddr6", "gpt2_decode", check_tokens=1)
 

@@ -23,6 +23,7 @@ SHAPE: dict[str, Any] = {
     "engine": TEXT,
     "time": {"seconds": NUMBER, "cycles": NUMBER, "clock_hz": NUMBER},
     "tokens": {"prompt": NUMBER, "generated": NUMBER, "seconds_per_token": NUMBER, "per_second": NUMBER},
+    "latency": None,
     "energy": {"joules": NUMBER, "by_component": {"*": NUMBER}, "average_watts": NUMBER, "uncosted": [TEXT]},
     "dram": {
         "commands": {"*": NUMBER},

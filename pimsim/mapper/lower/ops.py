@@ -7,7 +7,7 @@ adds steps and returns where the result lies. The vector-matrix work goes to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -108,7 +108,7 @@ def lower_linear(b: LayerLowering, op: ops.Linear) -> Result:
         product = b.builder.op(op.kind, op.name)
         adds = chunk > 0 or op.bias
         adding = b.builder.op("partial_sum" if chunk else "bias", f"{op.name}.{chunk}") if adds else -1
-        start = chunk * shape.buffer
+        start = chunk * layout.shape.buffer
         waits = source.tokens(start, start + length)
         partial = f"partial{chunk % 2}" if chunk else ""
         if (partial or name) in b.freed:
@@ -158,7 +158,8 @@ def _head_in_pieces(b: LayerLowering, op: ops.Linear, layout: WeightLayout) -> R
         for chunk in range(len(layout.chunks)):
             buffer = into if chunk == 0 else f"head_partial{chunk % 2}"
             ready = f"lm_head.out{number}.{chunk}"
-            waits = source.tokens(chunk * b.pim.shape.buffer, chunk * b.pim.shape.buffer + layout.chunks[chunk])
+            at = chunk * layout.shape.buffer
+            waits = source.tokens(at, at + layout.chunks[chunk])
             waits += (b.freed[buffer],) if buffer in b.freed else ()
             slots = range(start, start + b.head_piece)
             product = index(op.kind, op.name)
@@ -277,6 +278,33 @@ def lower_scores(b: LayerLowering, op: ops.Scores) -> Result:
         ready = _softmax_pass(b, softmax, heads, number, scored)
         tokens = _value_pass(b, values, heads, number, ready)
     return Result(b.sram["scores"], ())
+
+
+def lower_attention_together(
+    lowerings: Sequence[LayerLowering], write: ops.CacheWrite, op: ops.Scores, softmax: ops.Softmax, values: ops.Values
+) -> None:
+    """Attention of several tokens: while the ASIC works on one, channels go on with the next.
+
+    Each token has buffers of its own. Keys are written and scores taken token by token, then values are; so a token's
+    scores come before the keys of later ones, and what lies behind its context meets zeros.
+    """
+    if len(_head_passes(lowerings[0], lowerings[0].layouts["keys"])) > 1:
+        for b in lowerings:  # the scores of one token fill its buffer several times
+            for each in (write, op, softmax, values):
+                b.lower(each)
+        return
+    scored = []
+    for b in lowerings:
+        b.lower(write)
+        heads = range(b.layouts["keys"].query_heads)
+        scored.append(_score_pass(b, op, heads, 0, b.results[op.inputs[0]], ()))
+    for b, tokens in zip(lowerings, scored, strict=True):
+        heads = range(b.layouts["keys"].query_heads)
+        if not b.builder.serial:
+            _write_values(b, write, b.results[op.inputs[0]])
+        _value_pass(b, values, heads, 0, _softmax_pass(b, softmax, heads, 0, tokens))
+        b.results[values.name] = lower_values(b, values)
+        b.places |= {op.name: b.sram["scores"], softmax.name: b.sram["scores"], values.name: b.sram["values"]}
 
 
 def _score_pass(
@@ -540,4 +568,4 @@ LOWERINGS: dict[type, Callable[[LayerLowering, Any], Result]] = {
 }
 """Operation type -> its lowering. An operation without an entry is not supported by this machine."""
 
-__all__ = ["LOWERINGS", "Item", "LayerLowering"]
+__all__ = ["LOWERINGS", "Item", "LayerLowering", "lower_attention_together"]

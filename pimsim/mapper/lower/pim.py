@@ -60,8 +60,35 @@ class PimLowering:
         first = layout.chunk_row(chunk) * shape.columns
         pitch = shape.banks * shape.channels
         products = [DotProduct(first + s * cpo, cpo, target + s * pitch) for s in range(slots)]
-        load = self.load(source + chunk * shape.buffer, layout.chunks[chunk])
+        load = self.load(source + chunk * layout.shape.buffer, layout.chunks[chunk])
         return self.rows(shape.banks).segments(products, load, range(parts - 1, slots - 1, parts))
+
+    def group_items(
+        self, layout: WeightLayout, chunk: int, slots: int, vectors: tuple[tuple[int, int], ...]
+    ) -> tuple[Item, ...]:
+        """One chunk of y = x W for several vectors at once, each (SRAM of x, SRAM of y): a row is opened once for all.
+
+        The chunks of all vectors lie side by side in the global buffer.
+        """
+        shape, cpo = self.shape, layout.columns_per_output(chunk)
+        first = layout.chunk_row(chunk) * shape.columns
+        pitch = shape.banks * shape.channels
+        products = [
+            DotProduct(
+                first + s * cpo,
+                cpo,
+                vectors[0][1] + s * pitch,
+                further=tuple((target + s * pitch, v * cpo) for v, (_, target) in enumerate(vectors[1:], start=1)),
+            )
+            for s in range(slots)
+        ]
+        start = chunk * layout.shape.buffer
+        load = [
+            run
+            for v, (source, _) in enumerate(vectors)
+            for run in self.load(source + start, layout.chunks[chunk], buffer=v * cpo)
+        ]
+        return self.rows(shape.banks).segments(products, load)[0]
 
     def piece_items(self, layout: WeightLayout, chunk: int, slots: range, source: int, target: int) -> tuple[Item, ...]:
         """One chunk of some groups of outputs of y = x W.
@@ -72,7 +99,7 @@ class PimLowering:
         first = layout.chunk_row(chunk) * shape.columns
         pitch = shape.banks * shape.channels
         products = [DotProduct(first + s * cpo, cpo, target + (s - slots.start) * pitch) for s in slots]
-        load = self.load(source + chunk * shape.buffer, layout.chunks[chunk])
+        load = self.load(source + chunk * layout.shape.buffer, layout.chunks[chunk])
         return self.rows(shape.banks).segments(products, load)[0]
 
     def _score_items(

@@ -1,0 +1,104 @@
+"""``--check`` where a forward pass processes several tokens: each of them against float64, with a judge for each sequence."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from pimsim.arch.system import ArchConfig
+from pimsim.errors import MappingError
+from pimsim.functional.check import Capture, Difference, Judge
+from pimsim.mapper.group import GroupMapping, Token, groups
+from pimsim.runners.pim_check import PimCheck, places_of
+from pimsim.session import Session
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.models import build_graph
+from pimsim.workload.reference import Reference, random_weights
+
+
+class GroupCheck(PimCheck):
+    """One check; `passes` may be changed before `run`.
+
+    Attributes:
+        groups: the tokens of each pass.
+    """
+
+    def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
+        """The first ``tokens`` passes.
+
+        Raises:
+            MappingError: the format has scales of the cache, which are calibrated for one sequence only.
+        """
+        if arch.pim.format == "int8":
+            raise MappingError("pim.format must not be int8 for --check of several tokens at once")
+        self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
+        tied, random = self.graph.tied(), random_weights(self.graph)
+        self.weights = {name: random[name] for name in random if name not in tied}
+        self.groups = list(islice(groups(workload), tokens))
+        self.session = session = Session(workload, arch, self.weights, whole=False)
+        assert isinstance(session.mapping, GroupMapping)
+        self.mapping = session.mapping
+        self.passes = [
+            self.mapping.group_pass(group, [self.token(each) for each in group], head=workload.lm_head)
+            for group in self.groups
+        ]
+        self._places = places_of(self.mapping)
+        sequences = range(workload.batch)
+        self.judges = [
+            Judge(self.graph, self.weights, session.executor.mac, arch.asic, self._places) for _ in sequences
+        ]
+        self._references = [Reference(self.graph, workload, self.weights) for _ in sequences]
+
+    def token(self, at: Token) -> int:
+        """The token at a place; sequences differ."""
+        return (7919 * at.position + 104729 * at.sequence + 17) % self.workload.model.vocabulary
+
+    def run(self) -> dict[str, Any]:
+        """Compare token by token as `PimCheck` does, then both orders; what differs first is the message."""
+        executor = self.session.executor
+        capture = executor.observer = Capture(self.graph, executor.sram.size)
+        differences: list[Difference] = []
+        written: list[dict[str, Any]] = []
+        worst, message = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}, ""
+        for number in range(len(self.groups)):
+            self._enter(number)
+            executor.run(self.passes[number])
+            written.append(capture.take())
+            message = self._compare_group(number, written[-1], differences, worst)
+            if message:
+                break
+        executor.observer = None
+        message = message or self._compare_orders(written)
+        return self._report(message, worst, differences, len(written))
+
+    def _compare_group(
+        self, number: int, written: dict[str, Any], differences: list[Difference], worst: dict[str, float]
+    ) -> str:
+        for slot, at in enumerate(self.groups[number]):
+            self.judge = judge = self.judges[at.sequence]
+            judge.places = self._places.shifted(slot * self.mapping.stride)
+            logits = self.session.logits_of(slot) if self.workload.lm_head else None
+            now = judge.compare(written, self.token(at), at.position, logits)
+            differences += now
+            where = f"sequence {at.sequence}: " if self.workload.batch > 1 else ""
+            if not now[-1].passed:
+                return where + now[-1].message(self.arch.pim.format)
+            exact = self._references[at.sequence].step(self.token(at), at.position)
+            message = self._compare_end(exact, now, number, worst)
+            if message:
+                return where + message
+        return ""
+
+    def _enter(self, number: int) -> None:
+        """Begin a pass; without embeddings, the streams are put where they would put them."""
+        group = self.groups[number]
+        self.session.enter(*(at.position for at in group))
+        if self.workload.embeddings:
+            return
+        for slot, at in enumerate(group):
+            stream = self.judges[at.sequence].stream(self.token(at), at.position)
+            start = self.mapping.sram["x"] + slot * self.mapping.stride
+            self.session.executor.sram[start : start + stream.size] = stream
+
+
+__all__ = ["GroupCheck"]
