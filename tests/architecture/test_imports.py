@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "meter": FACTS | {"machine", "program", "analysis"},
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,
+    "quality": FACTS | {"catalog", "compare"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
     | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_counts", "validate_edge_moe"},
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS
-    | {"program", "mapper", "machine", "functional", "explore", "session", "meter", "generate", "compare"},
+    | {"program", "mapper", "machine", "functional", "explore", "quality", "session", "meter", "generate", "compare"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "config", "explore", "result", "run"},
@@ -83,7 +84,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         "pimsim/workload/reference.py",
         "pimsim/workload/encoder_reference.py",
         "pimsim/workload/attention/",
+        "pimsim/quality.py",
         "pimsim/session.py",
+        "pimsim/workload/sequence.py",
         "pimsim/workload/importers/",
         "pimsim/report/",
         "pimsim/analysis/measure.py",

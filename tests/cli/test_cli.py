@@ -40,6 +40,7 @@ CONTRACT = {
     "engine": None,
     "time": {"seconds", "cycles", "clock_hz"},
     "tokens": {"prompt", "generated", "seconds_per_token", "per_second"},
+    "latency": {"ttft_s", "tpot_s"},
     "energy": {"joules", "by_component", "average_watts", "uncosted"},
     "dram": {"commands", "row_hit_rate", "refreshes", "bytes_read", "bytes_written"},
     "interface": {"bytes", "bytes_without_pim", "reduction"},
@@ -170,7 +171,8 @@ def test_the_architecture_may_be_a_file(tmp_path: Path) -> None:
 def test_out_writes_a_folder_that_gives_the_same_run_again(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "run"
     result = pimsim(*RUN, *TINY, "--format", "json", "--out", str(out))
-    assert sorted(path.name for path in out.iterdir()) == ["arch.yaml", "result.json", "workload.yaml"]
+    names = ["activity.json", "arch.yaml", "result.json", "workload.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == names
     written = (out / "result.json").read_text()
     assert written == result.stdout
     first = json.loads(written)
