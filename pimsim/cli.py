@@ -548,6 +548,40 @@ def verify_trace(
 
 
 @app.command(
+    short_help="Judge attention algorithms by a real model's predictions of a text.",
+    help=_help(
+        "Put attention algorithms into every layer of a GGUF model, as it is, and compare its predictions of a text with "
+        "those of exact attention; with --arch, also what one more token's attention costs.",
+        "pimsim quality --model model.gguf --attention topk:k=32,longformer:side=64,kv_drop:budget=128 --arch pim_gpt",
+    ),
+)
+def quality(
+    model: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Model with weights and vocabulary.")],
+    attention: Annotated[str, typer.Option(metavar="NAME,...", help="Algorithms, as NAME[:PARAMETER=VALUE...].")],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to predict.  [default: a story that comes with pimsim]")
+    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens of the text at most.")] = 512,
+    arch: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Architectures whose costs stand beside.  [default: none]", show_default=False
+        ),
+    ] = "",
+    output: Annotated[str, typer.Option("--format", metavar="table|json", help="Form of the output.")] = "table",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw perplexity against costs (.png, .svg, .pdf).  [default: none]"),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge attention algorithms by a real model's predictions of a text."""
+    from pimsim.commands.quality import quality as run_quality
+
+    run_quality(model, attention, text=text, tokens=tokens, arch=arch, output=output, plot=plot, quiet=quiet)
+
+
+@app.command(
     short_help="Compare published figures with this simulator.",
     help=_help(
         "Compare published and golden figures with this simulator; exit code 1 if one fails.",

@@ -49,7 +49,7 @@ TraceRow = tuple[int, int, str, Where, int, int]
 Sink = Callable[[TraceRow], object]
 """Told every command; those of a channel come in the order of issue."""
 
-MEMORY_LIMIT = 200_000
+MEMORY_LIMIT = 50_000
 """Outcomes to remember before they are cleared; keeps a run of any length in bounded memory."""
 
 COMPILED_LIMIT = 64

@@ -60,7 +60,7 @@ class Kernel:
         return int(self.env.now)
 
     def start(self, name: str, process: Process, state: Callable[[], str]) -> None:
-        """Add a unit; ``state`` says what it is waiting for, should the simulation get stuck."""
+        """Add a unit; ``state`` says what it is waiting for, should the simulation get stuck, or nothing if others say it."""
         self._waiting[name] = state
         finished = self.env.process(process)
         _when(finished, lambda: self._waiting.pop(name))
@@ -81,7 +81,8 @@ class Kernel:
         """
         self.env.run()
         if self._waiting:
-            raise Deadlock("; ".join(f"{name} waits {state()}" for name, state in sorted(self._waiting.items())))
+            reasons = ((name, state()) for name, state in sorted(self._waiting.items()))
+            raise Deadlock("; ".join(f"{name} waits {reason}" for name, reason in reasons if reason))
 
 
 class Gate:

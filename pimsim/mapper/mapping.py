@@ -188,6 +188,16 @@ class Mapping:
             first = layer * self.layer_rows + layout.row0
             yield first, first + layout.rows
 
+    def elements_given(self) -> int:
+        """Elements that lie in the DRAM before the first pass: matrices of all layers, the head and the tables."""
+        layers, total = self.workload.model.layers, 0
+        for name, layout in self.layouts.items():
+            if isinstance(layout, WeightLayout):
+                total += layout.d_in * layout.d_out * (1 if name == "lm_head" else layers)
+            elif isinstance(layout, TableLayout):
+                total += layout.entries * layout.width
+        return total
+
     # -- program --------------------------------------------------------------------------------------------------
 
     @property

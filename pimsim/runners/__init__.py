@@ -83,7 +83,13 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-COMMANDED = {("pim", "decoder"), ("aim", "trace"), ("memory", "requests")}
+COMMANDED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("aim", "trace"),
+    ("memory", "requests"),
+}
 """Pairs whose runs issue DRAM commands, which the legality oracle can check."""
 
 CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import FLOAT_BITS, format_bytes
 from pimsim.arch.system import ArchConfig
@@ -16,7 +17,7 @@ from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.lowering import AttentionLowering, Nested
-from pimsim.mapper.attention.slices import sliced
+from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.layout import Shape
 from pimsim.mapper.lower.pim import PimLowering
@@ -24,9 +25,10 @@ from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
 from pimsim.runners.attention import counts_section
-from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes
+from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
-from pimsim.trace.spans import SpanList
+from pimsim.trace.spans import Recorder, Recorders, SpanList
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Primitive, Source
 from pimsim.workload.attention_only import AttentionConfig
@@ -53,15 +55,20 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         raise InputError(
             f"--check must be left out where pim.format is {arch.value.pim.format}: their programs have no scales"
         )
+    if arch.value.host_traffic:
+        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
-    lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after="odd" if inputs.chunks > 1 else "")
+    after = "odd" if inputs.chunks > 1 else ""
+    lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after=after, shares=work.shares)
     turns = [Placed(block, 0, -1)]
     if inputs.chunks > 1:
         _check_states(workload, lowering)
-        _, other = lower(arch.value, spec, inputs.ops, inputs.indices(), name="odd", after="attention")
+        _, other = lower(
+            arch.value, spec, inputs.ops, inputs.indices(), name="odd", after="attention", shares=work.shares
+        )
         turns.append(Placed(other, 0, -1))
     passes = [[turns[number % len(turns)]] for number in range(inputs.chunks)]
     functional = None
@@ -71,17 +78,10 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         check = AttentionCheck(arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
         functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
     spans = SpanList()
-    recorded = options.recorder or (spans if inputs.chunks == 1 else None)
-    runner = engine_of(options.engine)(
-        arch.value,
-        spec,
-        trace=options.trace is not None,
-        window=options.trace_window,
-        recorder=recorded,
-    )
-    totals = runner.run(iter(passes))
-    if options.trace is not None and runner.trace is not None:
-        options.trace.extend(sorted(runner.trace, key=lambda row: (row[0], row[1])))
+    oracle = StrictOracle(spec) if options.strict else None
+    recorders = [each for each in (options.recorder, spans if inputs.chunks == 1 else None) if each is not None]
+    recorded = Recorders(*recorders) if recorders else None
+    totals = _timed(arch.value, spec, passes, options, recorded, oracle)
     counts = count_program(block, lowering).times(inputs.chunks)
     element = format_bytes(arch.value.pim.format)
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
@@ -106,8 +106,33 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     return replace(
         result,
         counts=counts_section(asdict(counts), closed, inputs.origin),
+        legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _timed(
+    arch: ArchConfig,
+    spec: DramSpec,
+    passes: Sequence[list[Placed]],
+    options: RunOptions,
+    recorder: Recorder | None,
+    oracle: StrictOracle | None,
+) -> RunTotals:
+    """Run the program; a trace that is asked for is filled."""
+    runner = engine_of(options.engine)(
+        arch,
+        spec,
+        trace=options.trace is not None and oracle is None,
+        window=options.trace_window,
+        recorder=recorder,
+        sink=None if oracle is None else strict_sink(oracle, options),
+    )
+    totals = runner.run(iter(passes))
+    if options.trace is not None:
+        options.trace.extend(runner.trace or ())
+        options.trace.sort(key=lambda row: (row[0], row[1]))
+    return totals
 
 
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:
@@ -116,7 +141,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig
 
     work = workload.value
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions)
-    _, block = lower(arch.value, arch.value.dram.resolve(), inputs.ops, inputs.indices())
+    _, block = lower(arch.value, arch.value.dram.resolve(), inputs.ops, inputs.indices(), shares=work.shares)
     items = [cast("tuple[Item, ...]", step.items) for stream in block.channels for step in stream]
     return sum(number for part in items for number in count_commands(part).values())
 
@@ -151,6 +176,7 @@ def lower(
     indices: Mapping[str, Nested],
     name: str = "attention",
     after: str = "",
+    shares: int | None = None,
 ) -> tuple[AttentionLowering, Block]:
     """The program of an expansion.
 
@@ -169,15 +195,15 @@ def lower(
     capacity = arch.asic.sram_bytes // element
     cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
-    largest_first = sorted((op for op in cut if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
-    for moved in range(len(largest_first) + 1):
+    attempts = _attempts(cut, capacity // SOURCES_SHARE)
+    for number, (order, compact, in_banks) in enumerate(attempts):
         lowering = AttentionLowering(
-            cut,
+            order,
             pim,
-            Banks(shape, spec.rows),
-            Space(capacity, shape.lanes, element),
+            Banks(shape, spec.rows, shares),
+            Space(capacity, shape.lanes, element, compact=compact),
             indices,
-            in_banks=frozenset(op.name for op in largest_first[:moved]),
+            in_banks=in_banks,
             serial=arch.dispatch == "serial",
             name=name,
             after=after,
@@ -185,9 +211,20 @@ def lower(
         try:
             return lowering, lowering.lower()
         except CapacityExceeded:
-            if moved == len(largest_first) or largest_first[moved].size * SOURCES_SHARE < capacity:
+            if number == len(attempts) - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
+    """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
+    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    movable = [op.name for op in largest_first if op.size >= smallest]
+    return [
+        (in_turn(ops), False, frozenset()),
+        (ops, False, frozenset()),
+        *((ops, True, frozenset(movable[:moved])) for moved in range(len(movable) + 1)),
+    ]
 
 
 __all__ = [

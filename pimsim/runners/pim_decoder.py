@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.energy import is_mac
@@ -29,6 +29,7 @@ from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
+from pimsim.runners.pim_memory import MemoryWatch
 from pimsim.trace.activity import ActivityRecorder
 from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
@@ -37,6 +38,7 @@ from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
+    from pimsim.analysis.requests import Requests
     from pimsim.machine.controller.shared import SharedChannel
 
 T = TypeVar("T")
@@ -61,6 +63,50 @@ def run(
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = mapping_for(workload.value, graph, arch.value, spec)
+    timed = _time(arch, spec, mapping, options, further)
+    totals, element_bytes = timed.totals, format_bytes(arch.value.pim.format)
+    without_pim = _without_pim(graph, mapping, element_bytes) + (timed.host.bytes if timed.host else 0)
+    result = build_result(
+        arch=arch.value,
+        arch_hash=arch.hash,
+        workload=workload.value,
+        workload_hash=workload.hash,
+        spec=spec,
+        totals=totals,
+        engine=timed.engine,
+        traffic={"bytes": _over_pins(totals, spec), "bytes_without_pim": without_pim},
+        wall_seconds=time.perf_counter() - start,
+        peak_memory_bytes=peak_memory_bytes(),
+        baselines=list(options.baselines),
+        command_line=list(options.command_line),
+        functional=functional,
+    )
+    seconds = {kind: op.seconds for kind, op in result.ops.items()}
+    result = replace(
+        result,
+        activity=timed.activity.activity(totals.ticks, spec.tick_seconds) if timed.activity else None,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
+        legality=None if timed.oracle is None else {"checked": timed.oracle.checked},
+        requests=timed.host,
+        memory=timed.memory.section(totals.token_ticks, element_bytes),
+    )
+    return result, mapping, totals
+
+
+class _Timed(NamedTuple):
+    """A program that has run, and those who watched it."""
+
+    totals: RunTotals
+    engine: Engine
+    host: Requests | None
+    oracle: StrictOracle | None
+    activity: ActivityRecorder | None
+    memory: MemoryWatch
+
+
+def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptions, further: Sequence[Unit]) -> _Timed:
+    """Run the program, beside host traffic if the machine has it."""
     activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
     options = replace(options, recorder=_recorder(options.recorder, activity))
     oracle = StrictOracle(spec) if options.strict else None
@@ -72,7 +118,8 @@ def run(
 
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
-    program, passes = mapping.program(), sum(1 for _ in mapping.contexts())
+    memory = MemoryWatch(mapping, spec)
+    program, passes = memory.watch(mapping.program()), sum(1 for _ in mapping.contexts())
     with _collector_paused():
         totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
         alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
@@ -85,37 +132,13 @@ def run(
 
         book(shared, totals)
         host = figures(shared, spec, totals, alone)
+    return _Timed(totals, engine, host, oracle, activity, memory)
+
+
+def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
+    """Bytes over the data pins."""
     pins = {name for name, command in spec.commands.items() if command.data != "none"}
-    moved = spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
-    element_bytes = format_bytes(arch.value.pim.format)
-    result = build_result(
-        arch=arch.value,
-        arch_hash=arch.hash,
-        workload=workload.value,
-        workload_hash=workload.hash,
-        spec=spec,
-        totals=totals,
-        engine=engine,
-        traffic={
-            "bytes": moved,
-            "bytes_without_pim": _without_pim(graph, mapping, element_bytes) + (host.bytes if host else 0),
-        },
-        wall_seconds=time.perf_counter() - start,
-        peak_memory_bytes=peak_memory_bytes(),
-        baselines=list(options.baselines),
-        command_line=list(options.command_line),
-        functional=functional,
-    )
-    seconds = {kind: op.seconds for kind, op in result.ops.items()}
-    result = replace(
-        result,
-        activity=activity.activity(totals.ticks, spec.tick_seconds) if activity else None,
-        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
-        latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
-        legality=None if oracle is None else {"checked": oracle.checked},
-        requests=host,
-    )
-    return result, mapping, totals
+    return spec.burst_bytes * sum(n for (_, _, name), n in totals.commands.items() if name in pins)
 
 
 def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
@@ -195,21 +218,9 @@ def _runner(
 ) -> FastEngine:
     """The engine, set up; with channels that are shared with a host, it is the reference engine."""
     traced, window = options.trace is not None and sink is None, options.trace_window
-    if engine == "fast":
-        return FastEngine(
-            arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further
-        )
-    from pimsim.machine.reference import ReferenceEngine  # SimPy is only needed here
-
-    return ReferenceEngine(  # type: ignore[return-value]
-        arch,
-        spec,
-        trace=traced,
-        window=window,
-        recorder=options.recorder,
-        sink=sink,
-        cores=shared or None,
-        further=further,
+    more: dict[str, Any] = {"cores": shared} if shared else {}
+    return engine_of(engine)(
+        arch, spec, trace=traced, window=window, recorder=options.recorder, sink=sink, further=further, **more
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.mapper.attention.lowering import AttentionLowering
-from pimsim.program.isa import Block, Run
+from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Block, Compute, Placed, Repeat, Run
 from pimsim.trace.spans import BlockSpans
 
 MAX_POINTS = 256
@@ -69,14 +70,7 @@ def _ends(block: Block, spans: Sequence[BlockSpans]) -> dict[str, int]:
 
 def _written(block: Block, lanes: int) -> int:
     """Elements that the program writes into the banks."""
-    words = 0
-    for stream in block.channels:
-        for step in stream:
-            for item in step.items:
-                if isinstance(item, Run) and item.command == "WR":
-                    full = item.count if item.lane >= 0 else item.count * lanes
-                    words += item.elements if item.elements >= 0 else full
-    return words
+    return sum(_words_written(step.items, lanes) for stream in block.channels for step in stream)
 
 
 def _thinned(course: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -91,4 +85,105 @@ def _thinned(course: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [max(points[i : i + step], key=lambda point: point[1]) for i in range(0, len(points), step)]
 
 
-__all__ = ["attention_memory"]
+class MemoryWatch:
+    """Sees the program of a decoder go by, and adds up what it writes into the banks."""
+
+    def __init__(self, mapping: Mapping, spec: DramSpec) -> None:
+        self.mapping, self.spec = mapping, spec
+        self.course: list[int] = []
+        """Elements written since the beginning, after each forward pass."""
+        self._writers: set[str] | None = None
+        self._last: Sequence[Placed] = ()
+
+    def watch(self, passes: Iterable[list[Placed]]) -> Iterator[list[Placed]]:
+        """The same passes."""
+        for blocks in passes:
+            self._note(blocks)
+            yield blocks
+
+    def _note(self, blocks: Sequence[Placed]) -> None:
+        if self._writers is None:  # the first pass is walked whole, to see which operations write
+            self._writers = {
+                placed.block.ops[step.op].kind
+                for placed in blocks
+                for stream in placed.block.channels
+                for step in stream
+                if _words_written(step.items, self.mapping.shape.lanes)
+            }
+        words: dict[int, int] = {}
+        total = 0
+        for placed in blocks:
+            key = id(placed.block)
+            if key not in words:
+                words[key] = self._written(placed.block)
+            total += words[key]
+        self.course.append(total + (self.course[-1] if self.course else 0))
+        self._last = blocks
+
+    def _written(self, block: Block) -> int:
+        writers = [number for number, op in enumerate(block.ops) if op.kind in (self._writers or ())]
+        lanes = self.mapping.shape.lanes
+        return sum(
+            _words_written(step.items, lanes) for stream in block.channels for step in stream if step.op in writers
+        )
+
+    def section(self, ends_of_passes: Sequence[int], element: int) -> dict[str, Any]:
+        """The ``memory`` section: weights and tables lie in the banks from the beginning, the cache grows with every pass.
+
+        Of the SRAM, what the last pass touches, as buffers lie at fixed places. What the next pass needs is the cache.
+        """
+        spec, shape = self.spec, self.mapping.shape
+        given, written = self.mapping.elements_given(), self.course[-1] if self.course else 0
+        course = [
+            (0, given * element),
+            *((t, (given + n) * element) for t, n in zip(ends_of_passes, self.course, strict=True)),
+        ]
+        top = max((_touched(placed.block, shape.lanes, shape.banks) for placed in self._last), default=0) * element
+        return {
+            "asic.sram": _unit(top, 0, self.mapping.sram.capacity * element, [[0.0, top]]),
+            "dram": _unit(
+                (given + written) * element,
+                written * element,
+                spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes,
+                [[tick * spec.tick_seconds, n] for tick, n in _thinned(course)],
+            ),
+        }
+
+
+def _words_written(items: Sequence[Any], lanes: int) -> int:
+    """Elements that items of a channel write into the banks."""
+    words = 0
+    for item in items:
+        if isinstance(item, Repeat):
+            words += item.count * _words_written(item.body, lanes)
+        elif isinstance(item, Run) and item.command == "WR":
+            full = item.count if item.lane >= 0 else item.count * lanes
+            words += item.elements if item.elements >= 0 else full
+    return words
+
+
+def _touched(block: Block, lanes: int, banks: int) -> int:
+    """The SRAM element behind the last one that a block reads or writes."""
+    top = 0
+    for channel, stream in enumerate(block.channels):
+        for step in stream:
+            top = max(top, _top(step.items, channel, lanes, banks))
+    for step in block.asic:
+        for item in step.items:
+            if isinstance(item, Compute):
+                top = max(top, item.target + 1, *(at + item.length for at in item.sources[:1]))
+    return top
+
+
+def _top(items: Sequence[Any], channel: int, lanes: int, banks: int) -> int:
+    top = 0
+    for item in items:
+        if isinstance(item, Repeat):
+            top = max(top, _top(item.body, channel, lanes, banks) + (item.count - 1) * item.sram_step)
+        elif item.sram >= 0:
+            width = banks if item.command == "RD_MAC" else 1 if item.lane >= 0 else lanes
+            top = max(top, item.sram + (item.count - 1) * item.sram_step + channel * item.sram_channel + width)
+    return top
+
+
+__all__ = ["MemoryWatch", "attention_memory"]

@@ -42,6 +42,12 @@ class AttentionConfig(AnyWorkload):
         None,
         description="tokens that a state takes up together, chunk after chunk (phase update); default: all queries",
     )
+    shares: PositiveInt | None = Field(
+        None,
+        le=65_536,
+        description="of a PIM machine: tiles in memory lie in so many equal shares, dealt to the channels in turn; default: "
+        "every tile lies in all channels",
+    )
     seed: NonNegativeInt = Field(
         0, description="of the tensors that are drawn from the algorithm's stated distribution"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,48 @@ def test_growth_is_drawn_over_the_context() -> None:
         "time of a token (s)", "energy of a token (J)", "persistent memory (B)",
     ]  # fmt: skip
     assert list(figure.axes[0].lines[0].get_ydata()) == [token.time.seconds] * 2
+
+
+def test_a_decoder_keeps_its_cache() -> None:
+    options = ["workload.model.layers=2", "workload.generate_tokens=5", "workload.prompt_tokens=3"]
+    result = simulate("pim_gpt", "gpt2_decode", overrides=options)
+    assert result.memory is not None
+    dram = result.memory["dram"]
+    cache, weights = 7 * 2 * 2 * 768 * 2, 2 * 12 * 768 * 768 * 2
+    assert dram["persistent_bytes"] == cache
+    assert dram["peak_bytes"] == weights + cache
+    assert [n for _, n in dram["over_time"]] == [weights + passes * cache // 7 for passes in range(8)]
+    assert 0 < result.memory["asic.sram"]["peak_bytes"] <= result.memory["asic.sram"]["capacity_bytes"]
+
+
+def makespan(workers: int, shares: int | None) -> int:
+    """Six heads of four tiles on four channels."""
+    small = ["keys=64", "heads=6", "d_head=16", *([f"shares={shares}"] if shares else [])]
+    machine = ["arch.dram.channels=4", NO_REFRESH]
+    result = run("lean", *small, parameters={"workers": workers, "block": 16}, machine=machine, check_tokens=1)
+    assert result.functional is not None
+    assert result.functional["passed"]
+    return int(result.time.cycles)
+
+
+def test_equal_shares_are_done_sooner_than_whole_heads() -> None:
+    lean, per_head = makespan(4, 4), makespan(6, 6)
+    assert lean < per_head  # six tiles in each channel, against eight in two of them
+
+
+@pytest.mark.skipif("PIMSIM_LARGE" not in os.environ, reason="takes a minute; PIMSIM_LARGE=1 runs it")
+def test_flash_and_vanilla_move_the_published_words() -> None:
+    sizes = ["phase=prefill", "queries=1024", "keys=1024", "heads=1", "d_head=64", "causal=false"]
+    moved = []
+    for name, parameters in (("flash", {"version": 1, "on_chip_words": 51_200}), ("vanilla", {})):
+        counts = run(name, *sizes, parameters=parameters, machine=["arch.asic.sram_bytes=1048576"]).counts
+        assert counts is not None
+        assert counts["equal"]
+        moved.append(counts["reads"] + counts["writes"])
+    assert moved == [1_335_296, 4_456_448]
+
+
+def test_strict_runs_break_no_rule() -> None:
+    result = run("flash", "keys=40", "heads=2", "d_head=8", strict=True)
+    assert result.legality is not None
+    assert result.legality["checked"] == result.simulation.commands

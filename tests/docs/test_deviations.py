@@ -10,7 +10,7 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError
+from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
@@ -327,7 +327,24 @@ def test_54_sequences_of_a_batch_are_alike() -> None:
     assert result.tokens.generated == 2 * 3
 
 
-def test_55_primitives_compute_in_float32() -> None:
+def test_55_products_on_chip_take_a_lane_each() -> None:
+    asic = load_arch("pim_gpt").value.asic
+    assert cost("matmul", 1280, asic).busy == 1280 // asic.multipliers
+
+
+def test_56_chunks_follow_each_other() -> None:
+    options = ["arch.dram.refresh.policy=none"]
+    one, many = (simulate("pim_gpt", "cmab_stream", overrides=[*options, f"workload.queries={n}"]) for n in (1, 5))
+    assert many.time.cycles == 5 * one.time.cycles
+
+
+def test_58_landmark_decode_is_refused() -> None:
+    small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
+    with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
+        simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
+
+
+def test_59_primitives_compute_in_float32() -> None:
     small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
     result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
     assert result.functional is not None

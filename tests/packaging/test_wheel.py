@@ -38,9 +38,9 @@ def files(folder: Path, pattern: str) -> set[str]:
 
 def test_the_wheel_holds_the_package_and_every_shipped_configuration(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.split("/")[0].endswith(".dist-info")}
-    kinds = ("*.yaml", "*.zip")
+    kinds = ("*.yaml", "*.zip", "*.txt")
     shipped = {f"pimsim/shipped/{name}" for folder in SHIPPED for kind in kinds for name in files(ROOT / folder, kind)}
-    assert {Path(name).suffix for name in shipped} == {".yaml", ".zip"}
+    assert {Path(name).suffix for name in shipped} == {".yaml", ".zip", ".txt"}
     assert files(ROOT / "pimsim", "*.py") <= held
     assert {name for name in held if name.startswith("pimsim/shipped/")} == shipped
 

@@ -15,6 +15,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from pimsim.errors import Deadlock
 from pimsim.machine.bank import BankState
 from pimsim.machine.calendar import Calendar, Plan
 from pimsim.machine.controller.policy import Bank, Policy, RefreshNode, Where
@@ -98,12 +99,23 @@ class Queues:
         return self._head is None and not self.reads and not self.writes
 
     def run(self) -> Served:
-        """Serve all requests."""
+        """Serve all requests.
+
+        Raises:
+            Deadlock: requests wait and nothing can happen any more.
+        """
         tick = 1
         while not self.done:
             self.step(tick)
-            tick = self.next_tick(tick)
+            after, tick = tick, self.next_tick(tick)
+            if tick >= NEVER and not self.done:
+                raise Deadlock(f"{self._waiting()} wait, but nothing can issue after tick {after}")
         return self.close(self.served.end)
+
+    def _waiting(self) -> str:
+        queues = (("reads", self.reads), ("writes", self.writes))
+        since = [f"{len(q)} {name}" + (f", the oldest since tick {q[0].entered}," if q else "") for name, q in queues]
+        return " and ".join(since)
 
     def step(self, tick: int) -> int:
         """One tick; how many requests were served."""

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from pimsim.errors import Deadlock
+from pimsim.machine.fpga import waits
 from pimsim.machine.fpga.books import OUTPUT, RegionTimes
 from pimsim.machine.fpga.cursor import Cursor, repeats
 from pimsim.machine.fpga.ports import Behind, PortChannel, PortTiming, open_channel, request_nest, stream_addresses
@@ -147,8 +148,21 @@ class _Stage:
         flight = tuple((self.started - i, max(ready - now, 0), action) for i, ready, action in self.flight)
         return self.cursor.leaf, max(self.next - now, 0), max(self.latest - now, -1), flight
 
-    def waits(self) -> str:
-        return f"{self.name} after {self.started} iterations"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason of each end that waits."""
+        if not self.cursor.done:
+            at = (self.next + self.next_offset, self.started)
+            lacking = ((q, n) for q, n in self.reads[self.cursor.action] if len(q.visible) < n)
+            queue, tokens = next(lacking, (None, 0))
+            yield (
+                self.name,
+                waits.for_tokens(queue.name, tokens, len(queue.visible), *at) if queue else waits.for_pipeline(*at),
+            )
+        if self.flight:
+            _, ready, action = self.flight[0]
+            since = max(ready, self.latest + 1) + offset
+            queue, tokens = next((q, n) for q, n in self.writes[action] if len(q.freed) < n)
+            yield f"{self.name} (results)", waits.for_room(queue.name, tokens, len(queue.freed), since)
 
 
 class _Reader:
@@ -195,8 +209,10 @@ class _Reader:
             return None
         return self.cursor.leaf, max(self.next - now, 0), tuple(self.open)
 
-    def waits(self) -> str:
-        return f"{self.name} with {len(self.open)} requests in flight"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason, if it waits."""
+        if not self.cursor.done:
+            yield self.name, waits.for_requests(self.channel.timing.outstanding, self.next + offset)
 
 
 class _Writer:
@@ -242,8 +258,10 @@ class _Writer:
             tuple(r - now for r in self.responses if r > now),
         )
 
-    def waits(self) -> str:
-        return f"{self.name} for data"
+    def waits(self, offset: int) -> Iterator[tuple[str, str]]:
+        """Name and reason, if it waits."""
+        if not self.cursor.done:
+            yield self.name, waits.for_data(self.queue.name, self.next + offset)
 
 
 class _Snapshot:
@@ -352,9 +370,9 @@ class FastEngine:
         Raises:
             Deadlock: stages wait for each other for ever.
         """
-        stuck = [agent.waits() for agent in self.movers if not agent.cursor.done]
+        stuck = [entry for agent in self.movers for entry in agent.waits(self.offset)]
         if stuck:
-            raise Deadlock(f"waiting for each other: {'; '.join(stuck)}")
+            raise Deadlock("; ".join(f"{name} waits {reason}" for name, reason in sorted(stuck)))
         return RegionTimes(
             self.end + self.region.overhead - self.start,
             {stage.name: dict(sorted(stage.stalls.items())) for stage in self.stages},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from pimsim.machine.fpga import waits
 from pimsim.machine.fpga.books import OUTPUT, RegionTimes
 from pimsim.machine.fpga.ports import Behind, PortChannel, PortTiming, open_channel, request_nest, stream_addresses
 from pimsim.machine.kernel import Gate, Kernel, Process, Turn
@@ -76,6 +77,7 @@ class ReferenceEngine:
         number: int = 0,
     ) -> None:
         self.region, self._behind, self._number = region, behind, number
+        self._alone = among is None
         self._turn = among or Turn(Kernel())
         self.kernel = self._turn.kernel
         self.start = self.end = self.kernel.now
@@ -84,6 +86,8 @@ class ReferenceEngine:
         self._fifos = {fifo.name: _Channel(self.kernel, fifo) for fifo in region.fifos}
         self._ports = ports
         self._channels: dict[tuple[str, str], PortChannel] = {}
+        self._doing: dict[str, Callable[[], str]] = {}
+        """What each unit waits for, should the region get stuck."""
         self._stalls: dict[str, dict[str, int]] = {stage.name: {} for stage in region.stages}
 
     def run(self) -> RegionTimes:
@@ -115,7 +119,8 @@ class ReferenceEngine:
 
     def _start(self, name: str, process: Process) -> None:
         self._left += 1
-        self.kernel.start(f"{self._number}: {name}", self._counted(process), lambda: "for data or for room")
+        unit = name if self._alone else f"call {self._number}: {name}"
+        self.kernel.start(unit, self._counted(process), lambda: self._doing[name]())  # noqa: PLW0108 (the entry changes)
 
     def _counted(self, process: Process) -> Process:
         yield from process
@@ -144,8 +149,12 @@ class ReferenceEngine:
                 yield kernel.until(earliest)
             reads = stage.actions[action].reads
             for fifo, tokens in reads:
+                self._doing[stage.name] = lambda f=self._fifos[fifo], t=tokens, at=(earliest, number): waits.for_tokens(  # type: ignore[misc]
+                    f.fifo.name, t, len(f.tokens), *at
+                )
                 yield from self._fifos[fifo].wait_tokens(tokens)
             while flight and number - flight[0][0] >= room:
+                self._doing[stage.name] = lambda at=(earliest, number): waits.for_pipeline(*at)  # type: ignore[misc]
                 yield left.wait()
             if freed and number - freed[0] >= room and freed[1] > kernel.now:
                 yield kernel.until(freed[1])
@@ -165,14 +174,19 @@ class ReferenceEngine:
     ) -> Process:
         kernel = self.kernel
         left_over = sum(1 for action in expand(stage.nest) if stage.actions[action].writes)
-        latest = -1
+        latest, name = -1, f"{stage.name} (results)"
         for _ in range(left_over):
+            self._doing[name] = lambda: ""  # nothing is ready: the stage itself says what it waits for
             while not flight:
                 yield entered.wait()
             number, ready, action = flight[0]
-            if max(ready, latest + 1) > kernel.now:
-                yield kernel.until(max(ready, latest + 1))
+            since = max(ready, latest + 1)
+            if since > kernel.now:
+                yield kernel.until(since)
             for fifo, tokens in stage.actions[action].writes:
+                self._doing[name] = lambda f=self._fifos[fifo], t=tokens, since=since: waits.for_room(  # type: ignore[misc]
+                    f.fifo.name, t, len(f.places), since
+                )
                 yield from self._fifos[fifo].wait_places(tokens)
             for fifo, tokens in stage.actions[action].writes:
                 self._fifos[fifo].put(tokens)
@@ -204,6 +218,7 @@ class ReferenceEngine:
         places = stream_addresses(read, port.timing, self._behind)
         for beats, address in zip(expand(request_nest(read.bursts, port.timing.max_burst)), places, strict=False):
             while len(open_requests) >= port.timing.outstanding:
+                self._doing[read.name] = lambda since=kernel.now: waits.for_requests(port.timing.outstanding, since)  # type: ignore[misc]
                 yield credit.wait()
             if credit_time[0] > kernel.now:
                 yield kernel.until(credit_time[0])
@@ -232,6 +247,7 @@ class ReferenceEngine:
                 if oldest > kernel.now:
                     yield kernel.until(oldest)
             for beat in range(beats):
+                self._doing[write.name] = lambda since=kernel.now: waits.for_data(fifo.fifo.name, since)  # type: ignore[misc]
                 yield from fifo.wait_tokens(1)
                 fifo.take(1)
                 if beat == beats - 1:

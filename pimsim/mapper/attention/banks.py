@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil
 from typing import Literal
 
@@ -147,9 +147,13 @@ class View:
 class Banks:
     """Gives DRAM rows to tensors, one piece after the other."""
 
-    def __init__(self, shape: Shape, rows: int, placement: Literal["spread", "channel"] = "spread") -> None:
-        """``placement``: pieces over all channels (each head begins at another one), or each in a channel of its own."""
-        self.shape, self.rows, self.placement = shape, rows, placement
+    def __init__(self, shape: Shape, rows: int, shares: int | None = None) -> None:
+        """Pieces over all channels (each head begins at another one); with ``shares``, each whole in one channel.
+
+        The pieces of all heads behind each other are then cut into so many equal shares, as `Lean` cuts tiles, and the
+        shares are dealt to the channels in turn.
+        """
+        self.shape, self.rows, self.shares = shape, rows, shares
         self.used = 0
         self.tensors: list[BankTensor] = []
 
@@ -163,27 +167,36 @@ class Banks:
         starts = sorted({0, *(cut for cut in tensor.cuts if 0 < cut < rows), rows})
         self.tensors.append(tensor)
         for orientation in tensor.orientations:
-            number = 0
-            for head in range(heads):
-                for start, stop in pairwise(starts):
-                    tensor.orientations[orientation].append(
-                        self._piece(tensor.name, orientation, head, range(start, stop), width, number)
+            count = heads * (len(starts) - 1)
+            for number, (head, (start, stop)) in enumerate(product(range(heads), pairwise(starts))):
+                rows_of_piece = range(start, stop)
+                dots = len(rows_of_piece) if orientation == "rows" else width
+                first, spread = number * ceil(dots / self.shape.banks), self.shape.channels
+                if self.shares is not None:
+                    first, spread = share_of(number, count, self.shares), 1
+                piece = Piece(
+                    self.shape, orientation, head, rows_of_piece, width, self.used, first % self.shape.channels, spread
+                )
+                self.used += piece.dram_rows
+                if self.used > self.rows:
+                    raise CapacityExceeded(
+                        f"dram.rows must hold the tensors of the attention algorithm: {tensor.name} begins at row "
+                        f"{piece.row0} of every bank and takes {piece.dram_rows}, not {self.rows}"
                     )
-                    number += 1
-
-    def _piece(self, name: str, orientation: Orientation, head: int, rows: range, width: int, number: int) -> Piece:
-        channels = self.shape.channels
-        alone = self.placement == "channel"
-        dots = len(rows) if orientation == "rows" else width
-        first = number if alone else number * ceil(dots / self.shape.banks)
-        piece = Piece(self.shape, orientation, head, rows, width, self.used, first % channels, 1 if alone else channels)
-        self.used += piece.dram_rows
-        if self.used > self.rows:
-            raise CapacityExceeded(
-                f"dram.rows must hold the tensors of the attention algorithm: {name} begins at row {piece.row0} of every "
-                f"bank and takes {piece.dram_rows}, not {self.rows}"
-            )
-        return piece
+                tensor.orientations[orientation].append(piece)
 
 
-__all__ = ["BankTensor", "Banks", "Orientation", "Piece", "View"]
+def share_of(number: int, count: int, shares: int) -> int:
+    """The share that a piece belongs to: the first ones are larger by one where they do not come out even.
+
+    >>> [share_of(number, 10, 4) for number in range(10)]
+    [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    """
+    most = -(-count // shares)
+    full = count - (most - 1) * shares
+    if number < full * most:
+        return number // most
+    return full + (number - full * most) // (most - 1)
+
+
+__all__ = ["BankTensor", "Banks", "Orientation", "Piece", "View", "share_of"]

@@ -153,4 +153,13 @@ def _parts(name: str, shape: tuple[int, ...], head: int, rows: tuple[int, int], 
         )
 
 
-__all__ = ["sliced"]
+def in_turn(ops: Sequence[Primitive]) -> list[Primitive]:
+    """The same operations, each as late as the longest chain behind it allows: independent chains take turns."""
+    behind = dict.fromkeys((op.name for op in ops), 0)
+    for op in reversed(ops):
+        for name in op.inputs:
+            behind[name] = max(behind[name], behind[op.name] + 1)
+    return sorted(ops, key=lambda op: -behind[op.name])
+
+
+__all__ = ["in_turn", "sliced"]

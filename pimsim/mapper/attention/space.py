@@ -22,12 +22,18 @@ class Buffer:
 
 
 class Space:
-    """First fit, in units of a column so that whole columns can be read."""
+    """Places in units of a column, so that whole columns can be read.
 
-    def __init__(self, capacity: int, lanes: int, element_bytes: int) -> None:
+    A place rests as long as possible before it is used again, as its next user must wait for its last readers; ``compact``
+    uses the first that fits instead, which leaves fewer gaps.
+    """
+
+    def __init__(self, capacity: int, lanes: int, element_bytes: int, *, compact: bool = False) -> None:
+        self.compact = compact
         self.capacity, self.lanes, self.element_bytes = capacity, lanes, element_bytes
         self._taken: list[Buffer] = []
         self._past: list[tuple[int, int, tuple[str, ...]]] = []
+        self._next = 0
         self.live = 0
         """Elements in use."""
         self.peak = 0
@@ -64,12 +70,20 @@ class Space:
         self._note(name, -buffer.length)
 
     def _fit(self, size: int) -> int:
+        """The first gap behind the place that was given out last, then from the beginning; the capacity if there is none."""
+        gaps: list[tuple[int, int]] = []
         at = 0
         for buffer in self._taken:
-            if buffer.at - at >= size:
-                break
+            if buffer.at > at:
+                gaps.append((at, buffer.at))
             at = buffer.at + buffer.length
-        return at
+        gaps.append((at, self.capacity))
+        behind = [(max(start, self._next), stop) for start, stop in gaps if stop > self._next]
+        for start, stop in (*behind, *gaps):
+            if stop - start >= size:
+                self._next = 0 if self.compact else start + size
+                return start
+        return self.capacity
 
     def _note(self, name: str, change: int) -> None:
         self.live += change

@@ -48,7 +48,7 @@ class LlmInt8(Algorithm):
 
     def decide(self, case: Case, tensors: Tensors) -> dict[str, npt.NDArray[np.int64]]:  # noqa: ARG002
         """1 for each column with an outlier, else 0: ``[1, d]``."""
-        return {"outliers": np.array([[int(any(abs(x) >= self.threshold for x in c)) for c in tensors["x"].T]])}
+        return {"outliers": np.any(np.abs(tensors["x"]) >= self.threshold, axis=0)[None].astype(np.int64)}
 
     def reference(self, case: Case, tensors: Tensors) -> dict[str, Floats]:
         """Entry by entry of the scales, on Python integers."""

@@ -1,0 +1,288 @@
+"""What an attention algorithm does to a real model: the same text, exact attention against the algorithm in every layer.
+
+Weights are as they are: a model that was not trained for an algorithm is judged as it stands. An algorithm with a phase
+``prefill`` sees the whole text at once; with only ``decode``, without a causal mask, or where its cache changes on the way
+(`CACHED`), it goes token by token. What it asks for besides queries, keys and values is given neutrally (`_neutral`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pimsim import catalog
+from pimsim.compare import Entry, compare
+from pimsim.config import Loaded, load_workload
+from pimsim.errors import InputError, WorkloadError
+from pimsim.workload.attention.base import Algorithm, Case, algorithm
+from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.graph import WorkloadGraph
+from pimsim.workload.importers.gguf import load_weights, read_gguf
+from pimsim.workload.importers.vocabulary import Vocabulary
+from pimsim.workload.models import build_graph
+from pimsim.workload.ops import Scores
+from pimsim.workload.sequence import Attend, Multiply, TextModel
+
+Array = npt.NDArray[Any]
+
+CACHED = ("kv_drop", "landmark")
+"""Algorithms of which the decode phase approximates, and the prefill does not."""
+
+SHAPED = ("q", "k", "v")
+"""Inputs that a decoder has for every algorithm."""
+
+OPEN_GATE = 6.0
+"""Bias of gates that nobody has trained: they let 99.75 % through."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a text's predictions are from those of exact attention."""
+
+    perplexity: float
+    """``exp`` of the mean negative log-likelihood of each next token."""
+    agreement: float
+    """Share of positions at which the likeliest next token is the same."""
+    divergence: float
+    """Mean Kullback-Leibler divergence from the exact predictions, nats."""
+
+
+def log_shares(logits: Array) -> Array:
+    """Logarithms of the softmax ``[tokens, vocabulary]``, float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def judge(tokens: Sequence[int], logits: Array, exact: Array) -> Quality:
+    """Predictions ``[tokens, vocabulary]`` of a text against exact ones."""
+    found, wanted = log_shares(logits), log_shares(exact)
+    following = np.asarray(tokens)[1:]
+    likelihood = found[np.arange(len(following)), following]
+    return Quality(
+        float(np.exp(-likelihood.mean())),
+        float(np.mean(found.argmax(axis=-1) == wanted.argmax(axis=-1))),
+        float(np.sum(np.exp(wanted) * (wanted - found), axis=-1).mean()),
+    )
+
+
+def with_algorithm(
+    model: TextModel,
+    tokens: Sequence[int],
+    method: Algorithm,
+    progress: Callable[[int, int], None] = lambda _d, _n: None,
+) -> Array:
+    """Logits ``[tokens, vocabulary]`` with the algorithm in every layer.
+
+    Raises:
+        InputError: the algorithm takes the place of nothing in a decoder.
+    """
+    shapes = method.inputs(_case(method, "prefill" if "prefill" in method.phases else "decode", 2, 1, 1, 1))
+    if set(shapes) >= {"x", "w"}:
+        return model.logits(tokens, multiply=_multiplier(method))
+    if not set(shapes) >= set(SHAPED):
+        raise InputError(
+            f"attention {method.name()} must take queries, keys and values, or a linear layer, to be part of a decoder; it "
+            f"takes {', '.join(shapes)}"
+        )
+    attend = _at_once(method) if _sees_all_at_once(method) else _by_step(method)
+    layers = 1 + max((int(op.name[1:].partition(".")[0]) for op in model.graph if op.name.startswith("h")), default=0)
+
+    def watched(layer: int, q: Array, k: Array, v: Array) -> Array:
+        progress(layer, layers)
+        return attend(layer, q, k, v)
+
+    return model.logits(tokens, attend=watched)
+
+
+def _case(method: Algorithm, phase: str, keys: int, heads: int, groups: int, d: int) -> Case:
+    """The sizes; where heads cannot share keys, every head has its own."""
+    queries = 1 if phase == "decode" else keys
+    case = Case(phase=phase, queries=queries, keys=keys, d_head=d, heads=heads, kv_heads=groups)  # type: ignore[arg-type]
+    try:
+        method.check(case)
+    except WorkloadError:
+        return case.model_copy(update={"kv_heads": heads})
+    return case
+
+
+def _sees_all_at_once(method: Algorithm) -> bool:
+    """Whether a causal prefill gives what token by token does."""
+    if method.name() in CACHED:
+        return False
+    try:
+        method.check(Case(phase="prefill", queries=2, keys=2, d_head=64))
+    except WorkloadError:
+        return False
+    return True
+
+
+def _neutral(name: str, shape: tuple[int, ...]) -> Array:
+    """What an algorithm asks for beyond queries, keys and values: zeros, and gates that are open."""
+    if name == "bias":
+        return np.full(shape, OPEN_GATE)
+    return np.zeros(shape)
+
+
+def _at_once(method: Algorithm) -> Attend:
+    def attend(_layer: int, q: Array, k: Array, v: Array) -> Array:
+        case = _case(method, "prefill", q.shape[1], len(q), len(k), q.shape[2])
+        k, v = (np.repeat(x, case.groups // len(x), axis=0) for x in (k, v))
+        tensors = _given(method, case, {"q": q, "k": k, "v": v})
+        decided = dict(method.decide(case, tensors)) or None
+        return np.asarray(evaluate(method.expand(case, decided), tensors)["output"])
+
+    return attend
+
+
+def _by_step(method: Algorithm) -> Attend:
+    """Token by token; results named ``new_X`` are the X of the next step."""
+
+    def attend(_layer: int, q: Array, k: Array, v: Array) -> Array:
+        heads, n, d = q.shape
+        groups = _case(method, "decode", 2, heads, len(k), d).groups
+        k, v = (np.repeat(x, groups // len(x), axis=0).astype(np.float64) for x in (k, v))
+        state: dict[str, Array] = {"k": k[:, :1], "v": v[:, :1]}
+        rows = [np.repeat(v[:, :1], heads // groups, axis=0)]  # the first token sees itself
+        for i in range(1, n):
+            case = _case(method, "decode", state["k"].shape[1] + 1, heads, groups, d)
+            new = {"q": q[:, i : i + 1], "k_new": k[:, i : i + 1], "v_new": v[:, i : i + 1]}
+            tensors = _given(method, case, state | new)
+            found = evaluate(method.expand(case, dict(method.decide(case, tensors)) or None), tensors)
+            rows.append(np.asarray(found["output"]))
+            state = {name.removeprefix("new_"): x for name, x in found.items() if name.startswith("new_")}
+            if not state:
+                state = {"k": k[:, : i + 1], "v": v[:, : i + 1]}
+        return np.concatenate(rows, axis=1)
+
+    return attend
+
+
+def _given(method: Algorithm, case: Case, tensors: dict[str, Array]) -> dict[str, Array]:
+    """The tensors, and what else the algorithm asks for."""
+    return {name: tensors.get(name, _neutral(name, shape)) for name, shape in method.inputs(case).items()} | {
+        name: tensors[name] for name in tensors if name in method.inputs(case)
+    }
+
+
+def _multiplier(method: Algorithm) -> Multiply:
+    def multiply(x: Array, weights: Array) -> Array:
+        sized = method.model_copy(update={"d_out": weights.shape[1]})
+        case = Case(queries=len(x), keys=len(x), d_head=x.shape[1])
+        tensors = {"x": x.astype(np.float64), "w": weights.astype(np.float64)}
+        try:
+            return np.asarray(evaluate(sized.expand(case, sized.decide(case, tensors)), tensors)["output"])
+        except WorkloadError as error:
+            raise InputError(f"attention {method.name()}: {error}") from None
+
+    return multiply
+
+
+# ------------------------------------------------------------------------------------------------- on text and machines
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attention of one more token over the whole text, all heads of all layers, one after the other."""
+
+    seconds: float | None = None
+    joules: float | None = None
+    why: str | None = None
+    """Why there are no figures."""
+
+
+@dataclass(frozen=True)
+class Judged(Quality):
+    """An algorithm on a text and on machines."""
+
+    attention: str
+    costs: Mapping[str, Cost]
+
+
+def read_text(model: Path, text: Path | None, limit: int) -> tuple[list[int], WorkloadGraph, Mapping[str, Array]]:
+    """Tokens of a text by a model's own vocabulary, at most ``limit``, with the model's graph and weights.
+
+    Raises:
+        InputError: the text cannot be read or has fewer than two tokens, or the model cannot be used.
+    """
+    file = text or catalog.folder("workload") / "texts" / TEXT
+    try:
+        words = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: must be a readable text in UTF-8 ({error})") from None
+    work = load_workload(model)
+    ids = Vocabulary(read_gguf(model)).encode(words)[: min(limit, work.value.model.context)]
+    if len(ids) < 2:
+        raise InputError(f"{file}: must have at least two tokens, not {len(ids)}")
+    sized = work.value.model_copy(update={"prompt_tokens": len(ids), "generate_tokens": 1})
+    return ids, build_graph(sized), load_weights(model, sized)
+
+
+def judge_all(
+    graph: WorkloadGraph,
+    weights: Mapping[str, Array],
+    ids: Sequence[int],
+    entries: Sequence[Entry],
+    machines: Mapping[str, Loaded[Any]],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Judged]:
+    """Exact attention first, then every algorithm; costs by machine.
+
+    Raises:
+        InputError: an algorithm has no place in a decoder.
+    """
+    model = TextModel(graph, weights)
+    methods = [algorithm(entry.name, entry.parameters) for entry in entries]
+    exact = model.logits(ids)
+    rows = [
+        Judged(**asdict(judge(ids, exact, exact)), attention="exact", costs=_costs(graph, EXACT, len(ids), machines))
+    ]
+    for number, (entry, method) in enumerate(zip(entries, methods, strict=True)):
+
+        def watched(done: int, layers: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * layers + done, len(entries) * layers)
+
+        found = judge(ids, with_algorithm(model, ids, method, watched), exact)
+        rows.append(Judged(**asdict(found), attention=entry.text, costs=_costs(graph, entry, len(ids), machines)))
+    return rows
+
+
+EXACT = Entry("exact", "vanilla", {}, "decode")
+TEXT = "two_gardens.txt"
+"""The text that comes with pimsim, written for it: about 750 tokens."""
+
+
+def _costs(graph: WorkloadGraph, entry: Entry, keys: int, machines: Mapping[str, Loaded[Any]]) -> dict[str, Cost]:
+    scores = [op for op in graph if isinstance(op, Scores)]
+    sizes = [("heads", scores[0].heads), ("kv_heads", scores[0].kv_heads), ("d_head", scores[0].d_head)]
+    method = algorithm(entry.name, entry.parameters)
+    if not set(method.inputs(_case(method, "decode" if "decode" in method.phases else "prefill", 2, 1, 1, 64))) >= set(
+        SHAPED
+    ):
+        return dict.fromkeys(machines, Cost(why="takes the place of linear layers"))
+    try:
+        method.check(_case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head))
+        groups = _case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head).groups
+    except WorkloadError as error:
+        return dict.fromkeys(machines, Cost(why=str(error)))
+    overrides = [(name, str(groups if name == "kv_heads" else value)) for name, value in sizes]
+    decode = replace(entry, phase="decode")
+    found = {}
+    for name, machine in machines.items():
+        (row,) = compare([decode], {name: machine}, [keys], "attention_heads", overrides)
+        layers = len(scores)
+        found[name] = Cost(
+            None if row.seconds is None else layers * row.seconds,
+            None if row.joules is None else layers * row.joules,
+            row.why,
+        )
+    return found
+
+
+__all__ = ["Cost", "Judged", "Quality", "judge", "judge_all", "log_shares", "read_text", "with_algorithm"]

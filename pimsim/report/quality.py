@@ -1,0 +1,79 @@
+"""What approximations lose on a text against what they save on machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from pimsim.report.plots import MARKERS, MUTED, WIDTH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class CostLike(Protocol):
+    """What one token's attention takes on a machine; None where it does not run."""
+
+    @property
+    def seconds(self) -> float | None: ...
+
+    @property
+    def joules(self) -> float | None: ...
+
+
+class JudgedLike(Protocol):
+    """An algorithm on a text and on machines."""
+
+    @property
+    def attention(self) -> str: ...
+
+    @property
+    def perplexity(self) -> float: ...
+
+    @property
+    def costs(self) -> Mapping[str, CostLike]: ...
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points no other one beats in both coordinates, by the first coordinate.
+
+    >>> front([(1.0, 5.0), (2.0, 3.0), (3.0, 4.0), (2.0, 3.0)])
+    [0, 1]
+    """
+    found: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: points[i]):
+        if not found or points[i][1] < points[found[-1]][1]:
+            found.append(i)
+    return found
+
+
+def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
+    """Two panels, time and energy of one token's attention against perplexity; a line joins what nothing else beats."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    archs = list(rows[0].costs)
+    colors = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for axes, (key, title) in zip(
+        figure.subplots(1, 2),
+        {"seconds": "time of attention (s)", "joules": "energy of attention (J)"}.items(),
+        strict=True,
+    ):
+        for number, arch in enumerate(archs):
+            drawn = [(getattr(row.costs[arch], key), row.perplexity, i) for i, row in enumerate(rows)]
+            drawn = [point for point in drawn if point[0] is not None]
+            best = front([(x, y) for x, y, _ in drawn])
+            axes.plot([drawn[i][0] for i in best], [drawn[i][1] for i in best], color=MUTED, linewidth=1, zorder=1)
+            for x, y, i in drawn:
+                label = rows[i].attention if number == 0 else None
+                axes.scatter(x, y, color=colors[i % 20], marker=MARKERS[number % len(MARKERS)], label=label, zorder=2)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(title)
+        axes.set_ylabel("perplexity")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    return figure
+
+
+__all__ = ["front", "plot_quality"]

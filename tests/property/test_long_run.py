@@ -1,0 +1,149 @@
+"""Long runs: no drift against the reference engine and closed forms, memory that does not grow with tokens.
+
+``PIMSIM_LARGE=1`` generates 65,536 tokens with GPT-2 small (minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
+from pimsim.config import load_arch, load_workload
+from pimsim.machine import fast
+from pimsim.machine.fast import FastEngine
+from pimsim.machine.reference import ReferenceEngine
+from pimsim.mapper.mapping import Mapping
+from pimsim.program.isa import Block, Op, Placed, Repeat, Run, Step
+from pimsim.trace.totals import RunTotals
+from pimsim.workload.models import build_graph
+
+TINY = [("model.layers", "1"), ("model.d_model", "64"), ("model.heads", "2"), ("model.d_ff", "128")]
+
+
+def machine(*overrides: tuple[str, str]) -> tuple[ArchConfig, DramSpec]:
+    arch = load_arch("pim_gpt", overrides).value
+    return arch, arch.dram.resolve()
+
+
+def mapping(arch: ArchConfig, spec: DramSpec, tokens: int, *overrides: tuple[str, str]) -> Mapping:
+    work = load_workload("gpt2_decode", [*overrides, ("generate_tokens", str(tokens))]).value
+    return Mapping(work, build_graph(work), arch, spec)
+
+
+def refresh_cost(spec: DramSpec) -> int:
+    """Ticks that one refresh can move the end of a pass by: closing, refreshing, opening, and a bit for the pipes."""
+    timing = spec.timing
+    return timing["nRFC"] + 2 * timing["nRP"] + timing["nRC"] + timing["nRCD"] + timing["nFAW"]
+
+
+def check_drift(totals: RunTotals, arch: ArchConfig, spec: DramSpec, of: Mapping, contexts: list[int]) -> None:
+    """A late pass takes as long as in a run of its own by the reference engine, but for the phase of refreshes."""
+    for context in contexts:
+        lone = ReferenceEngine(arch, spec).run([of.forward_pass(context)]).ticks
+        within = totals.token_ticks[context - 1] - totals.token_ticks[context - 2]
+        refreshes = max(lone, within) // spec.refresh_interval + 2
+        assert abs(within - lone) <= refreshes * refresh_cost(spec), context
+
+
+def test_late_passes_take_as_long_as_alone() -> None:
+    arch, spec = machine(("dram.channels", "2"))
+    of = mapping(arch, spec, 800, *TINY)
+    totals = FastEngine(arch, spec).run(of.program())
+    check_drift(totals, arch, spec, of, [400, 800])
+    assert totals.ticks == totals.token_ticks[-1] == sum(totals.op_ticks.values()) == sum(totals.layer_ticks.values())
+
+
+def test_without_refresh_a_late_pass_is_as_long_as_alone_to_the_tick() -> None:
+    """With everything idle behind it; what is left is the start of the next pass, which overlaps with nothing here."""
+    arch, spec = machine(("dram.channels", "2"), ("dram.refresh.policy", "none"), ("dispatch", "serial"))
+    of = mapping(arch, spec, 400, *TINY)
+    totals = FastEngine(arch, spec).run(of.program())
+    lone = [ReferenceEngine(arch, spec).run([of.forward_pass(context)]).ticks for context in (200, 400)]
+    within = [totals.token_ticks[context - 1] - totals.token_ticks[context - 2] for context in (200, 400)]
+    assert within[1] - within[0] == lone[1] - lone[0]
+
+
+def hour(count: int) -> list[Placed]:
+    """``count`` passes over a row by all banks: open, multiply with 64 columns, close."""
+    nowhere = (-1, -1, -1)
+    body = (
+        Run("ACT_AB", nowhere, row=0),
+        Run("MAC_AB", (-1, -1, 0), row=0, column=0, count=64, buffer=0),
+        Run("PREab", nowhere),
+    )
+    step = Step(0, (Repeat(count, body, row_step=0),), (), ("done",))
+    return [Placed(Block("hour", (Op("linear", "h0"),), ((step,),), ()), 0, 0)]
+
+
+def test_ticks_and_commands_of_an_hour_are_exact() -> None:
+    """A row pass is nRCD + 63 nCCD + nRTP + nRP = 89 ticks of 1 ns; 4.1e10 of them are more than an hour."""
+    arch, spec = machine(("dram.channels", "1"), ("dram.refresh.policy", "none"))
+    count = 41_000_000_007
+    totals = FastEngine(arch, spec).run([hour(count)])
+    once = FastEngine(arch, spec).run([hour(1)])
+    assert totals.ticks == once.ticks + (count - 1) * (12 + 63 + 2 + 12)
+    assert totals.ticks > 3600 * 10**9
+    assert totals.count("MAC_AB") == 64 * count
+    assert totals.unit_busy["channel0.mac"] == 64 * count
+    assert totals.unit_busy["channel0.mac"] + sum(totals.unit_stalls["channel0.mac"].values()) == totals.ticks
+
+
+def test_memory_does_not_grow_with_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small limits, the tables are full after some tokens; from then on nothing but the list of ends grows."""
+    monkeypatch.setattr(fast, "MEMORY_LIMIT", 800)
+    monkeypatch.setattr(fast, "ALIKE_LIMIT", 16)
+    arch, spec = machine(("dram.channels", "2"))
+    of = mapping(arch, spec, 360, *TINY)
+    held = {}
+
+    def watched() -> Iterator[list[Placed]]:
+        for number, blocks in enumerate(of.program()):
+            if number in (180, 350):
+                held[number] = tracemalloc.get_traced_memory()[0]
+            if number == 180:
+                tracemalloc.reset_peak()
+            yield blocks
+
+    tracemalloc.start()
+    totals = FastEngine(arch, spec).run(watched())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held[350] < 1.5 * held[180] + 400_000
+    assert peak < 3 * held[180] + 2_000_000
+    monkeypatch.undo()
+    assert totals == FastEngine(arch, spec).run(mapping(arch, spec, 360, *TINY).program())
+
+
+@pytest.mark.skipif(not os.environ.get("PIMSIM_LARGE"), reason="65,536 tokens take minutes; set PIMSIM_LARGE=1")
+def test_65536_tokens() -> None:
+    arch, spec = machine(("asic.sram_bytes", "4194304"))
+    of = mapping(arch, spec, 65_536)
+    peaks = {}
+
+    def watched() -> Iterator[list[Placed]]:
+        for number, blocks in enumerate(of.program()):
+            if number in (16_384, 65_535):
+                peaks[number] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            yield blocks
+
+    totals = FastEngine(arch, spec).run(watched())
+    assert len(totals.token_ticks) == 65_536
+    assert peaks[65_535] < 1.25 * peaks[16_384]
+    assert totals.ticks == sum(totals.op_ticks.values()) == sum(totals.layer_ticks.values())
+    one_layer = mapping(arch, spec, 65_536, ("model.layers", "1"))
+    check_slopes(totals, arch, spec, one_layer)
+
+
+def check_slopes(totals: RunTotals, arch: ArchConfig, spec: DramSpec, one_layer: Mapping) -> None:
+    """How much longer late passes are, against single passes of one layer by the reference engine, times the layers."""
+    early, late, layers = 20_000, 60_000, 12
+    alone = [ReferenceEngine(arch, spec).run([one_layer.forward_pass(context)]).ticks for context in (early, late)]
+    ends = totals.token_ticks
+    within = [(ends[context + 31] - ends[context - 33]) / 64 for context in (early, late)]
+    assert (within[1] - within[0]) / layers == pytest.approx(alone[1] - alone[0], rel=0.02)
