@@ -300,6 +300,16 @@ def test_what_does_not_run_says_why(override: str, error: type[InputError], mess
         run(*FLASH, override)
 
 
+def test_chunks_of_an_update_are_refused() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"cmab_stream\.yaml:\d+:\d+: chunk: must be left out on edge_moe_zcu102, where a state takes up all 16 queries "
+        r"together, not 1$",
+    ):
+        simulate("edge_moe_zcu102", "cmab_stream")
+    assert simulate("edge_moe_zcu102", "cmab_stream", overrides=["workload.chunk=null"]).counts is not None
+
+
 def test_a_missing_unit_is_named() -> None:
     units = "arch.fpga.primitives.units={multiply_accumulate: {lanes: 8, depth: 3}, move: {lanes: 8, depth: 3}}"
     with pytest.raises(
