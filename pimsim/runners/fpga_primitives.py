@@ -40,7 +40,8 @@ def simulate(
     work, case, method = workload.value, workload.value.case(), workload.value.method()
     if work.chunk is not None and work.chunk != case.queries:
         raise workload.tree.error(
-            f"must be left out on {arch.value.name}, where a state takes up all {case.queries} queries together, not {work.chunk}",
+            f"must be left out on {arch.value.name}, where a state takes up all {case.queries} queries together, "
+            f"not {work.chunk}",
             ("chunk",),
         )
     machine = stream_units(arch.value)
