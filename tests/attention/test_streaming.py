@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pimsim.config import load_arch
@@ -16,7 +15,7 @@ from pimsim.functional.primitive_check import check
 from pimsim.machine.fpga.fast import run_region as fast
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.reference import run_region as reference
-from pimsim.machine.fpga.schedule import run_program
+from pimsim.machine.fpga.schedule import canonical, run_program
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.fpga.passes import PASSES
 from pimsim.program.dataflow import verify_calls
@@ -25,8 +24,7 @@ from pimsim.program.streaming import StreamProgram
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import counts_of, stream_units
-from pimsim.workload.attention import primitives
-from pimsim.workload.attention.base import Algorithm, Case, algorithm, count
+from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.primitives import Primitive
 from tests.attention.test_witnesses import CASES, CAUSAL, NOT_CAUSAL, NOT_SHARED, SQUARE
 
@@ -212,6 +210,21 @@ def test_streaming_an_update_costs_the_same_at_any_context() -> None:
     assert (few.time, few.energy, few.counts, few.memory) == (many.time, many.energy, many.counts, many.memory)
 
 
+def test_parts_of_an_output_do_not_wait_on_the_chip_for_the_others() -> None:
+    local = ("workload.algorithm=longformer", "workload.causal=true", "workload.parameters={side: 8, block: 8}")
+    few, many = (run(*local, f"workload.tokens={tokens}").memory or {} for tokens in (64, 256))
+    assert few["buffer"]["peak_bytes"] == many["buffer"]["peak_bytes"]
+    assert 4 * few["memory"]["peak_bytes"] == many["memory"]["peak_bytes"]
+
+
+def test_regions_that_differ_in_addresses_alone_are_timed_once() -> None:
+    calls = lowered("single_pass", 1, "prefill")[3].calls
+    scores = [call.region for call in calls if call.op == "scores"]
+    assert scores[0] != scores[1]
+    assert canonical(scores[0]) == canonical(scores[1])
+    assert fast(scores[0], dict.fromkeys(MACHINE.ports, PORTS)) == fast(scores[1], dict.fromkeys(MACHINE.ports, PORTS))
+
+
 def test_data_dependent_programs_say_where_their_decisions_come_from() -> None:
     fox = ("workload.algorithm=fox", "workload.tokens=20", "workload.causal=true", "workload.seed=7")
     assert (run(*fox).counts or {})["decisions"] == "distribution: fox.sample, seed 7"
@@ -293,9 +306,3 @@ def test_a_buffer_in_pieces_is_told_apart_from_one_that_is_too_small() -> None:
         CapacityExceeded, match=r"^fpga\.primitives\.buffer_words must be at least 40, as y needs 30 words"
     ):
         buffer.give(30, "y", 10)
-
-
-def test_counts_are_those_of_the_expansion_too() -> None:
-    kind, case, decided, program = lowered("flash", 0, "prefill")
-    assert counts_of(program)["macs"] == count(kind.expand(case, decided)).macs
-    assert np.isfinite(primitives.HEAD["mla"])

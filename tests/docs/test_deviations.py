@@ -342,3 +342,11 @@ def test_58_landmark_decode_is_refused() -> None:
     small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
     with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
+
+
+def test_59_primitives_compute_in_float32() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
+    result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
+    assert result.functional is not None
+    assert result.functional["format"] == "float32"
+    assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
