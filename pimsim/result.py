@@ -299,6 +299,8 @@ class Result:
 
     def figures(self) -> dict[str, int | float | None]:
         """The headline figures as flat columns, as a sweep stores them."""
+        requests = self.requests
+        latency, cost = (requests.read_latency, requests.interference) if requests else (None, None)
         return {
             "cycles": self.time.cycles,
             "seconds": self.time.seconds,
@@ -313,6 +315,9 @@ class Result:
             "interface_bytes": self.interface.bytes if self.interface else None,
             "interface_reduction": self.interface.reduction if self.interface else None,
             "attention_tokens_per_step": (self.demand or {}).get("attention_scores"),
+            "request_bandwidth": requests.bandwidth if requests else None,
+            "read_latency": latency.mean if latency else None,
+            "slowdown": cost.slowdown if cost else None,
             "wall_seconds": self.simulation.wall_seconds,
         }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pimsim.analysis.baselines import default_baselines, load_baseline
-from pimsim.arch.dram import DramSpec
+from pimsim.arch.dram import DramConfig, DramSpec
+from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.commands.configs import load_both
 from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes, whole_file, whole_folder, write_out
 from pimsim.commands.progress import progress
@@ -90,7 +91,7 @@ def run(
         text = json_text(result.to_json())
         files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work), **activity_file(result)}
         if trace_file is not None and rows is not None:
-            write_rows(trace_file, machine.value.dram.resolve(), rows)
+            write_rows(trace_file, traced_memory(machine.value).resolve(), rows)
     if output == "table":
         from pimsim.report.terminal import render
 
@@ -141,6 +142,16 @@ def check_trace_length(arch: Loaded[Any], workload: Loaded[Any], limit: int) -> 
             f"--trace must write at most {limit:,} commands, not about {commands:,}; generate fewer tokens, or allow "
             "more with --trace-limit"
         )
+
+
+def traced_memory(machine: Any) -> DramConfig:
+    """The memory whose commands a trace of the machine holds."""
+    if isinstance(machine, FpgaArchConfig):
+        assert machine.fpga.memory is not None  # a trace without a DRAM has been refused
+        assert machine.fpga.memory.dram is not None
+        return machine.fpga.memory.dram
+    found: DramConfig = machine.dram
+    return found
 
 
 def write_rows(file: TextIO, spec: DramSpec, rows: Iterable[TraceRow]) -> None:

@@ -136,7 +136,7 @@ def run_on_cluster(
         raise InputError("--scheduler must have the package distributed: pip install 'pimsim[cluster]'") from error
     try:
         cluster: Any = distributed
-        client = cluster.Client(address, timeout="5s")
+        client = cluster.Client(address, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"--scheduler {address}: must be the address of a Dask scheduler that answers") from error
 

@@ -42,6 +42,9 @@ FIGURES = (
     "interface_bytes",
     "interface_reduction",
     "attention_tokens_per_step",
+    "request_bandwidth",
+    "read_latency",
+    "slowdown",
 )
 """Figures that an objective may read: those of `Result.figures` without the wall clock."""
 

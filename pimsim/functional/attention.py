@@ -16,7 +16,7 @@ import numpy as np
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import AsicMath
 from pimsim.functional.numerics import Array
-from pimsim.program.isa import Compute
+from pimsim.program.isa import Compute, Placed, Step
 from pimsim.workload.attention.primitives import Decision
 
 LN2 = log(2.0)
@@ -53,6 +53,15 @@ class AttentionExecutor(Executor):
 
     replay: Mapping[str, Any] = {}
     """Decisions that are taken instead of what the numbers say, by operation."""
+
+    after_step: Callable[[Step, Placed], None] | None = None
+    """Called when a step has been carried out."""
+
+    def step(self, step: Step, placed: Placed, channels: Sequence[int]) -> None:
+        """Carry out one step, and tell."""
+        super().step(step, placed, channels)
+        if self.after_step is not None:
+            self.after_step(step, placed)
 
     def fill(self, piece: PieceLike, values: Array) -> None:
         """Put the rows ``[rows, width]`` of a piece into the banks."""

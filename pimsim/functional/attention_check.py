@@ -19,6 +19,7 @@ from pimsim.arch.formats import FLOAT_BITS
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import InputError
 from pimsim.functional.attention import AttentionExecutor, PieceLike
+from pimsim.functional.attention_judge import Judge, Snapshots
 from pimsim.functional.functions import measure
 from pimsim.functional.numerics import Array, FloatSpec, float_spec
 from pimsim.functional.order import Timed, run_in_issue_order
@@ -47,6 +48,10 @@ EXACT = (
     ),
 )
 """Primitives that compute nothing."""
+
+
+BESIDES = frozenset({"fetch", "copy", "spill"})
+"""Operations of a program that no primitive names."""
 
 
 class TensorLike(Protocol):
@@ -189,19 +194,29 @@ class AttentionCheck:
         values: Mapping[str, ValueLike],
         constants: Mapping[str, Mapping[str, Any]],
         rows: int,
+        ops: Sequence[Primitive] = (),
     ) -> None:
+        """``ops``: operations of the program, if they are others than those of the expansion."""
         self.arch, self.spec, self.inputs, self.values = arch, spec, inputs, values
         self.constants = {(-1, name): found for name, found in constants.items()}
         self.rows = rows
-        self._by_name = {op.name: op for op in inputs.ops}
+        self.ops = ops or inputs.ops
+        self._by_name = {op.name: op for op in self.ops}
 
     def run(self, program: Sequence[Placed], timed: Iterable[Timed]) -> dict[str, Any]:
         """The ``functional`` section of a result: in program order against the reference, then in the machine's order."""
         number_format, inputs = self.arch.pim.format, self.inputs
         executor = self._executor()
+        snapshots = Snapshots(lambda name: self._look(executor, name), BESIDES)
+        executor.after_step = snapshots.after_step
         for number, placed in enumerate(program):
+            if number == len(program) - 1:  # of many runs, the operations of the last one are compared
+                given = {op.name: self.output(executor, op.name) for op in self.ops if isinstance(op, prim.Source)}
             self._enter(executor, number)
+            snapshots.begin(placed)
             executor.run([placed])
+        given |= {op.name: inputs.chunk_of(op, inputs.chunks - 1) for op in self.ops if self._is_fed(op)}
+        by_op, wrong = self._judge().compare(self.ops, given, snapshots.taken, EXACT)
         expected = inputs.method.reference(inputs.case, inputs.tensors)
         allowed = tolerances(inputs, self.arch, list(expected))
         worst = {"max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0}
@@ -214,21 +229,44 @@ class AttentionCheck:
             worst["max_abs_error"] = max(worst["max_abs_error"], float(np.max(error, initial=0.0)))
             worst["max_rel_error"] = max(worst["max_rel_error"], relative)
             worst["tolerance"] = max(worst["tolerance"], allowed[name])
-            if not relative <= allowed[name] and not message:
+            if not relative <= allowed[name] and not wrong and not message:
                 message = (
                     f"{name} of attention {inputs.method.name()} must be within {allowed[name]:.3g} of the reference, as "
                     f"{number_format} and the functions of the ASIC allow, not {relative:.3g} off"
                 )
-        message = message or self._other_order(timed, found)
+        message = wrong or message or self._other_order(timed, found)
         return {
             "passed": not message,
             "format": number_format,
             **worst,
             "compared": compared,
             "passes": inputs.chunks,
-            "by_op": {},
+            "by_op": by_op,
             "message": message or None,
         }
+
+    def _judge(self) -> Judge:
+        spec, adding = float_spec(self.arch.pim.format), float_spec(self.arch.pim.accumulator or "float32")
+        errors = function_errors(self.arch)
+        return Judge(spec, lambda op: _amplitude(op, spec, adding, errors))
+
+    def _is_fed(self, op: Primitive) -> bool:
+        """Whether a source has other rows in every run."""
+        return isinstance(op, prim.Source) and self.inputs.tensors[op.name].shape != op.shape
+
+    def _look(self, executor: AttentionExecutor, name: str) -> Any:
+        """A result as the program has it; weights with their head and factor."""
+        value: Any = self.values[name]
+        head = getattr(value, "head", None)
+        if head is None and value.buffer is not None and not isinstance(self._by_name[name], prim.Store):
+            return executor.tensor(value.at, value.shape).astype(np.float64)  # a copy in memory comes later
+        if head is None:
+            return self.output(executor, name)
+        parts = [executor.tensor(each.at, each.shape).astype(np.float64) for each in (head, value)]
+        factor = (
+            None if value.factor is None else executor.tensor(value.factor.at, value.factor.shape).astype(np.float64)
+        )
+        return prim.Weights(parts[0], factor, parts[1])
 
     def _executor(self) -> AttentionExecutor:
         arch = self.arch
@@ -246,7 +284,7 @@ class AttentionCheck:
     def _enter(self, executor: AttentionExecutor, number: int) -> None:
         """Before the program runs again: the rows of the next chunk."""
         for op in self.inputs.ops:
-            if number and isinstance(op, prim.Source) and self.inputs.tensors[op.name].shape != op.shape:
+            if number and self._is_fed(op):
                 self._place(executor, self.values[op.name], self.inputs.chunk_of(op, number))
 
     @staticmethod
@@ -304,10 +342,15 @@ class _Silent:
         """Nothing is kept."""
 
 
+def function_errors(arch: ArchConfig) -> dict[str, float]:
+    """Largest relative errors of the functions of the ASIC, as `measure` finds them."""
+    return {name: measure(name, arch.asic.functions)[1] for name in ("exp", "reciprocal", "rsqrt")}
+
+
 def tolerances(inputs: Inputs, arch: ArchConfig, names: Sequence[str]) -> dict[str, float]:
     """Output -> relative error, in the 2-norm, that the arithmetic explains."""
     spec = float_spec(arch.pim.format)
-    errors = {name: measure(name, arch.asic.functions)[1] for name in ("exp", "reciprocal", "rsqrt")}
+    errors = function_errors(arch)
     adding = float_spec(arch.pim.accumulator or "float32")
     exact = _perturbed(inputs, None, spec, adding, errors)
     worst = dict.fromkeys(names, 0.0)
@@ -400,4 +443,4 @@ def _norm_ratio(error: Array, exact: Any) -> float:
     return off / size if size else off
 
 
-__all__ = ["AttentionCheck", "Inputs", "prepare", "rounded", "successor", "tolerances"]
+__all__ = ["AttentionCheck", "Inputs", "function_errors", "prepare", "rounded", "successor", "tolerances"]

@@ -93,7 +93,8 @@ class GroupMapping(Mapping):
     # -- decisions ------------------------------------------------------------------------------------------------
 
     @property
-    def _copies(self) -> int:
+    def copies(self) -> int:
+        """Tokens whose vectors are in the SRAM at once."""
         return self.together
 
     @property

@@ -7,6 +7,7 @@ a whole, because scores, softmax and weighted sums go where the cache lies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
 
@@ -73,6 +74,9 @@ def _lower_bound(
         if workload.attention != "vanilla":
             return "fpga"
         pim, fpga = bounds.pim_attention(*shape, context), bounds.fpga_attention(*shape, context, single_pass=False)
+        if model.parallel_residual:  # the feed-forward products do not wait for it
+            hidden = [op for op in layer if isinstance(op, ops.Linear) and op.kind in {"ffn_up", "ffn_down"}]
+            fpga = max(0.0, fpga - sum(bounds.pim_linear(op.d_in, op.d_out) for op in hidden))
     else:
         op = next(each for each in layer if each.kind == name)
         assert isinstance(op, ops.Linear)
@@ -139,6 +143,11 @@ class HybridMapping(Mapping):
                 f"not {self.unit.memory_bytes}"
             )
 
+    def stream_elements_given(self) -> int:
+        """Elements that lie in the unit's memory before the first pass: matrices of all layers."""
+        placed = [op for op in self._layers[0] if isinstance(op, ops.Linear) and self.on_fpga(op)]
+        return self.workload.model.layers * sum(op.d_in * op.d_out for op in placed)
+
     def _map_buffer(self) -> None:
         self.stream = SramMap(self.unit.buffer_bytes // SCORE_BYTES)
         for op in self._layers[0]:
@@ -173,6 +182,21 @@ class HybridMapping(Mapping):
         lowering = HybridLowering(**{each: getattr(plain, each) for each in plain.__dataclass_fields__})
         lowering.mapping = self
         return lowering
+
+    def _freed(self, shared: Sequence[str], token: str) -> dict[str, str]:
+        """Nothing where there are no scores in the SRAM."""
+        return super()._freed(shared, token) if self._in_dram("attention") else {}
+
+    def _rest_order(self, after: list[ops.OpNode]) -> list[ops.OpNode]:
+        """What does not read attention goes first, so that channels work on it while the streaming unit attends."""
+        if self._in_dram("attention"):
+            return after
+        _, attention, _ = self._split_layer()
+        late = {attention[-1].name}
+        for op in after:
+            if late & set(op.inputs):
+                late.add(op.name)
+        return sorted(after, key=lambda op: op.name in late)
 
     def _attention_blocks(self, context: int) -> tuple[Block, ...]:
         if self._in_dram("attention"):

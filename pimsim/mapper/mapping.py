@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil
@@ -115,7 +115,7 @@ class Mapping:
         return self.shape
 
     @property
-    def _copies(self) -> int:
+    def copies(self) -> int:
         """Tokens whose vectors are in the SRAM at once."""
         return 1
 
@@ -126,7 +126,7 @@ class Mapping:
     def _map_sram(self, element: int) -> None:
         """Place the ASIC's buffers. Scores share space with the feed-forward vectors; they never live together."""
         model, shape = self.workload.model, self.shape
-        sram = SramMap(self.arch.asic.sram_bytes // element // self._copies)
+        sram = SramMap(self.arch.asic.sram_bytes // element // self.copies)
         attended = model.heads * model.head_width
         for name, length in (
             ("x", model.d_model),
@@ -154,7 +154,7 @@ class Mapping:
         free = sram.free
         attention = {"scores": self._scores_in_sram(free)}
         sram.overlay(attention, feed_forward, head)
-        each = f", for each of {self._copies} tokens at once" if self._copies > 1 else ""
+        each = f", for each of {self.copies} tokens at once" if self.copies > 1 else ""
         sram.check(f"{self.workload.name}{each}", element)
         self.sram = sram
 
@@ -357,10 +357,18 @@ class Mapping:
         shared = ["partial0", "partial1"]  # space that they share with the scores
         if model.parallel_residual:  # its first product does not read what attention writes
             shared.append("gate_up" if model.gated else "up")
-        b.freed = dict.fromkeys(shared, parts[-1].token)
-        for op in after:
+        b.freed = self._freed(shared, parts[-1].token)
+        for op in self._rest_order(after):
             b.lower(op)
         return renamed(b.builder.build(), _short(after[-1]), "x")
+
+    def _freed(self, shared: Sequence[str], token: str) -> dict[str, str]:
+        """Buffers that share space with the scores, and the token behind which they may be written."""
+        return dict.fromkeys(shared, token)
+
+    def _rest_order(self, after: list[OpNode]) -> list[OpNode]:
+        """The order in which units take the operations behind attention."""
+        return after
 
     def _make_head(self) -> Block:
         b = self._lowering("head", "feed_forward")

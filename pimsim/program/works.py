@@ -99,6 +99,19 @@ class WeightedValues(Work):
 
 
 @dataclass(frozen=True, slots=True)
+class SoftmaxPass(Work):
+    """A pass of the three-pass softmax over the scores of all steps; sizes as in `QueryKey`.
+
+    ``maximum`` leaves the maximum of each row, ``sum`` the sum of exponentials before it, ``divide`` the weights over the scores.
+    """
+
+    which: Literal["maximum", "sum", "divide"]
+    tokens: int
+    lanes: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gate(Work):
     """Scores of all experts for each token, and its ``top_k`` best, or those that are ``given``."""
 
@@ -155,12 +168,13 @@ class Checkpoint:
     """The result of an operation and where it is once call ``after`` is complete.
 
     ``rows``: ``rows`` rows of ``width`` words, ``pitch`` beats apart, from beat ``base`` on. ``scores`` and ``statistics``: as
-    the attention unit writes them, for ``heads`` heads. ``gates``: on the chip.
+    the attention unit writes them, for ``heads`` heads; ``sums`` are statistics with a sum in place of its reciprocal.
+    ``gates``: on the chip.
     """
 
     after: int
     name: str
-    kind: Literal["rows", "scores", "statistics", "gates"]
+    kind: Literal["rows", "scores", "statistics", "sums", "gates"]
     base: int = 0
     rows: int = 0
     width: int = 0
@@ -184,5 +198,5 @@ class StreamingProgram:
 
 __all__ = [
     "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "QueryKey",
-    "Residual", "Routes", "StreamingProgram", "WeightedValues", "Work",
+    "Residual", "Routes", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
 ]  # fmt: skip

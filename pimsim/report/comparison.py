@@ -24,8 +24,15 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
 def _cells(row: Row) -> list[str]:
     error = "exact" if row.error == 0 else NONE if row.error is None else f"{row.error:.2g}"
     note = row.why or ("checked" if row.checked else "")
-    figures = (si(row.seconds, "s"), si(row.joules, "J"), si(row.peak_bytes, "B"), si(row.interface_bytes, "B"), error)
+    joules = si(row.joules, "J") + (" +" if row.joules and row.uncosted else "")
+    figures = (si(row.seconds, "s"), joules, si(row.peak_bytes, "B"), si(row.interface_bytes, "B"), error)
     return [row.attention, row.arch, row.phase, f"{row.context:,}", *figures, note]
+
+
+def without(rows: Sequence[Row]) -> str:
+    """A line that says which parts of which machines are not in the energy, or nothing."""
+    parts = dict.fromkeys(f"{row.arch}: {row.uncosted}" for row in rows if row.uncosted)
+    return f"+ energy without {'; '.join(parts)}\n" if parts else ""
 
 
 def growth_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -35,14 +42,15 @@ def growth_table(rows: Sequence[Row]) -> list[list[str]]:
     """
     found = [["attention", "arch", "phase", *TITLES.values()]]
     for drawn in _series(rows).values():
+        if len(drawn) < 3:
+            continue
         cells = []
         for figure in TITLES:
             points = [(row.context, getattr(row, figure)) for row in drawn if getattr(row, figure) is not None]
             law = growth([n for n, _ in points], [value for _, value in points]) if points else None
             none = "zero" if points and not any(value for _, value in points) else NONE
             cells.append(f"{law.law} ({significant(law.exponent, 2)})" if law is not None else none)
-        if any(cell != NONE for cell in cells):
-            found.append([drawn[0].attention, drawn[0].arch, drawn[0].phase, *cells])
+        found.append([drawn[0].attention, drawn[0].arch, drawn[0].phase, *cells])
     return found if len(found) > 1 else []
 
 
@@ -55,7 +63,7 @@ def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def plot_comparison(rows: Sequence[Row]) -> Figure:
-    """Four panels over the context, a line for each algorithm on each machine.
+    """Four panels over the context, a line for each algorithm on each machine; on a single machine, lines differ by phase.
 
     >>> figure = plot_comparison([Row("flash", "pim_gpt", n, "decode", 1e-6 * n, 1e-6, n, n) for n in (8, 16)])
     >>> [axes.get_title(loc="left") for axes in figure.axes]
@@ -67,19 +75,21 @@ def plot_comparison(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     series = _series(rows)
     archs = list(dict.fromkeys(arch for _, arch in series))
+    styles = archs if len(archs) > 1 else list(dict.fromkeys(row.phase for row in rows))
     names = list(dict.fromkeys(attention for attention, _ in series))
     colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
     for axes, (key, title) in zip(figure.subplots(2, 2).flat, TITLES.items(), strict=True):
         for (attention, arch), drawn in series.items():
             points = [(row.context, getattr(row, key)) for row in drawn if getattr(row, key)]
+            style = styles.index(arch if len(archs) > 1 else drawn[0].phase)
             axes.plot(
                 [n for n, _ in points],
                 [value for _, value in points],
                 color=colors[names.index(attention) % len(colors)],
-                marker=MARKERS[archs.index(arch) % len(MARKERS)],
-                linestyle=("-", "--", ":", "-.")[archs.index(arch) % 4],
+                marker=MARKERS[style % len(MARKERS)],
+                linestyle=("-", "--", ":", "-.")[style % 4],
                 markersize=4,
-                label=f"{attention}, {arch}",
+                label=f"{attention}, {arch}" if len(archs) > 1 else attention,
             )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -91,4 +101,4 @@ def plot_comparison(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-__all__ = ["growth_table", "plot_comparison", "table"]
+__all__ = ["growth_table", "plot_comparison", "table", "without"]

@@ -272,7 +272,7 @@ def plain_value(value: Any) -> str:
 
 
 def _pareto(table: Table) -> str:
-    """The first two figures against each other, with a front for each value of the axis that is no number."""
+    """The first two figures against each other, with a front for each workload: they do not compete."""
     if len(table.goals) < 2:
         return ""
     first, second = table.goals[:2]
@@ -283,8 +283,7 @@ def _pareto(table: Table) -> str:
     ]
     if not points:
         return ""
-    words = [d for d in table.dimensions if isinstance(d.values[0], str) and len(d.values) < COLORS]
-    group = words[0] if words else None
+    group = next((d for d in table.dimensions if d.path == "workload" and len(d.values) < COLORS), None)
     names = [str(value) for value in group.values] if group else ["all points"]
     x_low, x_high = spread([x for x, _, _ in points], log=True)
     y_low, y_high = spread([y for _, y, _ in points], log=True)

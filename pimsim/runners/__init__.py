@@ -91,8 +91,10 @@ COMMANDED = {
     ("aim", "trace"),
     ("aim", "decoder"),
     ("memory", "requests"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
 }
-"""Pairs whose runs issue DRAM commands, which the legality oracle can check."""
+"""Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
 CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
 """Pairs whose programs can be checked on numbers."""

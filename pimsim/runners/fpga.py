@@ -14,7 +14,7 @@ from pimsim.mapper.fpga.encoder import attention_regions
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
-from pimsim.runners import RunOptions, fpga_primitives
+from pimsim.runners import RunOptions, fpga_primitives, streaming
 from pimsim.runners.streaming import port_timing, run_calls
 from pimsim.workload.attention.base import discover
 from pimsim.workload.attention_only import AttentionConfig
@@ -44,9 +44,11 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
     return replace(run_calls(arch, workload, calls, options, start, needs), functional=functional)
 
 
-def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[AttentionConfig]) -> None:
-    """A streaming machine records no DRAM commands."""
-    return
+def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> int | None:
+    """DRAM commands of the run, about; None if no DRAM is behind the ports, or the algorithm runs on other units."""
+    if not runs_fixed(arch.value, workload.value):
+        return None
+    return streaming.estimate_commands(arch.value.fpga, _calls(arch, workload))
 
 
 SCHEDULES = {"reordered": "reordered", "vanilla": "naive"}

@@ -7,12 +7,13 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
-from pimsim.errors import InputError, MappingError, ProgramError, WorkloadError
+from pimsim.errors import CapacityExceeded, InputError, MappingError, ProgramError, WorkloadError
 from pimsim.functional.check import relative_error
 from pimsim.functional.streaming.capture import Capture
 from pimsim.functional.streaming.chip import WIDTHS, Chip
 from pimsim.functional.streaming.executor import Executor
 from pimsim.functional.streaming.fixed import Formats
+from pimsim.functional.streaming.hazards import first_hazard
 from pimsim.functional.streaming.judge import Judge, Verdict, summary
 from pimsim.mapper.fpga.encoder import encoder_program, linear_tile
 from pimsim.mapper.fpga.places import products_program
@@ -20,6 +21,7 @@ from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call
 from pimsim.program.works import Routes, StreamingProgram
 from pimsim.runners.fpga_encoder import by_gates
+from pimsim.runners.pim_check import available_memory
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.encoder import EncoderConfig
@@ -42,10 +44,6 @@ class StreamingNumbers:
         """
         if fpga.formats is None:
             raise MappingError(f"{name} must have a section fpga.formats to be run on numbers")
-        if fpga.attention.softmax != "single_pass":
-            raise MappingError(
-                f"fpga.attention.softmax of {name} must be single_pass to be run on numbers, not {fpga.attention.softmax}"
-            )
         encoder = fpga.encoder
         bits = {"word_bits": fpga.word_bits}
         if encoder is not None:
@@ -68,7 +66,17 @@ class StreamingNumbers:
         self._placed = 0
 
     def advance(self, program: StreamingProgram) -> None:
-        """Carry out the calls that were not yet."""
+        """Carry out the calls that were not yet.
+
+        Raises:
+            CapacityExceeded: the memory of the machine and copies of the largest tensor do not fit into that of the computer.
+        """
+        largest = max((parameter.first + parameter.size for parameter in program.parameters), default=0)
+        needed, there = program.beats * (self.executor.chip.beat_bits // 8 + 1) + 24 * largest, available_memory()
+        if needed > there:
+            raise CapacityExceeded(
+                f"numbers must fit into memory: they need about {needed / 2**30:.1f} GiB, not {there / 2**30:.1f} GiB"
+            )
         self.executor.grow(program.beats)
         for parameter in program.parameters[self._placed :]:
             self.executor.place(parameter, self.tensors[parameter.tensor], getattr(self.formats, parameter.format))
@@ -76,12 +84,16 @@ class StreamingNumbers:
         self.executor.run(program.calls, lambda done: self.capture.take(program.checkpoints, done))
 
     def try_advance(self, program: StreamingProgram) -> str:
-        """`advance`; what is wrong with the program where it cannot be carried out."""
+        """`advance`; what is wrong where the program cannot be carried out, or only because calls do not run at once."""
         try:
             self.advance(program)
         except ProgramError as error:
             return str(error)
-        return ""
+        return first_hazard(program.calls, self.executor.touched)
+
+    def complete(self, program: StreamingProgram) -> bool:
+        """Whether all calls were carried out."""
+        return self.executor.done == len(program.calls)
 
     def judge(self, weights: Mapping[str, Any], heads: int, lanes: int, tile: int, eps: float = 0.0) -> Judge:
         """Of what was captured."""
@@ -142,7 +154,10 @@ class EncoderNumbers:
         if "embedding" in self.numbers.capture.values:
             verdicts = [judge.patches(self.input, self.work) if self.work.image else judge.placed(self.input)]
         if verdicts and verdicts[0].passed:
-            verdicts += judge.verdicts(reference.operations(self.work, self.routes), partial=bool(broken))
+            verdicts += judge.verdicts(
+                reference.operations(self.work, self.routes),
+                partial=self.numbers.executor.done < len(self.program.calls),
+            )
         if broken or not verdicts[-1].passed:
             return report(verdicts, self.numbers.formats, broken=broken)
         found, exact = self._end(verdicts[-1].op.name)
@@ -199,7 +214,8 @@ def check_attention(
         tensors[tensor] = numbers.formats.features.round_to(drawn.astype(float))
     broken = numbers.try_advance(program)
     numbers.capture.values |= tensors
-    verdicts = numbers.judge({}, work.heads, shape.lanes, 1).verdicts(reference.ATTENTION, partial=bool(broken))
+    judge = numbers.judge({}, work.heads, shape.lanes, 1)
+    verdicts = judge.verdicts(reference.ATTENTION, partial=not numbers.complete(program))
     if broken or not verdicts[-1].passed:
         return report(verdicts, numbers.formats, broken=broken)
     scores = reference.scores(tensors["query"], tensors["key"], work.heads)

@@ -16,7 +16,7 @@ from pimsim.errors import MappingError
 from pimsim.mapper.fpga.encoder import check, encoder_calls
 from pimsim.program.works import Routes
 from pimsim.result import Result, Routing
-from pimsim.runners import RunOptions
+from pimsim.runners import RunOptions, streaming
 from pimsim.runners.streaming import run_calls
 from pimsim.workload.encoder import EncoderConfig
 
@@ -82,9 +82,12 @@ def encoder_needs(work: EncoderConfig) -> EncoderNeeds:
     return EncoderNeeds(patch_weights, matrices, dense + experts)
 
 
-def estimate_commands(_arch: Loaded[FpgaArchConfig], _workload: Loaded[EncoderConfig]) -> None:
-    """A streaming machine records no DRAM commands."""
-    return
+def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[EncoderConfig]) -> int | None:
+    """DRAM commands of the run, about; None if no DRAM is behind the ports, or only the gates know the routing."""
+    fpga, work = arch.value.fpga, workload.value
+    if fpga.encoder is None or by_gates(work):
+        return None
+    return streaming.estimate_commands(fpga, encoder_calls(fpga, fpga.encoder, work))
 
 
 __all__ = ["by_gates", "encoder_needs", "estimate_commands", "simulate"]

@@ -75,7 +75,9 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     if options.check_tokens:
         from pimsim.runners.pim_check import timed_steps
 
-        check = AttentionCheck(arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used)
+        check = AttentionCheck(
+            arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops
+        )
         functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
     spans = SpanList()
     oracle = StrictOracle(spec) if options.strict else None

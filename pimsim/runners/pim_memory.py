@@ -7,8 +7,9 @@ from typing import Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.mapper.attention.lowering import AttentionLowering
+from pimsim.mapper.hybrid import SCORE_BYTES, HybridMapping
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.isa import Block, Compute, Placed, Repeat, Run
+from pimsim.program.isa import Block, Compute, Kernel, Placed, Repeat, Run
 from pimsim.trace.spans import BlockSpans
 
 MAX_POINTS = 256
@@ -92,6 +93,8 @@ class MemoryWatch:
         self.mapping, self.spec = mapping, spec
         self.course: list[int] = []
         """Elements written since the beginning, after each forward pass."""
+        self.streamed: list[int] = []
+        """The same of the cache in the memory of a streaming unit."""
         self._writers: set[str] | None = None
         self._last: Sequence[Placed] = ()
 
@@ -118,6 +121,8 @@ class MemoryWatch:
                 words[key] = self._written(placed.block)
             total += words[key]
         self.course.append(total + (self.course[-1] if self.course else 0))
+        appended = sum(_appended(placed.block) for placed in blocks)
+        self.streamed.append(appended + (self.streamed[-1] if self.streamed else 0))
         self._last = blocks
 
     def _written(self, block: Block) -> int:
@@ -132,22 +137,38 @@ class MemoryWatch:
 
         Of the SRAM, what the last pass touches, as buffers lie at fixed places. What the next pass needs is the cache.
         """
-        spec, shape = self.spec, self.mapping.shape
-        given, written = self.mapping.elements_given(), self.course[-1] if self.course else 0
-        course = [
-            (0, given * element),
-            *((t, (given + n) * element) for t, n in zip(ends_of_passes, self.course, strict=True)),
-        ]
+        spec, shape, mapping = self.spec, self.mapping.shape, self.mapping
         top = max((_touched(placed.block, shape.lanes, shape.banks) for placed in self._last), default=0) * element
-        return {
-            "asic.sram": _unit(top, 0, self.mapping.sram.capacity * element, [[0.0, top]]),
-            "dram": _unit(
-                (given + written) * element,
-                written * element,
-                spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes,
-                [[tick * spec.tick_seconds, n] for tick, n in _thinned(course)],
-            ),
+        dram = spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes
+        found = {
+            "asic.sram": _unit(top, 0, mapping.sram.capacity * mapping.copies * element, [[0.0, top]]),
+            "dram": self._growing(mapping.elements_given(), self.course, dram, ends_of_passes, element),
         }
+        if isinstance(mapping, HybridMapping):
+            held, used = mapping.stream_elements_given(), mapping.stream.used * SCORE_BYTES
+            memory = self._growing(held, self.streamed, mapping.unit.memory_bytes, ends_of_passes, element)
+            found |= {"fpga.buffer": _unit(used, 0, mapping.unit.buffer_bytes, [[0.0, used]]), "fpga.memory": memory}
+        return found
+
+    def _growing(
+        self, given: int, written: Sequence[int], capacity: int, ends: Sequence[int], element: int
+    ) -> dict[str, Any]:
+        """A memory that holds ``given`` elements from the beginning, and after each pass what was ``written`` so far."""
+        last = written[-1] if written else 0
+        course = [(0, given * element), *((t, (given + n) * element) for t, n in zip(ends, written, strict=True))]
+        points = [[tick * self.spec.tick_seconds, n] for tick, n in _thinned(course)]
+        return _unit((given + last) * element, last * element, capacity, points)
+
+
+def _appended(block: Block) -> int:
+    """Elements of keys and values that kernels of a streaming unit append to its cache."""
+    return sum(
+        2 * item.shape[1] * item.shape[2]
+        for _, stream in block.further
+        for step in stream
+        for item in step.items
+        if isinstance(item, Kernel) and item.function in {"scores", "attend"}
+    )
 
 
 def _words_written(items: Sequence[Any], lanes: int) -> int:

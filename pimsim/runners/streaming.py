@@ -12,13 +12,17 @@ from pimsim.analysis.baselines import ImageTable, compare_image
 from pimsim.analysis.energy import OUTSIDE, EnergyReport
 from pimsim.analysis.fpga_energy import CallActivity, fpga_energy
 from pimsim.analysis.resources import Resource
+from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
 from pimsim.config import Loaded
+from pimsim.errors import InputError
+from pimsim.machine.channel import LogEntry
 from pimsim.machine.fpga.memory import MemoryChannel, MemoryTiming
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
 from pimsim.machine.fpga.shared import Machine, run_fast, run_reference
 from pimsim.program.dataflow import Call, beats, iterations, verify_calls
+from pimsim.program.works import Work
 from pimsim.result import Dram, Identity, Layer, Op, Port, Result, Simulation, Time, Unit, dram_figures, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
@@ -62,11 +66,13 @@ def run_calls(
     verify_calls(calls)
     timing = port_timing(arch.value)
     memory = _memory(arch.value.fpga)
-    if memory is None:
-        times = run_program(calls, timing, _engine(options.engine), options.progress)
-    else:
-        machine = Machine(timing, memory, [_places(call) for call in calls])
-        times = (run_fast if options.engine == "fast" else run_reference)(calls, machine, options.progress)
+    if options.strict and memory is None:
+        raise InputError(
+            f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be "
+            "checked; it does with arch.fpga.memory.kind=dram"
+        )
+    oracle = _watch(memory, options) if memory is not None else None
+    times = _time(calls, timing, memory, options)
     if observe is not None:
         observe(times)
     cycles = times.cycles
@@ -80,6 +86,7 @@ def run_calls(
         tokens=None,
         energy=energy,
         dram=_dram(memory) if memory is not None else None,
+        legality=None if oracle is None else {"checked": oracle.checked},
         notes=[NO_JUMPS] if memory is not None and options.engine == "fast" else [],
         interface=None,
         units=_units(calls, times, hertz),
@@ -112,9 +119,56 @@ def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
     return {name: channels[number % len(channels)] for number, name in enumerate(fpga.ports.names)}
 
 
-def _places(call: Call) -> dict[str, int]:
-    """Beat address of each stream of a call: what it reads and writes under one name lies in one place, far from the others."""
+def _time(
+    calls: Sequence[Call], timing: PortTiming, memory: Mapping[str, MemoryChannel] | None, options: RunOptions
+) -> ProgramTimes:
+    """The times of a program, region by region or, where calls share a DRAM, all together; the trace in order."""
+    if memory is None:
+        return run_program(calls, timing, _engine(options.engine), options.progress)
+    machine = Machine(timing, memory, [_places(call) for call in calls])
+    times = (run_fast if options.engine == "fast" else run_reference)(calls, machine, options.progress)
+    if options.trace is not None:
+        options.trace.sort(key=lambda row: (row[0], row[1]))
+    return times
+
+
+def _watch(memory: Mapping[str, MemoryChannel], options: RunOptions) -> StrictOracle | None:
+    """Let every command be traced, and checked in a strict run; the oracle of a strict run."""
+    channels = list({id(channel): channel for channel in memory.values()}.values())
+    oracle = StrictOracle(channels[0].spec) if options.strict else None
+    for number, channel in enumerate(channels):
+
+        def take(entry: LogEntry, number: int = number) -> None:
+            tick, command, where, row, column = entry
+            line = (tick, number, command, where, row, column)
+            if oracle is not None:
+                oracle(line)
+            if options.trace is not None:
+                options.trace.append(line)
+
+        if options.strict or options.trace is not None:
+            channel.core.sink = take
+    return oracle
+
+
+def estimate_commands(fpga: FpgaConfig, calls: Sequence[Call]) -> int | None:
+    """DRAM commands of a program, about: a column access for each burst; None without a DRAM."""
+    memory = _memory(fpga)
+    if memory is None:
+        return None
+    moved = sum(beats(read.bursts) for call in calls for read in call.region.reads)
+    moved += sum(beats(write.bursts) for call in calls for write in call.region.writes)
+    return moved * (fpga.beat_bits // 8) // next(iter(memory.values())).spec.burst_bytes
+
+
+def _places(call: Call) -> Mapping[str, int]:
+    """Beat address of each stream of a call: where the program says that it lies, if it does.
+
+    Otherwise what is read and written under one name lies in one place, far from the others.
+    """
     streams = [*(read.name for read in call.region.reads), *(write.name for write in call.region.writes)]
+    if isinstance(call.work, Work) and call.work.at.keys() >= set(streams):
+        return call.work.at
     buffers = list(dict.fromkeys(name.partition("_")[2] for name in streams))
     return {name: buffers.index(name.partition("_")[2]) * APART for name in streams}
 
@@ -255,4 +309,4 @@ def _traffic(calls: Sequence[Call], arch: FpgaArchConfig, timing: PortTiming, cy
     }
 
 
-__all__ = ["port_timing", "run_calls"]
+__all__ = ["estimate_commands", "port_timing", "run_calls"]

@@ -102,6 +102,8 @@ class EncoderConfig(AnyWorkload):
             raise ValueError(f"exactly one of image and text must be given, not {'both' if self.image else 'neither'}")
         if self.text is not None and self.norm != "post":
             raise ValueError("norm must be post where text is encoded, not pre")
+        if self.weights is not None and (self.text is None or self.moe is not None or self.classes is not None):
+            raise ValueError("weights of a package must be of a text encoder without experts and classes")
         if self.norm == "post" and self.final_norm:
             raise ValueError("final_norm must be false where norm is post, as the last layer ends with a LayerNorm")
         if self.moe is not None and isinstance(self.moe.routing, list):

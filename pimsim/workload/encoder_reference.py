@@ -284,6 +284,10 @@ def weight_shapes(work: EncoderConfig) -> dict[str, tuple[int, ...]]:
     return found
 
 
+_APART = {"position", "class_token"}
+"""Drawn as large as features, or tokens of a drawn image would be alike and all go to the same experts."""
+
+
 class DrawnWeights(Mapping[str, npt.NDArray[np.float32]]):
     """Weights that are drawn when they are asked for, each from the seed and its own name: a model takes no memory."""
 
@@ -297,7 +301,7 @@ class DrawnWeights(Mapping[str, npt.NDArray[np.float32]]):
         values = np.clip(draw.standard_normal(shape), -3.0, 3.0)
         if name.endswith(".gain"):
             return (1 + values / 10).astype(np.float32)
-        scale = math.sqrt(shape[1]) if name.endswith(".weights") else 10.0
+        scale = math.sqrt(shape[1]) if name.endswith(".weights") else 1.0 if name in _APART else 10.0
         return (values / scale).astype(np.float32)
 
     def __iter__(self) -> Iterator[str]:

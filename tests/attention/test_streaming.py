@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pimsim.config import load_arch
@@ -16,7 +15,7 @@ from pimsim.functional.primitive_check import check
 from pimsim.machine.fpga.fast import run_region as fast
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.reference import run_region as reference
-from pimsim.machine.fpga.schedule import run_program
+from pimsim.machine.fpga.schedule import canonical, run_program
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.fpga.passes import PASSES
 from pimsim.program.dataflow import verify_calls
@@ -25,8 +24,7 @@ from pimsim.program.streaming import StreamProgram
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import counts_of, stream_units
-from pimsim.workload.attention import primitives
-from pimsim.workload.attention.base import Algorithm, Case, algorithm, count
+from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.primitives import Primitive
 from tests.attention.test_witnesses import CASES, CAUSAL, NOT_CAUSAL, NOT_SHARED, SQUARE
 
@@ -212,6 +210,47 @@ def test_streaming_an_update_costs_the_same_at_any_context() -> None:
     assert (few.time, few.energy, few.counts, few.memory) == (many.time, many.energy, many.counts, many.memory)
 
 
+CMAB = ("workload.algorithm=cmab", "workload.tokens=null", "workload.heads=4", "workload.d_head=16", "workload.causal=false",
+        "workload.parameters={blocks: 1}")  # fmt: skip
+
+
+def test_the_constant_memory_block_has_its_published_counts_on_the_machine() -> None:
+    update = run(*CMAB, "workload.phase=update", "workload.queries=1", "workload.keys=100")
+    assert update.counts is not None
+    assert update.memory is not None
+    assert (update.counts["macs"], update.counts["exps"]) == (24_576, 2_048)
+    assert update.memory["buffer"]["persistent_bytes"] == 34_816
+    refresh = [
+        run(*CMAB, "workload.phase=query", "workload.queries=128", f"workload.keys={keys}").counts or {}
+        for keys in (1_000, 1_000_000)
+    ]
+    assert [counts["macs"] for counts in refresh] == [25_690_112] * 2
+
+
+def test_flash_moves_what_the_paper_says() -> None:
+    flash = ("workload.algorithm=flash", "workload.parameters={version: 1}", "workload.heads=1", "workload.tokens=1024")
+    counts = run(*flash, "workload.causal=false").counts or {}
+    assert counts["reads"] + counts["writes"] == 1_335_296
+    naive = ("workload.algorithm=vanilla", *flash[2:], "arch.fpga.primitives.fixed_schedules=false")
+    with pytest.raises(ConfigError, match=r"fpga\.primitives\.buffer_words: must be at least "):
+        run(*naive, "workload.causal=false")  # 2^20 scores do not fit the chip
+
+
+def test_parts_of_an_output_do_not_wait_on_the_chip_for_the_others() -> None:
+    local = ("workload.algorithm=longformer", "workload.causal=true", "workload.parameters={side: 8, block: 8}")
+    few, many = (run(*local, f"workload.tokens={tokens}").memory or {} for tokens in (64, 256))
+    assert few["buffer"]["peak_bytes"] == many["buffer"]["peak_bytes"]
+    assert 4 * few["memory"]["peak_bytes"] == many["memory"]["peak_bytes"]
+
+
+def test_regions_that_differ_in_addresses_alone_are_timed_once() -> None:
+    calls = lowered("single_pass", 1, "prefill")[3].calls
+    scores = [call.region for call in calls if call.op == "scores"]
+    assert scores[0] != scores[1]
+    assert canonical(scores[0]) == canonical(scores[1])
+    assert fast(scores[0], dict.fromkeys(MACHINE.ports, PORTS)) == fast(scores[1], dict.fromkeys(MACHINE.ports, PORTS))
+
+
 def test_data_dependent_programs_say_where_their_decisions_come_from() -> None:
     fox = ("workload.algorithm=fox", "workload.tokens=20", "workload.causal=true", "workload.seed=7")
     assert (run(*fox).counts or {})["decisions"] == "distribution: fox.sample, seed 7"
@@ -261,6 +300,16 @@ def test_what_does_not_run_says_why(override: str, error: type[InputError], mess
         run(*FLASH, override)
 
 
+def test_chunks_of_an_update_are_refused() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"cmab_stream\.yaml:\d+:\d+: chunk: must be left out on edge_moe_zcu102, where a state takes up all 16 queries "
+        r"together, not 1$",
+    ):
+        simulate("edge_moe_zcu102", "cmab_stream")
+    assert simulate("edge_moe_zcu102", "cmab_stream", overrides=["workload.chunk=null"]).counts is not None
+
+
 def test_a_missing_unit_is_named() -> None:
     units = "arch.fpga.primitives.units={multiply_accumulate: {lanes: 8, depth: 3}, move: {lanes: 8, depth: 3}}"
     with pytest.raises(
@@ -293,9 +342,3 @@ def test_a_buffer_in_pieces_is_told_apart_from_one_that_is_too_small() -> None:
         CapacityExceeded, match=r"^fpga\.primitives\.buffer_words must be at least 40, as y needs 30 words"
     ):
         buffer.give(30, "y", 10)
-
-
-def test_counts_are_those_of_the_expansion_too() -> None:
-    kind, case, decided, program = lowered("flash", 0, "prefill")
-    assert counts_of(program)["macs"] == count(kind.expand(case, decided)).macs
-    assert np.isfinite(primitives.HEAD["mla"])

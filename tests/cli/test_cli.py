@@ -415,7 +415,14 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 def test_an_interrupt_is_one_line() -> None:
     arguments = [sys.executable, "-m", "pimsim", *RUN, "--engine", "reference"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (background shells start without it)
+    with subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=heard,  # noqa: PLW1509
+    ) as child:
         time.sleep(2.5)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)

@@ -60,6 +60,24 @@ def test_constant_memory_is_constant_and_a_cache_is_not() -> None:
             assert 0.7 < law.exponent < 1.15
 
 
+@pytest.mark.parametrize(
+    ("attention", "low", "high"),
+    [
+        ("flash:block_rows=16:block_columns=16@prefill", 1.7, 2.05),
+        ("longformer:side=16:global_tokens=0:block=16@prefill", 0.9, 1.1),
+        ("linear:chunk=16@prefill", 0.9, 1.1),
+        ("tca@query", 0.0, 0.3),
+        ("aaren@update", 0.0, 0.0),
+    ],
+)
+def test_time_and_energy_grow_as_the_algorithm_claims(attention: str, low: float, high: float) -> None:
+    found = rows("--attention", attention, *EDGE, "--context", "64,128,256", "--set", "workload.heads=1")
+    for figure in ("seconds", "joules"):
+        law = growth([row["context"] for row in found], [row[figure] for row in found])
+        assert law is not None
+        assert low <= law.exponent <= high
+
+
 def test_errors_are_those_of_references() -> None:
     (row,) = rows("--attention", "topk:k=4", *EDGE, "--context", "32")
     case = Case(phase="decode", queries=1, keys=32, d_head=16, heads=4)
@@ -85,6 +103,15 @@ def test_the_table_has_growth_where_contexts_are_enough() -> None:
     assert "\ngrowth with the context: law (exponent at its end)\n" in answer.stdout
     answer = pimsim("compare", "--attention", "flash", *EDGE, "--context", "32,64", "--quiet")
     assert "growth" not in answer.stdout
+
+
+def test_energy_that_is_not_known_is_no_number() -> None:
+    unknown, partly = rows("--attention", "linear", "--arch", "fpga_stream_u280,pim_gpt", "--context", "8")
+    assert unknown["joules"] is None
+    assert unknown["uncosted"]
+    assert partly["joules"] > 0
+    answer = pimsim("compare", "--attention", "linear", "--arch", "pim_gpt", "--context", "8", "--quiet")
+    assert answer.stdout.splitlines()[-1] == f"+ energy without pim_gpt: {partly['uncosted']}"
 
 
 def test_check_compares_numbers_too() -> None:

@@ -90,6 +90,8 @@ def test_a_trace_of_requests_runs(tmp_path: Path) -> None:
     assert (found["requests"]["reads"], found["requests"]["writes"]) == (2, 1)
     assert found["time"]["cycles"] == 901 + 22 + 4  # the row is still open
     assert found["requests"]["read_latency"]["max"] == pytest.approx(48 * 0.625e-9)
+    alone = as_json("run", "--arch", "ddr4_memory", "--workload", str(tmp_path / "t.csv"), "--quiet")
+    assert (alone["workload"]["name"], alone["requests"]) == ("t", found["requests"])
 
 
 @pytest.mark.parametrize(
@@ -327,6 +329,16 @@ def test_a_machine_without_commands_cannot_be_strict() -> None:
     assert answer.stderr.startswith(
         "error: --strict must be left out: attention_reordered on edge_moe_zcu102 issues no "
     )
+
+
+def test_figures_of_requests_are_columns_of_a_sweep() -> None:
+    result = simulate("ddr4_memory", "requests_random", workload__count=50)
+    assert result.requests is not None
+    assert result.requests.read_latency is not None
+    figures = result.figures()
+    assert figures["request_bandwidth"] == result.requests.bandwidth
+    assert figures["read_latency"] == result.requests.read_latency.mean
+    assert figures["slowdown"] is None
 
 
 def test_the_library_has_strict_runs_too() -> None:

@@ -344,7 +344,15 @@ def test_58_landmark_decode_is_refused() -> None:
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
 
 
-def test_62_rows_of_aim_count_as_open() -> None:
+def test_59_primitives_compute_in_float32() -> None:
+    small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
+    result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
+    assert result.functional is not None
+    assert result.functional["format"] == "float32"
+    assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
+
+
+def test_63_rows_of_aim_count_as_open() -> None:
     small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
     run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
     assert run.dram is not None

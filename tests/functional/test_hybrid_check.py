@@ -80,6 +80,12 @@ def test_every_placement_computes_the_model(placement: str, attention: str, numb
     assert found["by_op"]["attention_values"]["compared"] == 34
 
 
+def test_work_that_runs_beside_attention() -> None:
+    work = workload("single_pass", parallel_residual=True)
+    assert check(machine("stream_attention"), work, 3)["message"] is None
+    assert check(machine("everywhere"), work, 3)["message"] is None
+
+
 def test_two_schedules_give_the_same_but_for_rounding() -> None:
     results = []
     for attention in ("vanilla", "single_pass"):

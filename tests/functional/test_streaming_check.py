@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import WorkloadError
+from pimsim.errors import CapacityExceeded, ConfigError, WorkloadError
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.program.dataflow import Burst, Call, Loop, Run
 from pimsim.program.works import Gate, Linear, Load, Norm, PatchRow, QueryKey, Residual, WeightedValues
@@ -55,6 +55,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "GELU from its formula, a linear unit for each use": {
         "arch__fpga__encoder__gelu": "direct", "arch__fpga__encoder__linear_units": "separate", "arch__fpga__resources": None,
     },
+    "a softmax in three passes": {
+        "arch__fpga__attention__softmax": "three_pass", "arch__fpga__attention__parallelism": 5, "arch__fpga__resources": None,
+    },
     "formats that round and saturate": {
         "arch__fpga__formats__features": "fixed32_10", "arch__fpga__formats__accumulator": "fixed32_10",
         "arch__fpga__formats__linear_weights": "fixed16_2",
@@ -76,12 +79,14 @@ def test_what_runs_passes(form: str) -> None:
     assert all(row["used"] <= 1 for row in functional["by_op"].values())
 
 
+@pytest.mark.parametrize("softmax", ["single_pass", "three_pass"])
 @pytest.mark.parametrize(
     ("tokens", "heads", "d_head", "lanes"), [(9, 3, 16, 4), (12, 1, 64, 5), (5, 12, 32, 5), (7, 5, 8, 1), (6, 2, 24, 2)]
 )
-def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int) -> None:
+def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int, softmax: str) -> None:
     small = {"tokens": tokens, "heads": heads, "d_head": d_head}
-    functional = run("attention_reordered", small, arch__fpga__attention__parallelism=lanes).functional
+    unit = {"arch__fpga__attention__parallelism": lanes, "arch__fpga__attention__softmax": softmax}
+    functional = run("attention_reordered", small, arch__fpga__resources=None, **unit).functional
     assert functional is not None
     assert (functional["message"], functional["compared"]) == (None, 3)
 
@@ -130,7 +135,8 @@ def numbers(*machine: tuple[str, str], **changes: Any) -> EncoderNumbers:
 
 
 def test_every_stage_of_a_program_has_numbers() -> None:
-    programs = [numbers(classes=10, final_norm=True).program, numbers(("fpga.encoder.gelu", "direct")).program]
+    plain = ("fpga.encoder.gelu", "direct"), ("fpga.attention.softmax", "three_pass")
+    programs = [numbers(classes=10, final_norm=True).program, numbers(*plain).program]
     calls = [call for program in programs for call in program.calls]
     stages = {(type(call.work), stage.name) for call in calls for stage in call.region.stages}
     assert stages == set(HANDLERS)  # none is missing, and none is never used
@@ -248,6 +254,40 @@ def test_a_broken_program_is_caught(name: str) -> None:
     assert functional["message"].startswith(operation), functional["message"]
 
 
+def without_waiting(calls: list[Call], at: int, *others: int) -> None:
+    calls[at] = replace(calls[at], after=tuple(other for other in calls[at].after if other not in others))
+
+
+def test_an_expert_that_does_not_wait_for_its_weights_is_caught() -> None:
+    found = numbers()
+    at = first(Linear, "moe_up", 1)(found.program.calls)
+    barrier, loaded = found.program.calls[at].after
+    without_waiting(found.program.calls, at, loaded)
+    message = found.check()["message"]
+    assert message.startswith(f"layer 1, expert (call {at}) must wait for load biases (call {loaded}), as both use ")
+    assert barrier < loaded
+
+
+def test_a_fetch_into_the_buffer_that_is_in_use_is_caught() -> None:
+    found = numbers()
+    calls = found.program.calls
+    at, buffers = first(Load, "moe_down_weights", 0)(calls), ("ping", "ping_biases")
+    assert calls[at].work.buffer == "pong"
+    for number, buffer in zip(
+        (at, at + 1), buffers, strict=True
+    ):  # the next layer's weights come while this one computes
+        calls[number] = replace(calls[number], work=replace(calls[number].work, buffer=buffer))
+    down = first(Linear, "moe_down")(calls)
+    calls[down] = replace(calls[down], work=replace(calls[down].work, weights="ping", biases="ping_biases"))
+    functional = found.check()
+    assert not functional["passed"]  # in the order of the program all would be well
+    assert functional["by_op"]["moe"]["used"] <= 1
+    assert re.match(
+        r"layer 1, load weights \(call \d+\) must wait for expert \(call \d+\), as both use ping and",
+        functional["message"],
+    )
+
+
 def test_a_missing_call_is_caught() -> None:
     found = numbers()
     at = first(Linear, "qkv_projection", 2)(found.program.calls)
@@ -310,3 +350,20 @@ def test_gates_choose_what_float64_chooses() -> None:
 def test_other_weights_route_otherwise() -> None:
     one, other = (numbers(**{"moe.routing": "gates", "seed": seed}).routing for seed in (1, 2))
     assert one != other
+
+
+def test_what_does_not_fit_into_the_computer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pimsim.runners.fpga_check.available_memory", lambda: 1000)
+    with pytest.raises(
+        CapacityExceeded, match=r"^numbers must fit into memory: they need about 0\.0 GiB, not 0\.0 GiB$"
+    ):
+        run()
+
+
+def test_weights_of_a_package_are_those_of_a_text_encoder() -> None:
+    with pytest.raises(
+        ConfigError, match=r"weights of a package must be of a text encoder without experts and classes"
+    ):
+        simulate("edge_moe_zcu102", "minilm_encode", overrides=["workload.classes=2"])
+    with pytest.raises(ConfigError, match=r"exactly one of image and text must be given, not neither"):
+        simulate("edge_moe_zcu102", "minilm_encode", overrides=["workload.text=null", "workload.weights=null"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+from cli_tools import pimsim
 
 from pimsim import catalog
 from pimsim.analysis.legality import check_trace
@@ -120,7 +123,7 @@ def test_the_whole_program_of_an_encoder_is_legal() -> None:
     calls = encoder_calls(arch, arch.encoder, load_workload("m3vit_cityscapes", options).value)  # type: ignore[arg-type]
     times = both(calls, EDGE)
     ideal = run_program(calls, EDGE, run_region)
-    assert ideal.cycles < times.cycles < 1.1 * ideal.cycles
+    assert ideal.cycles < times.cycles < 1.3 * ideal.cycles
 
 
 def test_an_idle_read_takes_the_way_there_and_back_an_activate_and_a_read() -> None:
@@ -163,6 +166,23 @@ def test_naive_attention_waits_for_the_dram_where_the_port_is_wide() -> None:
     }
     assert cycles["naive", "dram"] > 1.5 * cycles["naive", "fixed"]
     assert cycles["reordered", "dram"] < 1.2 * cycles["reordered", "fixed"]
+
+
+def test_a_strict_run_checks_every_command_and_a_trace_holds_them(tmp_path: Path) -> None:
+    run = ("run", "--arch", "edge_moe_zcu102", "--workload", "attention_naive", "--set", "workload.tokens=5", "--quiet")
+    dram, trace = ("--set", "arch.fpga.memory.kind=dram"), tmp_path / "commands.csv"
+    done = pimsim(*run, *dram, "--strict", "--trace", str(trace), "--format", "json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["legality"] == {"checked": sum(found["dram"]["commands"].values())}
+    assert len(trace.read_text(encoding="utf-8").splitlines()) == 1 + found["legality"]["checked"]
+    assert pimsim("verify-trace", "--dram", "ddr4_2133p", "--trace", str(trace)).stdout == "no violations\n"
+    refused = pimsim(*run, "--strict")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(
+        "error: --strict must be left out: attention_naive on edge_moe_zcu102 issues no DRAM commands that "
+        "could be checked; it does with arch.fpga.memory.kind=dram"
+    )
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,10 @@ def test_a_batch_shares_rows_and_nothing_else() -> None:
     assert two.dram.commands["WR"] == 2 * one.dram.commands["WR"]
     assert two.tokens.per_second > one.tokens.per_second  # type: ignore[operator]
     assert two.ops["attention_scores"].count == 2 * one.ops["attention_scores"].count
+    assert one.memory is not None
+    assert two.memory is not None
+    assert two.memory["dram"]["persistent_bytes"] == 2 * one.memory["dram"]["persistent_bytes"] > 0
+    assert two.memory["asic.sram"]["peak_bytes"] <= two.memory["asic.sram"]["capacity_bytes"] == 131072
     assert two.latency is not None
     assert one.latency is not None
     assert two.latency.tpot_s > one.latency.tpot_s  # type: ignore[operator]

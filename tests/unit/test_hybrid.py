@@ -20,7 +20,8 @@ from pimsim.mapper.hybrid import HybridMapping, mapping_for
 from pimsim.program.text import from_text, to_text
 from pimsim.program.verify import verify
 from pimsim.result import Result
-from pimsim.run import simulate
+from pimsim.run import simulate, simulate_loaded
+from pimsim.runners import RunOptions
 from pimsim.trace.spans import SpanList
 from pimsim.workload.models import build_graph
 
@@ -104,6 +105,12 @@ def test_both_engines_agree_on_every_command_and_stall(tiny: str, options: tuple
     assert same
 
 
+def test_a_strict_run_finds_no_broken_rule(tiny: str) -> None:
+    loaded = load_arch("hybrid_pim_fpga", [("placement", "stream_attention")])
+    result = simulate_loaded(loaded, load_workload(tiny), RunOptions(strict=True))
+    assert result.legality == {"checked": result.simulation.commands}
+
+
 # ------------------------------------------------------------------------------------------------- what crosses the link
 
 
@@ -128,6 +135,18 @@ def test_attention_sends_queries_keys_and_values_and_gets_the_result_back(attent
     assert {kind for kind, op in result.ops.items() if op.unit == "fpga"} == kinds
     assert {result.ops[kind].unit for kind in ("qkv_projection", "ffn_up")} == {"channels"}
     assert (result.ops["link"].unit, result.ops["rope"].unit, result.ops["background"].unit) == ("link", "asic", None)
+
+
+def test_the_cache_is_counted_where_it_lies() -> None:
+    options = ("workload.generate_tokens=5", "arch.placement=fixed", "arch.fixed={attention: fpga, ffn_up: fpga}")
+    memory = hybrid("qwen2_500m_decode", *options).memory
+    assert memory is not None
+    cache, up = 24 * 5 * 2 * 2 * 64 * 2, 24 * 896 * 2 * 4864 * 2
+    found = memory["fpga.memory"]
+    assert (found["persistent_bytes"], found["peak_bytes"]) == (cache, up + cache)
+    assert [n for _, n in found["over_time"]] == [up + cache // 5 * k for k in range(6)]
+    assert memory["dram"]["persistent_bytes"] == 0
+    assert memory["fpga.buffer"]["peak_bytes"] == 4 * (896 + 2 * 4864 + 18 * 64 + 14 * 5 + 14 * 64)
 
 
 def test_power_of_the_streaming_unit(tiny: str) -> None:
@@ -212,6 +231,25 @@ def ticks_at(context: int, arch: dict[str, str], **changes: str) -> int:
     )
     engine = FastEngine(machine, machine.dram.resolve(), further=further_units(machine, run_region))
     return engine.run([mapping.forward_pass(context)]).ticks
+
+
+def test_units_overlap_where_the_model_lets_them() -> None:
+    """Parallel residual: channels take the feed-forward products while the streaming unit attends, and the hybrid wins."""
+    parallel = {"model.parallel_residual": "true", "model.layers": "2", "prompt_tokens": "128", "generate_tokens": "1"}
+    ticks, spans = {}, SpanList()
+    for placement, attention in (("pim_only", "vanilla"), ("stream_attention", "single_pass")):
+        work = load_workload("gpt2_decode", [*parallel.items(), ("attention", attention)]).value
+        machine = load_arch("hybrid_pim_fpga", [("placement", placement)]).value
+        mapping = mapping_for(work, build_graph(work), machine, machine.dram.resolve())
+        engine = FastEngine(machine, mapping.spec, further=further_units(machine, run_region), recorder=spans)
+        ticks[placement] = engine.run([mapping.forward_pass(128)]).ticks
+    assert ticks["stream_attention"] < 0.9 * ticks["pim_only"]
+    placed = [(block.origin, span) for block in spans.blocks for span in block.spans]
+    kernels = [(at + span.begin, at + span.end) for at, span in placed if span.units == ("fpga",)]
+    worked = [(at + span.begin, at + span.end) for at, span in placed if "channel0" in span.units]
+    assert len(kernels) == 2
+    for begin, end in kernels:  # most of the time that a kernel runs, a channel multiplies
+        assert sum(max(0, min(end, stop) - max(begin, start)) for start, stop in worked) > 0.9 * (end - begin)
 
 
 def test_hybrid_beats_both_pure_machines_at_a_long_context() -> None:

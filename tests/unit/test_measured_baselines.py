@@ -229,3 +229,16 @@ def test_a_counter_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     assert Rapl(tmp_path).read() is None
     assert Rapl(tmp_path / "none").read() is None
     assert Rapl(tmp_path).joules(None, [1, 2]) is None
+
+
+def test_torch_computes_what_numpy_does() -> None:
+    """The pass of one stack against that of the other, on the same weights: a prompt, then a token."""
+    pytest.importorskip(
+        "torch", reason="--stack torch is timed where torch is installed, which is too large to require"
+    )
+    from pimsim.analysis.measure import torch_stack
+
+    work = builders.workload(layers=2, d_model=64, d_ff=96, heads=4, prompt_tokens=5, generate_tokens=2)
+    ours, theirs = _Decoder(work, 4, 6, numpy_stack()), _Decoder(work, 4, 6, torch_stack())
+    for tokens, context in ((5, 5), (1, 6)):
+        assert np.allclose(ours.run(tokens, context), theirs.run(tokens, context).numpy(), atol=1e-4)

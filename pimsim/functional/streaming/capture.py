@@ -44,9 +44,12 @@ class Capture:
             self.selected[point.name] = chip.selected[0]
         elif point.kind == "scores":
             self.values[point.name] = self._scores(point)
-        elif point.kind == "statistics":
+        elif point.kind in {"statistics", "sums"}:
             words = self._words(point.base, point.rows * point.pitch).reshape(point.rows, -1)
-            self.values[point.name] = words[:, : 2 * point.heads] * chip.formats.softmax.step
+            found = words[:, : 2 * point.heads] * chip.formats.softmax.step
+            if point.kind == "sums":
+                found[:, : point.heads] = 1 / np.maximum(found[:, : point.heads], chip.formats.softmax.step)
+            self.values[point.name] = found
         else:
             width = -(-point.width // chip.words)
             at = point.base + np.arange(point.rows)[:, None] * point.pitch + np.arange(width)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from pimsim.errors import MappingError, ProgramError, WorkloadError
 from pimsim.functional.numerics import FixedSpec
 from pimsim.functional.streaming.chip import WIDTHS, Beats, Chip, Tokens, tokens
+from pimsim.functional.streaming.hazards import Footprint, footprint
 from pimsim.functional.streaming.stages import HANDLERS
-from pimsim.program.dataflow import Burst, Call, Read, Stage, Write
+from pimsim.program.dataflow import Burst, Call, Read, Region, Stage, Write
 from pimsim.program.works import Linear, Parameter, Work
 
 Array = npt.NDArray[Any]
@@ -24,6 +25,7 @@ class Executor:
     Attributes:
         memory: ``[beats, bytes]``; what was never written may not be read.
         done: calls that were carried out.
+        touched: what each of them read and wrote.
     """
 
     def __init__(self, chip: Chip, beats: int = 0) -> None:
@@ -31,6 +33,7 @@ class Executor:
         self.memory: Beats = np.zeros((0, chip.beat_bits // 8), np.uint8)
         self.written = np.zeros(0, bool)
         self.done = 0
+        self.touched: list[Footprint] = []
         self._addresses: dict[tuple[Burst, ...], npt.NDArray[np.int64]] = {}
         self.grow(beats)
 
@@ -87,8 +90,9 @@ class Executor:
     def step(self, call: Call) -> None:
         """Carry out one call."""
         work: Work = call.work
+        self.touched.append(footprint(work))
         held: Tokens = {read.fifo: self._read(call, read) for read in call.region.reads}
-        for stage in call.region.stages:
+        for stage in _in_order(call.region):
             handler = HANDLERS.get((type(work), stage.name))
             if handler is None:
                 raise MappingError(f"{call.name} must be of stages that have numbers, not {stage.name}")
@@ -110,10 +114,12 @@ class Executor:
         at = self._at(call, read)
         if not self.written[at].all():
             raise ProgramError(f"{read.name} must read what was written, not beat {at[~self.written[at]][0]}")
+        self.touched[-1].reads.append((int(at.min()), int(at.max())))
         return self.memory[at]
 
     def _write(self, call: Call, write: Write, beats: Beats) -> None:
         at = self._at(call, write)
+        self.touched[-1].writes.append((int(at.min()), int(at.max())))
         self.memory[at] = beats
         self.written[at] = True
 
@@ -151,6 +157,19 @@ def check_range(parameter: Parameter, values: Array, spec: FixedSpec) -> None:
 def _expand(burst: Burst) -> npt.NDArray[np.int64]:
     starts = burst.start + np.arange(burst.count) * burst.stride
     return (starts[:, None] + np.arange(burst.beats)).ravel()
+
+
+def _in_order(region: Region) -> list[Stage]:
+    """Stages such that each comes after those that feed it; where they feed each other, as they are listed."""
+    waiting, ready = list(region.stages), {read.fifo for read in region.reads}
+    found: list[Stage] = []
+    while waiting:
+        free = [stage for stage in waiting if set(_fifos(stage, writes=False)) <= ready]
+        stage = free[0] if free else waiting[0]
+        waiting.remove(stage)
+        ready |= set(_fifos(stage, writes=True))
+        found.append(stage)
+    return found
 
 
 def _fifos(stage: Stage, *, writes: bool) -> list[str]:

@@ -72,6 +72,12 @@ def inverse_root(x: Ints, spec: FixedSpec) -> Ints:
     return np.floor(1 / np.sqrt(values) / spec.step).astype(np.int64)
 
 
+def gelu_formula(x: Ints, spec: FixedSpec) -> Ints:
+    """``x erfc(-x / sqrt(2)) / 2`` in one format."""
+    exact = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in (x.ravel() * spec.step).tolist()]
+    return spec.encode(np.array(exact)).astype(np.int64).reshape(x.shape)
+
+
 @dataclass(frozen=True)
 class GeluTable:
     """GELU as ReLU minus a table of the difference, which is even: ``GELU(x) = max(x, 0) - d(|x|)``, ``d(a) = a Phi(-a)``.
@@ -141,4 +147,14 @@ class Formats:
         return cls(**{name: fixed_spec(getattr(names, name)) for name in plain}, gelu=table)
 
 
-__all__ = ["Formats", "GeluTable", "Ints", "accumulate", "exponential", "inverse_root", "narrow", "reciprocal"]
+__all__ = [
+    "Formats",
+    "GeluTable",
+    "Ints",
+    "accumulate",
+    "exponential",
+    "gelu_formula",
+    "inverse_root",
+    "narrow",
+    "reciprocal",
+]

@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from pimsim.errors import ProgramError
 from pimsim.functional.streaming.chip import Chip, Tokens, elements, latest, moves, tokens
-from pimsim.functional.streaming.fixed import Ints, accumulate, exponential, inverse_root, narrow, reciprocal
+from pimsim.functional.streaming.fixed import (
+    Ints,
+    accumulate,
+    exponential,
+    gelu_formula,
+    inverse_root,
+    narrow,
+    reciprocal,
+)
 from pimsim.functional.streaming.softmax import running_sums
 from pimsim.program import works as work
 from pimsim.program.dataflow import Stage
-from pimsim.workload.encoder_reference import gelu as exact_gelu
 
 Handler = Callable[[Chip, Any, Stage, Tokens], Tokens]
 
@@ -169,9 +176,7 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
 
 def _gelu(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
     """GELU from its formula, exact but for the last rounding."""
-    spec = chip.formats.features
-    exact = exact_gelu(taken["results"].astype(np.float64) * spec.step)
-    return {"activated": spec.encode(exact).astype(np.int64)}
+    return {"activated": gelu_formula(taken["results"], chip.formats.features)}
 
 
 def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
@@ -224,7 +229,9 @@ def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
     return narrow(total, spec.fraction_bits, chip.formats.features)
 
 
-def _segments(sizes: work.QueryKey | work.WeightedValues, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def _segments(
+    sizes: work.QueryKey | work.WeightedValues | work.SoftmaxPass, step: Ints, lane: Ints
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Steps ``[rows, tokens]`` whose scores a row has seen when it leaves its lane at a step, in order, and which there are.
 
     A lane starts a row at the key with its own number.
@@ -248,13 +255,53 @@ def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -
     return {"scores": packets.reshape(-1, sizes.heads), "sums": _padded(chip, row)}
 
 
+def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Tokens) -> Tokens:
+    """One of three passes: maximum of each row, sum of exponentials, weights."""
+    form, p, heads = chip.formats, sizes.lanes, sizes.heads
+    spec = form.softmax
+    scores = narrow(taken["lane_scores"].reshape(-1, p, heads), form.features.fraction_bits, spec)
+    own, rows = _rows_of_lanes(chip, sizes, stage, taken)
+    if sizes.which == "divide":
+        total, bias = rows[own, :heads], rows[own, heads : 2 * heads]
+        found = (
+            exponential(narrow(scores - bias, spec.fraction_bits, spec), spec) << spec.fraction_bits
+        ) // np.maximum(total, 1)
+        shares = np.where((own >= 0)[..., None], narrow(found, spec.fraction_bits, spec), 0)
+        return {"scores": shares.reshape(-1, heads)}
+    at = np.flatnonzero(moves(stage, "sums", writes=True))
+    step, lane = at // p, at % p
+    steps, seen = _segments(sizes, step, lane)
+    met, known = scores[steps, lane[:, None]], seen[..., None]
+    if sizes.which == "maximum":
+        largest = np.where(known, met, spec.limits[0]).max(axis=1)
+        return {"sums": _padded(chip, np.concatenate([np.zeros_like(largest), largest], axis=1))}
+    bias = rows[own[step, lane], heads : 2 * heads]
+    parts = np.where(known, exponential(narrow(met - bias[:, None], spec.fraction_bits, spec), spec), 0)
+    total = narrow(parts.sum(axis=1), spec.fraction_bits, spec)
+    return {"sums": _padded(chip, np.concatenate([total, bias], axis=1))}
+
+
+def _rows_of_lanes(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Tokens) -> tuple[Ints, Ints]:
+    """What earlier passes know of rows: the row in each lane at each step ``[steps, lanes]`` (-1: none), and the rows' words."""
+    arrives = moves(stage, "old_sums").reshape(-1, sizes.lanes) > 0
+    if "old_sums" not in taken:
+        return np.full(arrives.shape, -1), np.zeros((0, 2 * sizes.heads), np.int64)
+    number = np.where(arrives, np.cumsum(arrives).reshape(arrives.shape) - 1, -1)
+    rows = chip.features(taken["old_sums"]).reshape(int(arrives.sum()), -1)
+    return np.maximum.accumulate(number, axis=0), rows
+
+
 def _padded(chip: Chip, rows: Ints) -> npt.NDArray[np.uint8]:
     """Rows filled up to a power of two words, at least a beat."""
     width = max(chip.words, 1 << (rows.shape[1] - 1).bit_length())
     return chip.beats(np.pad(rows, ((0, 0), (0, width - rows.shape[1]))))
 
 
-def _store_scores(chip: Chip, sizes: work.QueryKey, _stage: Stage, taken: Tokens) -> Tokens:
+def _spread(_chip: Chip, sizes: work.QueryKey, _stage: Stage, taken: Tokens) -> Tokens:
+    return {"scores": taken["packets"].reshape(-1, sizes.heads)}
+
+
+def _store_scores(chip: Chip, sizes: work.QueryKey | work.SoftmaxPass, _stage: Stage, taken: Tokens) -> Tokens:
     """Scores of a lane filled up to a power of two; several lanes in a beat, or a lane in several."""
     scores = taken["scores"]
     padded = np.pad(scores, ((0, 0), (0, (1 << (sizes.heads - 1).bit_length()) - sizes.heads))).ravel()
@@ -262,7 +309,7 @@ def _store_scores(chip: Chip, sizes: work.QueryKey, _stage: Stage, taken: Tokens
     return {"score_beats": chip.beats(np.pad(padded, (0, whole - padded.size)))}
 
 
-def _unpack(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken: Tokens) -> Tokens:
+def _unpack(chip: Chip, sizes: work.WeightedValues | work.SoftmaxPass, stage: Stage, taken: Tokens) -> Tokens:
     width = 1 << (sizes.heads - 1).bit_length()
     words = chip.features(taken["score_port"]).ravel()
     lanes = words[: words.size // width * width].reshape(-1, width)[:, : sizes.heads]
@@ -283,7 +330,6 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     lane_of_step = np.arange(count) % sizes.tokens
     packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
     arrives = moves(stage, "sums").reshape(count, beats).any(axis=1)
-    rows = chip.features(taken["sums"]).reshape(int(arrives.sum()), -1)
     number = np.where(arrives, np.cumsum(arrives) - 1, -1)
     held = np.stack(
         [np.maximum.accumulate(np.where(lane_of_step == each, number, -1)) for each in range(sizes.lanes)], axis=1
@@ -295,11 +341,15 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
         raise ProgramError(f"{stage.name} must send a row of one of {sizes.lanes} lanes at every step that sends one")
     steps, seen = _segments(sizes, step, lane)
     own = held[steps, lane[:, None]]
-    scores = narrow(taken["packets"][packet[steps], lane[:, None]], form.features.fraction_bits, form.softmax)
-    root, bias = rows[own, :heads], rows[own, heads : 2 * heads]
-    difference = narrow(scores - bias, form.softmax.fraction_bits, form.softmax)
-    shares = narrow(exponential(difference, form.softmax) * root, 2 * form.softmax.fraction_bits, form.softmax)
-    shares = np.where((seen & (own >= 0))[..., None], shares, 0)
+    shares = taken["packets"][packet[steps], lane[:, None]]
+    if "sums" in taken:  # else the scores are weights by now
+        rows = chip.features(taken["sums"]).reshape(int(arrives.sum()), -1)
+        scores = narrow(shares, form.features.fraction_bits, form.softmax)
+        root, bias = rows[own, :heads], rows[own, heads : 2 * heads]
+        difference = narrow(scores - bias, form.softmax.fraction_bits, form.softmax)
+        shares = narrow(exponential(difference, form.softmax) * root, 2 * form.softmax.fraction_bits, form.softmax)
+        shares = np.where((own >= 0)[..., None], shares, 0)
+    shares = np.where(seen[..., None], shares, 0)
     found = np.empty((len(step), beats, chip.words), np.int64)
     fraction = form.features.fraction_bits + form.softmax.fraction_bits
     chunk = max(1, _CHUNK // (sizes.tokens * beats * chip.words))
@@ -411,6 +461,11 @@ HANDLERS: dict[tuple[type[work.Work], str], Handler] = {
     (work.QueryKey, "product"): _query_key,
     (work.QueryKey, "statistics"): _statistics,
     (work.QueryKey, "store_scores"): _store_scores,
+    (work.QueryKey, "spread"): _spread,
+    (work.SoftmaxPass, "unpack"): _unpack,
+    (work.SoftmaxPass, "load_sums"): _forward,
+    (work.SoftmaxPass, "pass"): _softmax_pass,
+    (work.SoftmaxPass, "store_scores"): _store_scores,
     (work.WeightedValues, "load_value"): _forward,
     (work.WeightedValues, "unpack"): _unpack,
     (work.WeightedValues, "pack"): _pack,

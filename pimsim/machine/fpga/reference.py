@@ -223,17 +223,20 @@ class ReferenceEngine:
             if credit_time[0] > kernel.now:
                 yield kernel.until(credit_time[0])
             arrivals: list[int] = []
+            asked: list[int] = []
 
-            def ask(beats: int = beats, address: int = address, arrivals: list[int] = arrivals) -> None:
+            def ask(
+                beats: int = beats, address: int = address, arrivals: list[int] = arrivals, asked: list[int] = asked
+            ) -> None:
                 arrivals.extend(port.read(kernel.now, beats, address))
+                asked.append(port.address)  # before another stream of the port asks at this instant
                 open_requests.append(beats)
                 answered.open()
 
             self._enter(number, ask)
             yield answered.wait()
-            asked = port.address
             fifo.arrive(arrivals)
-            yield kernel.until(asked + 1)
+            yield kernel.until(asked[0] + 1)
 
     def _write(self, number: int, write: Write) -> Process:
         kernel, fifo = self.kernel, self._fifos[write.fifo]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pimsim.errors import MappingError, ProgramError
 from pimsim.machine.fpga.books import RegionTimes
 from pimsim.machine.fpga.ports import PortTiming
-from pimsim.program.dataflow import Call, Region
+from pimsim.program.dataflow import Burst, Call, Region
 
 RunRegion = Callable[[Region, Mapping[str, PortTiming]], RegionTimes]
 
@@ -67,15 +67,27 @@ def run_program(
 
 
 def canonical(region: Region) -> Region:
-    """The region with its ports numbered by first use, so that equal regions on other ports are equal."""
+    """The region with its ports numbered by first use and its requests without addresses.
+
+    So regions that differ in nothing else are equal: all ports are alike, and no address takes longer than another.
+    """
     names: dict[str, str] = {}
     for port in _ports(region):
         names.setdefault(port, str(len(names)))
     return replace(
         region,
-        reads=tuple(replace(read, port=names[read.port]) for read in region.reads),
-        writes=tuple(replace(write, port=names[write.port]) for write in region.writes),
+        reads=tuple(
+            replace(read, port=names[read.port], bursts=tuple(map(_anywhere, read.bursts))) for read in region.reads
+        ),
+        writes=tuple(
+            replace(write, port=names[write.port], bursts=tuple(map(_anywhere, write.bursts)))
+            for write in region.writes
+        ),
     )
+
+
+def _anywhere(burst: Burst) -> Burst:
+    return replace(burst, start=0, stride=0)
 
 
 def check_in_flight(region: Region, timing: PortTiming) -> None:

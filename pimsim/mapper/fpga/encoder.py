@@ -12,7 +12,7 @@ from pimsim.arch.fpga import FpgaAttention, FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.attention import PASSES, Pipelines, query_key, softmax_pass, weighted_values
-from pimsim.mapper.fpga.places import product_beats, product_checkpoints, product_works
+from pimsim.mapper.fpga.places import pass_work, product_beats, product_checkpoints, product_works
 from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region
@@ -280,10 +280,12 @@ class _Builder:
         self._linear("qkv_projection", "key", d, d, "normed", "key")
         scores, values = product_works(self.shape, self.places, self.work.d_model // self.work.heads // self.words)
         self._add("query x key", "attention_scores", self.regions.scores, work=scores)
+        passes = bool(self.regions.softmax)
+        self.program.checkpoints += product_checkpoints(
+            self.shape, self.places, len(self.calls) - 1, self._name(""), passes=passes
+        )
         for which, passed in zip(PASSES, self.regions.softmax, strict=False):
-            self._add(f"softmax {which}", "softmax", passed, work=Work({}))
-        for found in product_checkpoints(self.shape, self.places, len(self.calls) - 1, self._name("")):
-            self.program.checkpoints.append(found)
+            self._add(f"softmax {which}", "softmax", passed, work=pass_work(self.shape, self.places, which))
         self._linear("qkv_projection", "value", d, d, "normed", "value")
         self._add("weights x value", "attention_values", self.regions.values, work=values)
         self._result("attention", "output", d)

@@ -2,6 +2,7 @@
 
 * A value lies in memory, in the buffer on the chip, or in both (what was stored and is used again).
 * What is loaded for a single product does not rest on the chip: its rows stream past the other factor.
+* Results that are only put side by side and stored go to memory one by one, as soon as they are there.
 * Parts, most rearrangements and marks are other windows of the same words and take no time.
 * A call waits for what it reads, for the call before it on each of its units and ports, and for the readers of the words that
   it overwrites. Everything else overlaps.
@@ -90,9 +91,13 @@ class _Needs:
         """Rows that appends will add."""
         self.streamed: set[str] = set()
         """Loads and gathers whose rows stream past the other factor of a product."""
+        self.joined: dict[str, p.Store] = {}
+        """Joins whose parts are stored one by one -> the store that would have followed."""
+        self.parts: dict[str, list[tuple[p.Store, int, int]]] = {}
+        """Part of such a join -> (store, axis, first entry) of its places."""
         self._count(ops)
         self._find_host(ops)
-        by_name = {op.name: op for op in ops}
+        self._by_name = by_name = {op.name: op for op in ops}
         for op in ops:
             if isinstance(op, STREAMED) and op.name not in self.host and self._streams(by_name[op.inputs[1]]):
                 self.streamed.add(op.inputs[1])
@@ -128,6 +133,12 @@ class _Needs:
         last = self.last.setdefault(op.name, end if not self.uses.get(op.name) else index)
         if isinstance(op, p.Keep):
             last = self.last[op.name] = end
+        if op.name in self.joined:
+            self.chip.update(op.inputs)
+            return
+        if isinstance(op, p.Store) and op.name not in self.chip:
+            self._split(op)
+            last = index
         window = isinstance(op, (*WINDOWS, p.Store)) or op.name in self.streamed
         for position, name in enumerate(op.inputs):
             self.last[name] = max(self.last.get(name, 0), last if window else index)
@@ -141,6 +152,21 @@ class _Needs:
                 self.chip.add(name)
         if isinstance(op, p.Append):
             self.growth[op.inputs[0]] = op.sources[1][-2] + self.growth.get(op.name, 0)
+
+    def _split(self, store: p.Store) -> None:
+        """Let the parts of a join that is stored go to memory one by one, if whole rows are joined and nobody else reads it."""
+        join = self._by_name[store.inputs[0]]
+        if (
+            not isinstance(join, p.Join)
+            or self.uses[join.name] > 1
+            or join.axis % len(join.shape) == len(join.shape) - 1
+        ):
+            return
+        self.joined[join.name] = store
+        start, axis = 0, join.axis % len(join.shape)
+        for name, shape in zip(join.inputs, join.sources, strict=True):
+            self.parts.setdefault(name, []).append((store, axis, start))
+            start += shape[axis]
 
     @staticmethod
     def _from_memory(op: Primitive) -> bool:
@@ -163,6 +189,8 @@ class _Lowering:
         self.latest: dict[str, int] = {}
         """Unit or port -> the last call that uses it."""
         self.expiring: dict[int, list[Held]] = {}
+        self.targets: dict[str, Place] = {}
+        """Store whose operand comes in parts -> where it lies."""
 
     def run(self, progress: Callable[[int, int], None] | None) -> StreamProgram:
         self._check_units()
@@ -175,14 +203,15 @@ class _Lowering:
                     self.program.kept.append(Kept(op.name, op.size, "memory"))
             else:
                 self._lower(index, op)
+                self._store_parts(op)
             for held in self.expiring.pop(index, ()):
                 self.live -= held.size
                 self.buffer.take_back(held.start, held.size, tuple(held.calls))
         end = len(self.ops)
         for op in self.ops:
-            if op.name not in self.needs.host and (
-                isinstance(op, p.Store | p.Append) or self.needs.last[op.name] >= end
-            ):
+            if op.name in self.needs.host or op.name in self.needs.joined:
+                continue
+            if isinstance(op, p.Store | p.Append) or self.needs.last[op.name] >= end:
                 value = self.values[op.name]
                 self.program.results[op.name] = (value.memory,) if value.memory else value.chip
         self.program.memory_words, self.program.buffer_words = self.memory.size, self.buffer.high
@@ -202,6 +231,8 @@ class _Lowering:
     # -- kinds ----------------------------------------------------------------------------------------------------
 
     def _lower(self, index: int, op: Primitive) -> None:
+        if op.name in self.needs.joined or op.name in self.targets:
+            return  # its parts are in memory already
         if isinstance(op, p.Source):
             self.values[op.name] = self._given(op)
         elif isinstance(op, p.Part | p.Arrange | p.Keep):
@@ -301,6 +332,21 @@ class _Lowering:
         region = streams.store(rows, self.memory.port(place), self.machine.store_depth, self.machine.fifo)
         number = self._add(op, region, [source], (place,), ())
         return _Value(place, source.chip, tuple(sorted({*source.ready, number})), source.held)
+
+    def _store_parts(self, op: Primitive) -> None:
+        """Store a value where it is a part of something that is stored."""
+        for store, axis, start in self.needs.parts.get(op.name, ()):
+            if store.name not in self.targets:
+                self.targets[store.name] = self._in_memory(store)
+                self.values[store.name] = _Value(memory=self.targets[store.name])
+            if op.size:
+                source, whole = self.values[op.name], self.values[store.name]
+                place = self.targets[store.name].part(axis, start, start + op.shape[axis])
+                rows = self._rows(store, place, ("writes",))
+                region = streams.store(rows, self.memory.port(place), self.machine.store_depth, self.machine.fifo)
+                work = Work(replace(store, sources=(op.shape,), shape=op.shape), (source.operand(),), (place,))
+                number = self._add(store, region, [source], (place,), (), work)
+                self.values[store.name] = replace(whole, ready=(*whole.ready, number))
 
     def _append(self, op: p.Append) -> _Value:
         cache, new = (self.values[name] for name in op.inputs)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pimsim.mapper.fpga.attention import PASSES, Pass
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Call, Region, beats
-from pimsim.program.works import Checkpoint, Parameter, QueryKey, StreamingProgram, WeightedValues
+from pimsim.program.works import Checkpoint, Parameter, QueryKey, SoftmaxPass, StreamingProgram, WeightedValues, Work
 
 
 def product_beats(shape: Shape, scores: Region) -> dict[str, int]:
@@ -40,15 +41,28 @@ def product_works(shape: Shape, places: Mapping[str, int], head_beats: int) -> t
     return scores, values
 
 
-def product_checkpoints(shape: Shape, places: Mapping[str, int], after: int, prefix: str) -> list[Checkpoint]:
-    """Scores and statistics, complete with call ``after``."""
+def pass_work(shape: Shape, places: Mapping[str, int], which: Pass) -> SoftmaxPass:
+    """What a pass of the three-pass softmax works on."""
+    at = {
+        "read_scores": places["scores"],
+        "read_statistics": places["statistics"],
+        "write_scores": places["scores"],
+        "write_statistics": places["statistics"],
+    }
+    return SoftmaxPass(at, which, shape.tokens, shape.lanes, shape.heads)
+
+
+def product_checkpoints(
+    shape: Shape, places: Mapping[str, int], after: int, prefix: str, *, passes: bool = False
+) -> list[Checkpoint]:
+    """Scores, complete with call ``after``, and statistics with the same or, where ``passes`` follow, the second of them."""
     n, p = shape.tokens, shape.lanes
     return [
         Checkpoint(after, f"{prefix}scores", "scores", places["scores"], n, heads=shape.heads, lanes=p),
         Checkpoint(
-            after,
+            after + 2 if passes else after,
             f"{prefix}statistics",
-            "statistics",
+            "sums" if passes else "statistics",
             places["statistics"],
             n,
             pitch=shape.sum_beats,
@@ -58,7 +72,7 @@ def product_checkpoints(shape: Shape, places: Mapping[str, int], after: int, pre
 
 
 def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits: int) -> StreamingProgram:
-    """Attention alone, scores and weighted values in the reordered schedule: queries, keys and values in memory."""
+    """Attention alone in the reordered schedule: scores, passes of the softmax if there are, and weighted values."""
     width = shape.beats * shape.words
     sizes = {
         **dict.fromkeys(("query", "key", "value", "output"), shape.tokens * shape.beats),
@@ -72,13 +86,15 @@ def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits
     program.parameters = [
         Parameter(name, "features", places[name], 0, count, count, word_bits) for name in ("query", "key", "value")
     ]
-    works = product_works(shape, places, d_head // shape.words)
+    scores, values = product_works(shape, places, d_head // shape.words)
+    passes = [pass_work(shape, places, which) for which in PASSES[: len(calls) - 2]]
+    works: list[Work] = [scores, *passes, values]
     program.calls = [replace(call, work=work) for call, work in zip(calls, works, strict=True)]
     program.checkpoints = [
-        *product_checkpoints(shape, places, 0, ""),
-        Checkpoint(1, "attention", "rows", places["output"], shape.tokens, width, shape.beats),
+        *product_checkpoints(shape, places, 0, "", passes=bool(passes)),
+        Checkpoint(len(calls) - 1, "attention", "rows", places["output"], shape.tokens, width, shape.beats),
     ]
     return program
 
 
-__all__ = ["product_beats", "product_checkpoints", "product_works", "products_program"]
+__all__ = ["pass_work", "product_beats", "product_checkpoints", "product_works", "products_program"]

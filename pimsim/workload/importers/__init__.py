@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.requests import SUFFIX as REQUESTS_SUFFIX
+from pimsim.workload.requests import requests_tree
 from pimsim.workload.trace import SUFFIX, trace_tree
 from pimsim.yamlio import Tree, load_tree, validate
 
@@ -16,7 +18,8 @@ def load_workload_tree(path: Path) -> Tree:
     """The tree of a workload: imported from a model file, or read from YAML.
 
     A file is GGUF if it ends in ``.gguf`` or begins with GGUF's magic, a Hugging Face configuration if it ends in
-    ``.json`` and does not have the key ``model`` of a workload, and a trace of instructions if it ends in ``.trace``.
+    ``.json`` and does not have the key ``model`` of a workload, and a trace of instructions if it ends in ``.trace``,
+    and a trace of requests if it ends in ``.csv``.
 
     Raises:
         ConfigError: the file cannot be read, or it lacks a field or has a wrong one.
@@ -28,6 +31,8 @@ def load_workload_tree(path: Path) -> Tree:
         return gguf.workload_tree(path)
     if path.suffix.lower() == SUFFIX:
         return trace_tree(path)
+    if path.suffix.lower() == REQUESTS_SUFFIX:
+        return requests_tree(path)
     if path.suffix.lower() == ".json":
         tree = load_tree(path, inherit=False)
         if "model" not in tree.data:
