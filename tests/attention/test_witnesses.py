@@ -129,6 +129,15 @@ def test_a_phase_that_an_algorithm_does_not_have_is_refused() -> None:
 def test_a_decoder_refuses_what_no_machine_runs() -> None:
     workload = load_workload("gpt2_decode", [("attention", "flash")]).value
     with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla in a decoder .*, not 'flash', because its prim"
+        UnsupportedOp, match=r"^attention must be one of vanilla, single_pass in a decoder, not 'flash': other"
     ):
         build_graph(workload)
+
+
+def test_an_expansion_that_no_memory_holds_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr("pimsim.workload.attention.expansion.MOST_PRIMITIVES", 100)
+    with pytest.raises(
+        WorkloadError,
+        match=r"^an expansion must have at most 100 primitives, which \w+\.\d+ exceeds; make the case smaller, or blocks",
+    ):
+        algorithm("single_pass").expand(Case(phase="decode", queries=1, keys=40))
