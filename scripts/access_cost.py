@@ -211,4 +211,17 @@ def address(spec: DramSpec, place: Mapping[str, int]) -> int:
     return number * spec.burst_bytes
 
 
-__all__ = ["ACCESSES", "ORDER", "Access", "Cost", "address", "cost", "gather", "hits", "load", "read", "stream", "whole_run"]
+__all__ = [
+    "ACCESSES",
+    "ORDER",
+    "Access",
+    "Cost",
+    "address",
+    "cost",
+    "gather",
+    "hits",
+    "load",
+    "read",
+    "stream",
+    "whole_run",
+]

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ MACHINES = {
 """Machine -> overrides: both have 32 MiB on chip, or few prompts would fit."""
 
 TOKEN_CONTEXTS = [1024 << 2 * i for i in range(4)]
-PROMPT_CONTEXTS = [1024 << i for i in range(7)]
-PATIENCE = 10.0
+PROMPT_CONTEXTS = [128 << i for i in range(10)]
+PATIENCE = 5.0
 """Processor seconds: an algorithm whose run takes longer is not run at larger contexts."""
 
 
@@ -49,6 +49,8 @@ class Study:
     memory: str
     heads: int = 4
     causal: bool = True
+    first: int = 512
+    """Smallest prompt; smaller where the machines do not hold three larger ones."""
 
     @property
     def phase(self) -> str:
@@ -58,7 +60,9 @@ class Study:
     @property
     def contexts(self) -> list[int]:
         """That are tried."""
-        return PROMPT_CONTEXTS if self.phase == "prefill" else TOKEN_CONTEXTS
+        if self.phase != "prefill":
+            return TOKEN_CONTEXTS
+        return [context for context in PROMPT_CONTEXTS if context >= self.first]
 
     def sizes(self) -> list[tuple[str, str]]:
         """Overrides of the workload."""
@@ -74,11 +78,11 @@ STUDIES = (
     Study("aaren@update", "constant", "constant"),
     Study("cmab@update", "constant", "constant"),
     Study("tca@query", "log n", "linear"),
-    Study("vanilla@prefill", "quadratic", "quadratic", 1),
+    Study("vanilla@prefill", "quadratic", "quadratic", 1, first=128),
     Study("flash:block_rows=64:block_columns=64@prefill", "quadratic", "linear", 1),
     Study("topk:k=64@prefill", "quadratic", "linear", 1),
     Study("landmark@prefill", "quadratic", "linear", 1),
-    Study("memory_caching@prefill", "quadratic", "linear", 1),
+    Study("memory_caching@prefill", "quadratic", "linear", 1, first=256),
     Study("fma@prefill", "n log n", "linear", 1),
     Study("longformer:side=64:global_tokens=0:block=64@prefill", "linear", "linear", 1),
     Study("bigbird@prefill", "linear", "linear", 1),
@@ -86,8 +90,28 @@ STUDIES = (
     Study("linear:chunk=64@prefill", "linear", "linear", 1),
 )
 
-REASONS: dict[tuple[str, str], str] = {}
-"""(entry, the machine that is faster) -> why; an outcome without a reason is an error."""
+PIM = "pim_gpt"
+REASONS: dict[tuple[str, str], str] = {
+    ("vanilla", PIM): "keys and values are multiplied where they lie; the other machine brings all of them through its ports",
+    ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys in all channels is a short piece of work for each of them",
+    ("topk:k=64", PIM): "scores in the banks; selection, on the ASIC, and 64 gathered values take as long as these",
+    ("longformer:side=128:global_tokens=8", PIM): "136 keys in the banks; the other machine brings them and joins the scores",
+    ("linear", PIM): "little to do: writing the state, through the pins or a port, is the largest part on both",
+    ("aaren@update", PIM): "little to do, all on chip: what is left are latencies of small operations and the clock",
+    ("cmab@update", PIM): "on chip on both machines: more lanes and a faster clock, no matter of memory",
+    ("tca@query", PIM): "dependent gathers of a few rows, the largest part on both: no use for many banks",
+    ("vanilla@prefill", PIM): "products in the banks, row by row; scores go through pins and ports on both",
+    ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one multiply-accumulate unit that is busy",
+    ("topk:k=64@prefill", PIM): "gathers take nearly all the time here, one row at a time in each channel: little of the banks is left",
+    ("landmark@prefill", PIM): "few of its products are large enough for the banks: it is the ASIC against the multiply-accumulate unit",
+    ("memory_caching@prefill", PIM): "states are products on chip, which use neither banks nor ports",
+    ("fma@prefill", PIM): "keys and values are on chip: it is the ASIC against the multiply-accumulate unit",
+    ("longformer:side=64:global_tokens=0:block=64@prefill", PIM): "blocks in the banks, against one busy unit",
+    ("bigbird@prefill", PIM): "blocks that are put together on chip: it is the ASIC against the multiply-accumulate unit",
+    ("clustered:clusters=16@prefill", PIM): "clustering is most of it, on chip on both machines: the ASIC against one unit",
+    ("linear:chunk=64@prefill", PIM): "products of chunks on chip: it is the ASIC against the multiply-accumulate unit",
+}
+"""(entry, the machine that is faster) -> why, from where their time goes; an outcome without a reason is an error."""
 
 WHOLE_RUNS = {
     "`topk`, 64 of 4,096 keys": ("algorithm=topk", "parameters.k=64", "keys=4096"),
@@ -144,8 +168,13 @@ def law_table(rows: Sequence[Row], machine: str) -> Iterator[str]:
         drawn = [r for r in rows if (r.attention, r.arch) == (study.entry, machine) and r.seconds is not None]
         claims = {"seconds": study.time, "joules": study.time, "peak_bytes": study.memory}
         cells = [_law(drawn, figure, claims.get(figure)) for figure in FIGURES]
-        contexts = f"{drawn[0].context // 1024}k-{drawn[-1].context // 1024}k" if drawn else "none"
+        contexts = f"{short(drawn[0].context)} to {short(drawn[-1].context)}" if drawn else "none"
         yield f"| {label(study)} | {contexts} | {study.time}, {study.memory} | {' | '.join(cells)} |"
+
+
+def short(context: int) -> str:
+    """512, 1k, 64k."""
+    return f"{context // 1024}k" if context >= 1024 else str(context)
 
 
 def label(study: Study) -> str:
@@ -169,34 +198,36 @@ def stops(rows: Sequence[Row], machine: str) -> Iterator[str]:
     for study in STUDIES:
         missing = next((r for r in rows if (r.attention, r.arch) == (study.entry, machine) and r.why), None)
         if missing is not None:
-            yield f"* {label(study)} at {missing.context // 1024}k: {_short(missing.why or '')}."
+            yield f"* {label(study)} at {short(missing.context)}: {_short(missing.why or '')}."
 
 
 def _short(why: str) -> str:
     """Without the place in a file, which differs from one installation to another."""
-    for start in ("not run", "fpga.primitives.", "asic.sram_bytes", "attention ", "dram.rows"):
+    for start in ("not run", ": fpga.primitives.", "asic.sram_bytes", "attention ", "dram.rows"):
         if start in why:
-            return why[why.index(start) :].rstrip(".")
+            return why[why.index(start) :].lstrip(": ").rstrip(".")
     return why.rstrip(".")
 
 
 def machine_table(rows: Sequence[Row]) -> Iterator[str]:
     """Which machine is faster at the largest context that both ran, and why."""
     one, other = MACHINES
-    yield f"| algorithm | keys | time on `{one}` | on `{other}` | energy on `{one}` | on `{other}` | suits | because |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield f"| algorithm | keys | on `{one}` | on `{other}` | faster | energy | because |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for study in STUDIES:
         ran = {(r.arch, r.context): r for r in rows if r.attention == study.entry and r.seconds is not None}
         both = [n for n in study.contexts if (one, n) in ran and (other, n) in ran]
-        if not both:
-            continue
-        pair = [ran[one, both[-1]], ran[other, both[-1]]]
-        better = min(pair, key=lambda row: row.seconds or 0.0).arch
-        figures = [si(row.seconds, "s") for row in pair] + [si(row.joules, "J") for row in pair]
+        slow, fast = sorted((ran[name, both[-1]] for name in MACHINES), key=lambda row: -(row.seconds or 0.0))
+        times = [si(ran[name, both[-1]].seconds, "s") for name in MACHINES]
+        ratio, energy = (_ratio(slow, fast, figure) for figure in ("seconds", "joules"))
         yield (
-            f"| {label(study)} | {both[-1] // 1024}k | {' | '.join(figures)} | `{better}` | "
-            f"{REASONS[study.entry, better]} |"
+            f"| {label(study)} | {short(both[-1])} | {' | '.join(times)} | `{fast.arch}` {ratio}x | {energy}x less | "
+            f"{REASONS[study.entry, fast.arch]} |"
         )
+
+
+def _ratio(slow: Row, fast: Row, figure: str) -> str:
+    return significant(getattr(slow, figure) / getattr(fast, figure), 2)
 
 
 def access_tables(found: dict[str, Any]) -> Iterator[str]:
@@ -241,6 +272,12 @@ def laws(stored: dict[str, Any]) -> list[Row]:
     return [Row(**row) for machine in MACHINES for row in stored[machine]]
 
 
+def _named(row: Row) -> Row:
+    """Without parameters, which are in the table."""
+    name = row.attention.partition("@")[0].partition(":")[0]
+    return replace(row, attention=f"{name}@{row.phase}")
+
+
 def written(page: str, stored: dict[str, Any]) -> str:
     """The page with what the rows say between its markers."""
     for name, text in parts(stored).items():
@@ -262,7 +299,7 @@ def main() -> None:
     if "--write" in sys.argv:
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), stored), encoding="utf-8")
         for machine in MACHINES:
-            figure = plot_comparison([row for row in laws(stored) if row.arch == machine])
+            figure = plot_comparison([_named(row) for row in laws(stored) if row.arch == machine])
             figure.savefig(DOCS / "img" / f"growth_{machine}.png", dpi=110)
     elif "--measure" not in sys.argv:
         for name, text in parts(stored).items():
