@@ -92,23 +92,32 @@ STUDIES = (
 
 PIM = "pim_gpt"
 REASONS: dict[tuple[str, str], str] = {
-    ("vanilla", PIM): "keys and values are multiplied where they lie; the other machine brings all of them through its ports",
-    ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys in all channels is a short piece of work for each of them",
+    ("vanilla", PIM): "keys and values are multiplied where they lie; the other brings all of them through its ports",
+    ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys over all channels is little work for each",
     ("topk:k=64", PIM): "scores in the banks; selection, on the ASIC, and 64 gathered values take as long as these",
-    ("longformer:side=128:global_tokens=8", PIM): "136 keys in the banks; the other machine brings them and joins the scores",
+    (
+        "longformer:side=128:global_tokens=8",
+        PIM,
+    ): "136 keys in the banks; the other machine brings them and joins the scores",
     ("linear", PIM): "little to do: writing the state, through the pins or a port, is the largest part on both",
     ("aaren@update", PIM): "little to do, all on chip: what is left are latencies of small operations and the clock",
     ("cmab@update", PIM): "on chip on both machines: more lanes and a faster clock, no matter of memory",
     ("tca@query", PIM): "dependent gathers of a few rows, the largest part on both: no use for many banks",
     ("vanilla@prefill", PIM): "products in the banks, row by row; scores go through pins and ports on both",
-    ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one multiply-accumulate unit that is busy",
-    ("topk:k=64@prefill", PIM): "gathers take nearly all the time here, one row at a time in each channel: little of the banks is left",
-    ("landmark@prefill", PIM): "few of its products are large enough for the banks: it is the ASIC against the multiply-accumulate unit",
+    ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one busy unit",
+    ("topk:k=64@prefill", PIM): "gathers, one row at a time in each channel, take nearly all the time",
+    ("landmark@prefill", PIM): "the ASIC is the busiest unit, against the multiply-accumulate unit",
     ("memory_caching@prefill", PIM): "states are products on chip, which use neither banks nor ports",
     ("fma@prefill", PIM): "keys and values are on chip: it is the ASIC against the multiply-accumulate unit",
     ("longformer:side=64:global_tokens=0:block=64@prefill", PIM): "blocks in the banks, against one busy unit",
-    ("bigbird@prefill", PIM): "blocks that are put together on chip: it is the ASIC against the multiply-accumulate unit",
-    ("clustered:clusters=16@prefill", PIM): "clustering is most of it, on chip on both machines: the ASIC against one unit",
+    (
+        "bigbird@prefill",
+        PIM,
+    ): "blocks that are put together on chip: it is the ASIC against the multiply-accumulate unit",
+    (
+        "clustered:clusters=16@prefill",
+        PIM,
+    ): "clustering is most of it, on chip on both machines: the ASIC against one unit",
     ("linear:chunk=64@prefill", PIM): "products of chunks on chip: it is the ASIC against the multiply-accumulate unit",
 }
 """(entry, the machine that is faster) -> why, from where their time goes; an outcome without a reason is an error."""
