@@ -139,3 +139,12 @@ def test_a_decoder_refuses_what_no_machine_runs() -> None:
         UnsupportedOp, match=r"^attention must be vanilla in a decoder .*, not 'flash', because its prim"
     ):
         build_graph(workload)
+
+
+def test_an_expansion_that_no_memory_holds_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr("pimsim.workload.attention.expansion.MOST_PRIMITIVES", 100)
+    with pytest.raises(
+        WorkloadError,
+        match=r"^an expansion must have at most 100 primitives, which \w+\.\d+ exceeds; make the case smaller, or blocks",
+    ):
+        algorithm("single_pass").expand(Case(phase="decode", queries=1, keys=40))
