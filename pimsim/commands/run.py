@@ -17,10 +17,11 @@ from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import FunctionalMismatch, InputError
+from pimsim.plan import plan
 from pimsim.program.isa import Where
 from pimsim.result import Result
 from pimsim.run import simulate_loaded
-from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
+from pimsim.runners import PLANNED, Engine, RunOptions, TraceRow, find_runner
 from pimsim.show import show
 from pimsim.trace.csvio import COLUMNS, TraceCommand, make_command
 
@@ -63,6 +64,16 @@ def run(
     for name in names:
         load_baseline(name)
     machine, work = load_both(arch, workload, overrides)
+    if (machine.value.kind, work.value.kind) in PLANNED:
+        given = {
+            "--trace": trace,
+            "--timeline": timeline,
+            "--baseline": names,
+            "--check": check_tokens,
+            "--strict": strict,
+        }
+        run_plan(machine, work, output, out, [option for option, value in given.items() if value])
+        return
     names = names or list(default_baselines(work.value.kind, work.value))
     if trace is not None:
         check_trace_length(machine, work, trace_limit)
@@ -99,6 +110,25 @@ def run(
     write_out(text)
     if result.functional is not None and not result.functional["passed"]:
         raise FunctionalMismatch(result.functional["message"])
+
+
+def run_plan(arch: Loaded[Any], workload: Loaded[Any], output: str, out: Path | None, options: Sequence[str]) -> None:
+    """Print a plan of buffers, and write it to ``plan.json`` of the folder ``out``.
+
+    Raises:
+        InputError: ``options`` were given, which need a run that is timed.
+        CapacityExceeded: the buffers do not fit; no file has been written.
+    """
+    if options:
+        raise InputError(
+            f"{options[0]} must be left out: of {workload.value.name} on {arch.value.name} buffers are planned, nothing is timed"
+        )
+    found = plan(arch, workload)
+    text = json_text(found.to_json())
+    if out is not None:
+        with whole_folder(out) as files:
+            files |= {"plan.json": text, "arch.yaml": show(arch), "workload.yaml": show(workload)}
+    write_out(found.text() if output == "table" else text)
 
 
 def activity_file(result: Result) -> dict[str, str]:
