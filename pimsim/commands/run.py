@@ -65,14 +65,7 @@ def run(
         load_baseline(name)
     machine, work = load_both(arch, workload, overrides)
     if (machine.value.kind, work.value.kind) in PLANNED:
-        given = {
-            "--trace": trace,
-            "--timeline": timeline,
-            "--baseline": names,
-            "--check": check_tokens,
-            "--strict": strict,
-        }
-        run_plan(machine, work, output, out, [option for option, value in given.items() if value])
+        run_plan(machine, work, output, out, (trace, timeline, names, check_tokens, strict))
         return
     names = names or list(default_baselines(work.value.kind, work.value))
     if trace is not None:
@@ -103,25 +96,34 @@ def run(
         files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work), **activity_file(result)}
         if trace_file is not None and rows is not None:
             write_rows(trace_file, traced_memory(machine.value).resolve(), rows)
-    if output == "table":
-        from pimsim.report.terminal import render
-
-        text = render(result)
-    write_out(text)
+    write_out(as_table(result) if output == "table" else text)
     if result.functional is not None and not result.functional["passed"]:
         raise FunctionalMismatch(result.functional["message"])
 
 
-def run_plan(arch: Loaded[Any], workload: Loaded[Any], output: str, out: Path | None, options: Sequence[str]) -> None:
+def as_table(result: Result) -> str:
+    """The figures for a terminal."""
+    from pimsim.report.terminal import render
+
+    return render(result)
+
+
+TIMED = ("--trace", "--timeline", "--baseline", "--check", "--strict")
+"""Options that need a run that is timed."""
+
+
+def run_plan(
+    arch: Loaded[Any], workload: Loaded[Any], output: str, out: Path | None, timed: tuple[object, ...]
+) -> None:
     """Print a plan of buffers, and write it to ``plan.json`` of the folder ``out``.
 
     Raises:
-        InputError: ``options`` were given, which need a run that is timed.
+        InputError: one of ``timed`` was given, the values of the options `TIMED`.
         CapacityExceeded: the buffers do not fit; no file has been written.
     """
-    if options:
+    for option in (option for option, value in zip(TIMED, timed, strict=True) if value):
         raise InputError(
-            f"{options[0]} must be left out: of {workload.value.name} on {arch.value.name} buffers are planned, nothing is timed"
+            f"{option} must be left out: of {workload.value.name} on {arch.value.name} buffers are planned, nothing is timed"
         )
     found = plan(arch, workload)
     text = json_text(found.to_json())

@@ -9,7 +9,7 @@ from typing import Any
 
 from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
 from pimsim.config import Loaded
-from pimsim.errors import CapacityExceeded, MappingError, UnsupportedOp
+from pimsim.errors import CapacityExceeded, InputError, MappingError, UnsupportedOp
 from pimsim.functional.primitive_check import check
 from pimsim.machine.fpga.schedule import ProgramTimes
 from pimsim.mapper.fpga.expansion import StreamUnits, lower
@@ -43,6 +43,11 @@ def simulate(
             f"must be left out on {arch.value.name}, where a state takes up all {case.queries} queries together, "
             f"not {work.chunk}",
             ("chunk",),
+        )
+    if work.decisions is not None and method.decides and options.check_tokens:
+        raise InputError(
+            f"--check must be left out on {arch.value.name} where decisions of {work.algorithm} are replayed: its units decide "
+            "for themselves, on drawn tensors"
         )
     machine = stream_units(arch.value)
     decided, origin = _decisions(workload, method, case)
