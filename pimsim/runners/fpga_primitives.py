@@ -44,13 +44,13 @@ def simulate(
             f"not {work.chunk}",
             ("chunk",),
         )
-    if work.decisions is not None and method.decides and options.check_tokens:
+    machine = stream_units(arch.value)
+    decided, origin = _decisions(workload, method, case)
+    if options.check_tokens and work.decisions is not None and not _of_sample(work, decided):
         raise InputError(
             f"--check must be left out on {arch.value.name} where decisions of {work.algorithm} are replayed: its units decide "
             "for themselves, on drawn tensors"
         )
-    machine = stream_units(arch.value)
-    decided, origin = _decisions(workload, method, case)
     try:
         program = lower(method.expand(case, decided), machine, options.progress)
     except CapacityExceeded as error:
@@ -115,6 +115,13 @@ def _decisions(
         return None, None
     origin = f"distribution: {work.algorithm}.sample, seed {work.seed}"
     return method.decide(case, method.sample(case, work.seed)), origin
+
+
+def _of_sample(work: AttentionConfig, decided: Mapping[str, Any] | None) -> bool:
+    """Whether decisions that a program is built on are those of the drawn tensors, on which it is checked."""
+    method, case = work.method(), work.case()
+    own = method.decide(case, method.sample(case, work.seed))
+    return all(name in (decided or {}) and (decided or {})[name].tolist() == own[name].tolist() for name in own)
 
 
 def counts_of(program: StreamProgram) -> dict[str, int]:
