@@ -573,12 +573,18 @@ def quality(
         Path | None,
         typer.Option(metavar="FILE", help="Draw perplexity against costs (.png, .svg, .pdf).  [default: none]"),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write what activations decide, for workload.decisions.  [default: none]"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Judge attention algorithms by a real model's predictions of a text."""
     from pimsim.commands.quality import quality as run_quality
 
-    run_quality(model, attention, text=text, tokens=tokens, arch=arch, output=output, plot=plot, quiet=quiet)
+    run_quality(
+        model, attention, text=text, tokens=tokens, arch=arch, output=output, plot=plot, quiet=quiet, record=record
+    )
 
 
 @app.command(

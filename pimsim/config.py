@@ -21,6 +21,7 @@ from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.formats import FLOAT_BITS, accumulators_of, format_bytes
 from pimsim.arch.hybrid import PLACEABLE
 from pimsim.arch.kinds import ARCH_KINDS
+from pimsim.arch.mcu import McuConfig
 from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, WorkloadError, did_you_mean
@@ -374,6 +375,15 @@ def check_memory(loaded: Loaded[MemoryConfig]) -> None:
     check_controller_of(loaded, loaded.value.dram.resolve(), loaded.value.controller, ("controller",))
 
 
+def check_mcu(loaded: Loaded[McuConfig]) -> None:
+    """Check the sources of a microcontroller; between its fields nothing must hold.
+
+    Raises:
+        ConfigError: as `check_sources`.
+    """
+    check_sources(loaded)
+
+
 def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: SchedulerConfig, at: FieldPath) -> None:
     """`check_controller`, with errors at their place in the file.
 
@@ -432,6 +442,7 @@ ARCH_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
     "fpga": check_fpga,
     "memory": check_memory,
     "hybrid": check_hybrid,
+    "mcu": check_mcu,
 }
 """Kind of architecture -> what checks it across fields."""
 

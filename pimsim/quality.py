@@ -7,8 +7,9 @@ Weights are as they are: a model that was not trained for an algorithm is judged
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pimsim.compare import Entry, compare
 from pimsim.config import Loaded, load_workload
 from pimsim.errors import InputError, WorkloadError
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
+from pimsim.workload.attention.decisions import Recording, run
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.importers.gguf import load_weights, read_gguf
@@ -38,6 +40,10 @@ SHAPED = ("q", "k", "v")
 
 OPEN_GATE = 6.0
 """Bias of gates that nobody has trained: they let 99.75 % through."""
+
+
+Record = Callable[[str, Algorithm, Case, Mapping[str, Array]], None]
+"""Told what data decided: where (``layer 3, decode``), by which algorithm, on which case."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,25 @@ def with_algorithm(
     tokens: Sequence[int],
     method: Algorithm,
     progress: Callable[[int, int], None] = lambda _d, _n: None,
+    record: Record | None = None,
 ) -> Array:
     """Logits ``[tokens, vocabulary]`` with the algorithm in every layer.
+
+    ``record`` is told what the activations decide: in each layer all at once (prefill) where the algorithm goes so, and for
+    the last token (decode); in each linear layer where the algorithm takes its place.
 
     Raises:
         InputError: the algorithm takes the place of nothing in a decoder.
     """
     shapes = method.inputs(_case(method, "prefill" if "prefill" in method.phases else "decode", 2, 1, 1, 1))
     if set(shapes) >= {"x", "w"}:
-        return model.logits(tokens, multiply=_multiplier(method))
+        return model.logits(tokens, multiply=_multiplier(method, record))
     if not set(shapes) >= set(SHAPED):
         raise InputError(
             f"attention {method.name()} must take queries, keys and values, or a linear layer, to be part of a decoder; it "
             f"takes {', '.join(shapes)}"
         )
-    attend = _at_once(method) if _sees_all_at_once(method) else _by_step(method)
+    attend = _at_once(method, record) if _sees_all_at_once(method) else _by_step(method, record)
     layers = 1 + max((int(op.name[1:].partition(".")[0]) for op in model.graph if op.name.startswith("h")), default=0)
 
     def watched(layer: int, q: Array, k: Array, v: Array) -> Array:
@@ -132,21 +142,39 @@ def _neutral(name: str, shape: tuple[int, ...]) -> Array:
     return np.zeros(shape)
 
 
-def _at_once(method: Algorithm) -> Attend:
-    def attend(_layer: int, q: Array, k: Array, v: Array) -> Array:
+def _at_once(method: Algorithm, record: Record | None) -> Attend:
+    def attend(layer: int, q: Array, k: Array, v: Array) -> Array:
         case = _case(method, "prefill", q.shape[1], len(q), len(k), q.shape[2])
         k, v = (np.repeat(x, case.groups // len(x), axis=0) for x in (k, v))
-        tensors = _given(method, case, {"q": q, "k": k, "v": v})
-        decided = dict(method.decide(case, tensors)) or None
-        return np.asarray(evaluate(method.expand(case, decided), tensors)["output"])
+        found = _carried_out(method, case, {"q": q, "k": k, "v": v}, record, f"layer {layer}, prefill")
+        if record is not None and "decode" in method.phases:
+            last = _case(method, "decode", q.shape[1], len(q), len(k), q.shape[2])
+            new = {"q": q[:, -1:], "k": k[:, :-1], "v": v[:, :-1], "k_new": k[:, -1:], "v_new": v[:, -1:]}
+            decided = run(method, last, _given(method, last, new)).decisions
+            if decided:
+                record(f"layer {layer}, decode", method, last, decided)
+        return np.asarray(found["output"])
 
     return attend
 
 
-def _by_step(method: Algorithm) -> Attend:
+def _carried_out(
+    method: Algorithm, case: Case, tensors: dict[str, Array], record: Record | None, where: str
+) -> dict[str, Any]:
+    """Results of all operations; decisions are recorded if there are any and somebody asks for them."""
+    given = _given(method, case, tensors)
+    decided = dict(method.decide(case, given))
+    taken: dict[str, Array] = dict(decided)
+    found = evaluate(method.expand(case, decided or None), given, record=taken)
+    if record is not None and taken:
+        record(where, method, case, taken)
+    return found
+
+
+def _by_step(method: Algorithm, record: Record | None) -> Attend:
     """Token by token; results named ``new_X`` are the X of the next step."""
 
-    def attend(_layer: int, q: Array, k: Array, v: Array) -> Array:
+    def attend(layer: int, q: Array, k: Array, v: Array) -> Array:
         heads, n, d = q.shape
         groups = _case(method, "decode", 2, heads, len(k), d).groups
         k, v = (np.repeat(x, groups // len(x), axis=0).astype(np.float64) for x in (k, v))
@@ -155,8 +183,8 @@ def _by_step(method: Algorithm) -> Attend:
         for i in range(1, n):
             case = _case(method, "decode", state["k"].shape[1] + 1, heads, groups, d)
             new = {"q": q[:, i : i + 1], "k_new": k[:, i : i + 1], "v_new": v[:, i : i + 1]}
-            tensors = _given(method, case, state | new)
-            found = evaluate(method.expand(case, dict(method.decide(case, tensors)) or None), tensors)
+            last = record if i == n - 1 else None
+            found = _carried_out(method, case, state | new, last, f"layer {layer}, decode")
             rows.append(np.asarray(found["output"]))
             state = {name.removeprefix("new_"): x for name, x in found.items() if name.startswith("new_")}
             if not state:
@@ -173,13 +201,16 @@ def _given(method: Algorithm, case: Case, tensors: dict[str, Array]) -> dict[str
     }
 
 
-def _multiplier(method: Algorithm) -> Multiply:
+def _multiplier(method: Algorithm, record: Record | None) -> Multiply:
+    numbers = itertools.count()
+
     def multiply(x: Array, weights: Array) -> Array:
         sized = method.model_copy(update={"d_out": weights.shape[1]})
         case = Case(queries=len(x), keys=len(x), d_head=x.shape[1])
         tensors = {"x": x.astype(np.float64), "w": weights.astype(np.float64)}
         try:
-            return np.asarray(evaluate(sized.expand(case, sized.decide(case, tensors)), tensors)["output"])
+            where = f"linear {next(numbers)}, prefill"
+            return np.asarray(_carried_out(sized, case, tensors, record, where)["output"])
         except WorkloadError as error:
             raise InputError(f"attention {method.name()}: {error}") from None
 
@@ -226,6 +257,26 @@ def read_text(model: Path, text: Path | None, limit: int) -> tuple[list[int], Wo
     return ids, build_graph(sized), load_weights(model, sized)
 
 
+@dataclass
+class Recordings:
+    """Decisions of real activations, as files that ``workload.decisions`` replays on machines."""
+
+    origin: str
+    """Model and text, such as ``smollm2.gguf on story.txt, 512 tokens``."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name -> text; names are ``NUMBER_ALGORITHM_layer_3_decode.json``, with the number of the entry from 1."""
+
+    def of(self, number: int) -> Record:
+        """What takes up the decisions of the ``number``-th entry, from 0."""
+
+        def record(where: str, method: Algorithm, case: Case, decided: Mapping[str, Array]) -> None:
+            name = f"{number + 1}_{method.name()}_{where.replace(', ', '_').replace(' ', '_')}.json"
+            decisions = {key: np.asarray(found, np.int64) for key, found in decided.items()}
+            self.files[name] = Recording(method, case, f"functional: {self.origin}, {where}", decisions).text()
+
+        return record
+
+
 def judge_all(
     graph: WorkloadGraph,
     weights: Mapping[str, Array],
@@ -233,8 +284,11 @@ def judge_all(
     entries: Sequence[Entry],
     machines: Mapping[str, Loaded[Any]],
     progress: Callable[[int, int], None] | None = None,
+    recordings: Recordings | None = None,
 ) -> list[Judged]:
     """Exact attention first, then every algorithm; costs by machine.
+
+    ``recordings`` is filled with what activations decide.
 
     Raises:
         InputError: an algorithm has no place in a decoder.
@@ -251,7 +305,8 @@ def judge_all(
             if progress is not None:
                 progress(number * layers + done, len(entries) * layers)
 
-        found = judge(ids, with_algorithm(model, ids, method, watched), exact)
+        record = None if recordings is None else recordings.of(number)
+        found = judge(ids, with_algorithm(model, ids, method, watched, record), exact)
         rows.append(Judged(**asdict(found), attention=entry.text, costs=_costs(graph, entry, len(ids), machines)))
     return rows
 
@@ -288,4 +343,15 @@ def _costs(graph: WorkloadGraph, entry: Entry, keys: int, machines: Mapping[str,
     return found
 
 
-__all__ = ["Cost", "Judged", "Quality", "judge", "judge_all", "log_shares", "read_text", "with_algorithm"]
+__all__ = [
+    "Cost",
+    "Judged",
+    "Quality",
+    "Record",
+    "Recordings",
+    "judge",
+    "judge_all",
+    "log_shares",
+    "read_text",
+    "with_algorithm",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.arch.hybrid import HybridConfig
+from pimsim.arch.mcu import McuConfig
 from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import AnyArch, ArchConfig
 
@@ -14,6 +15,7 @@ ARCH_KINDS: dict[str, type[AnyArch]] = {
     "fpga": FpgaArchConfig,
     "memory": MemoryConfig,
     "hybrid": HybridConfig,
+    "mcu": McuConfig,
 }
 """Kind -> model. A file without ``kind`` is of the first one."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.commands.output import choose, columns, whole_bytes, write_json, write_out
+from pimsim.commands.output import choose, columns, whole_bytes, whole_folder, write_json, write_out
 from pimsim.commands.progress import progress
 from pimsim.errors import InputError
 
@@ -29,6 +29,7 @@ def quality(
     output: str,
     plot: Path | None,
     quiet: bool,
+    record: Path | None = None,
 ) -> None:
     """Judge every algorithm; the arguments are the options of ``pimsim quality``.
 
@@ -41,15 +42,21 @@ def quality(
     if plot is not None and not arch:
         raise InputError("--plot must come with --arch: it draws what is saved against what is lost")
     from pimsim.compare import load_archs, parse_entry
-    from pimsim.quality import judge_all, read_text
+    from pimsim.quality import TEXT, Recordings, judge_all, read_text
 
     entries = [parse_entry(each.strip()) for each in attention.split(",")]
     machines = load_archs([name.strip() for name in arch.split(",")], []) if arch else {}
     ids, graph, weights = read_text(model, text, tokens)
     with contextlib.ExitStack() as stack:
+        files = stack.enter_context(whole_folder(record)) if record is not None else {}
         picture = stack.enter_context(whole_bytes(plot)) if plot is not None else None
+        recordings = None
+        if record is not None:
+            recordings = Recordings(f"{model.name} on {text.name if text else TEXT}, {len(ids)} tokens")
         with progress("layers", quiet=quiet) as report:
-            rows = judge_all(graph, weights, ids, entries, machines, report)
+            rows = judge_all(graph, weights, ids, entries, machines, report, recordings)
+        if recordings is not None:
+            files |= recordings.files
         if picture is not None and plot is not None:
             from pimsim.report.quality import plot_quality
 

@@ -17,10 +17,11 @@ from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import FunctionalMismatch, InputError
+from pimsim.plan import plan
 from pimsim.program.isa import Where
 from pimsim.result import Result
 from pimsim.run import simulate_loaded
-from pimsim.runners import Engine, RunOptions, TraceRow, find_runner
+from pimsim.runners import PLANNED, Engine, RunOptions, TraceRow, find_runner
 from pimsim.show import show
 from pimsim.trace.csvio import COLUMNS, TraceCommand, make_command
 
@@ -63,6 +64,9 @@ def run(
     for name in names:
         load_baseline(name)
     machine, work = load_both(arch, workload, overrides)
+    if (machine.value.kind, work.value.kind) in PLANNED:
+        run_plan(machine, work, output, out, (trace, timeline, names, check_tokens, strict))
+        return
     names = names or list(default_baselines(work.value.kind, work.value))
     if trace is not None:
         check_trace_length(machine, work, trace_limit)
@@ -92,13 +96,41 @@ def run(
         files |= {"result.json": text, "arch.yaml": show(machine), "workload.yaml": show(work), **activity_file(result)}
         if trace_file is not None and rows is not None:
             write_rows(trace_file, traced_memory(machine.value).resolve(), rows)
-    if output == "table":
-        from pimsim.report.terminal import render
-
-        text = render(result)
-    write_out(text)
+    write_out(as_table(result) if output == "table" else text)
     if result.functional is not None and not result.functional["passed"]:
         raise FunctionalMismatch(result.functional["message"])
+
+
+def as_table(result: Result) -> str:
+    """The figures for a terminal."""
+    from pimsim.report.terminal import render
+
+    return render(result)
+
+
+TIMED = ("--trace", "--timeline", "--baseline", "--check", "--strict")
+"""Options that need a run that is timed."""
+
+
+def run_plan(
+    arch: Loaded[Any], workload: Loaded[Any], output: str, out: Path | None, timed: tuple[object, ...]
+) -> None:
+    """Print a plan of buffers, and write it to ``plan.json`` of the folder ``out``.
+
+    Raises:
+        InputError: one of ``timed`` was given, the values of the options `TIMED`.
+        CapacityExceeded: the buffers do not fit; no file has been written.
+    """
+    for option in (option for option, value in zip(TIMED, timed, strict=True) if value):
+        raise InputError(
+            f"{option} must be left out: of {workload.value.name} on {arch.value.name} buffers are planned, nothing is timed"
+        )
+    found = plan(arch, workload)
+    text = json_text(found.to_json())
+    if out is not None:
+        with whole_folder(out) as files:
+            files |= {"plan.json": text, "arch.yaml": show(arch), "workload.yaml": show(workload)}
+    write_out(found.text() if output == "table" else text)
 
 
 def activity_file(result: Result) -> dict[str, str]:

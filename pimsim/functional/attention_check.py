@@ -121,6 +121,8 @@ class Inputs:
     """Of every operation in float64; empty where nothing depends on data."""
     chunks: int = 1
     """Times that the program runs; ``ops`` are those of one time, ``case`` and ``tensors`` of all."""
+    replayed: bool = False
+    """Whether decisions are those of other tensors, so that the result is that of the expansion, not of the reference."""
 
     def chunk_of(self, op: Primitive, number: int) -> Array:
         """A source as the program finds it in its ``number``-th run: some rows, where it is one of several for all."""
@@ -162,7 +164,7 @@ def prepare(
     if recorded is None:
         decided = dict(run(method, case, tensors).decisions)
     results = evaluate(method.expand(case, decided), tensors, replay=decided)
-    return Inputs(method, case, tensors, ops, decided, origin, results)
+    return Inputs(method, case, tensors, ops, decided, origin, results, replayed=recorded is not None)
 
 
 def _recorded(method: Algorithm, case: Case, file: str) -> Recording:
@@ -218,6 +220,8 @@ class AttentionCheck:
         given |= {op.name: inputs.chunk_of(op, inputs.chunks - 1) for op in self.ops if self._is_fed(op)}
         by_op, wrong = self._judge().compare(self.ops, given, snapshots.taken, EXACT)
         expected = inputs.method.reference(inputs.case, inputs.tensors)
+        if inputs.replayed:  # the reference decides for itself
+            expected = {name: np.asarray(inputs.results[name]) for name in expected}
         allowed = tolerances(inputs, self.arch, list(expected))
         worst = {"max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0}
         message, compared, found = "", 0, {}

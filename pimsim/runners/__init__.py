@@ -84,6 +84,9 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
+PLANNED = {("mcu", "vit")}
+"""Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
+
 COMMANDED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
@@ -104,11 +107,17 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
     """The runner of a pair.
 
     Raises:
-        MappingError: workloads of this kind do not run on architectures of this kind; the error says which do.
+        MappingError: workloads of this kind do not run on architectures of this kind; the error says which do. Or a run is
+            a plan of buffers.
     """
     pair = (arch.value.kind, workload.value.kind)
+    if pair in PLANNED:
+        raise MappingError(
+            f"{workload.value.name} on {arch.value.name} must be planned, by `pimsim run` without other options or "
+            "`pimsim.plan.plan`: nothing of it is timed"
+        )
     if pair not in RUNNERS:
-        fitting = sorted(work for machine, work in RUNNERS if machine == pair[0])
+        fitting = sorted(work for machine, work in [*RUNNERS, *PLANNED] if machine == pair[0])
         raise MappingError(
             f"a workload for {arch.value.name}, an architecture of kind {pair[0]}, must be of kind "
             f"{' or '.join(fitting) or '(none)'}, not {pair[1]} as {workload.value.name} is"
@@ -119,6 +128,7 @@ def find_runner(arch: Loaded[Any], workload: Loaded[Any]) -> Runner:
 __all__ = [
     "CHECKED",
     "COMMANDED",
+    "PLANNED",
     "RUNNERS",
     "Engine",
     "Progress",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
 from pimsim.config import Loaded
-from pimsim.errors import CapacityExceeded, MappingError, UnsupportedOp
+from pimsim.errors import CapacityExceeded, InputError, MappingError, UnsupportedOp
 from pimsim.functional.primitive_check import check
 from pimsim.machine.fpga.schedule import ProgramTimes
 from pimsim.mapper.fpga.expansion import StreamUnits, lower
@@ -46,6 +46,11 @@ def simulate(
         )
     machine = stream_units(arch.value)
     decided, origin = _decisions(workload, method, case)
+    if options.check_tokens and work.decisions is not None and not _of_sample(work, decided):
+        raise InputError(
+            f"--check must be left out on {arch.value.name} where decisions of {work.algorithm} are replayed: its units decide "
+            "for themselves, on drawn tensors"
+        )
     try:
         program = lower(method.expand(case, decided), machine, options.progress)
     except CapacityExceeded as error:
@@ -110,6 +115,13 @@ def _decisions(
         return None, None
     origin = f"distribution: {work.algorithm}.sample, seed {work.seed}"
     return method.decide(case, method.sample(case, work.seed)), origin
+
+
+def _of_sample(work: AttentionConfig, decided: Mapping[str, Any] | None) -> bool:
+    """Whether decisions that a program is built on are those of the drawn tensors, on which it is checked."""
+    method, case = work.method(), work.case()
+    own = method.decide(case, method.sample(case, work.seed))
+    return all(name in (decided or {}) and (decided or {})[name].tolist() == own[name].tolist() for name in own)
 
 
 def counts_of(program: StreamProgram) -> dict[str, int]:

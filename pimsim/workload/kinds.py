@@ -7,6 +7,7 @@ from pimsim.workload.config import AnyWorkload, WorkloadConfig
 from pimsim.workload.encoder import EncoderConfig
 from pimsim.workload.requests import RequestsConfig
 from pimsim.workload.trace import TraceWorkload
+from pimsim.workload.vision import VitConfig
 
 WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
     "decoder": WorkloadConfig,
@@ -14,6 +15,7 @@ WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
     "trace": TraceWorkload,
     "encoder": EncoderConfig,
     "requests": RequestsConfig,
+    "vit": VitConfig,
 }
 """Kind -> model. A file without ``kind`` is of the first one."""
 

@@ -33,14 +33,14 @@ from pimsim.model import Model, PositiveFloat, PositiveInt
 class Vit(Model):
     """Sizes of a vision transformer, in the search space of the publication by default."""
 
-    image: PositiveInt = Field(224, description="side of the image in pixels")
-    patch: PositiveInt = Field(16, description="side of a patch in pixels")
-    width: PositiveInt = Field(192, description="elements of a token (d)")
-    heads: PositiveInt = Field(3, description="attention heads")
-    depth: PositiveInt = Field(12, description="blocks")
-    mlp: PositiveFloat = Field(4.0, description="hidden width of the feed-forward part over the token's")
+    image: PositiveInt = Field(224, le=4096, description="side of the image in pixels")
+    patch: PositiveInt = Field(16, le=4096, description="side of a patch in pixels")
+    width: PositiveInt = Field(192, le=65536, description="elements of a token (d)")
+    heads: PositiveInt = Field(3, le=32, description="attention heads")
+    depth: PositiveInt = Field(12, le=64, description="blocks")
+    mlp: PositiveFloat = Field(4.0, le=64, description="hidden width of the feed-forward part over the token's")
     rank_ratio: PositiveFloat = Field(0.5, le=1, description="inner width of a linear layer's factors over the token's")
-    element_bytes: PositiveInt = Field(1, description="bytes of an activation")
+    element_bytes: PositiveInt = Field(1, le=16, description="bytes of an activation")
 
     @model_validator(mode="after")
     def _fits(self) -> Vit:

@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "meter": FACTS | {"machine", "program", "analysis"},
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,
+    "plan": FACTS,
     "quality": FACTS | {"catalog", "compare"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
@@ -58,7 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS
-    | {"program", "mapper", "machine", "functional", "explore", "quality", "session", "meter", "generate", "compare"},
+    | {"program", "mapper", "machine", "functional", "explore", "quality", "session", "meter", "generate", "compare"}
+    | {"plan"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "config", "explore", "result", "run"},

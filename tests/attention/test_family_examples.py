@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pimsim.config import load_workload
 from pimsim.errors import WorkloadError
 from pimsim.workload.attention.base import Case, algorithm, count, discover
 from pimsim.workload.attention.bigbird import BigBird
@@ -288,6 +289,52 @@ def test_top_k_of_hidden_units_is_the_whole_layer_while_at_most_k_are_positive()
     assert not np.allclose(fewer, hidden @ given["w2"][0])
 
 
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_blocks_in_windows_are_the_blocks_of_their_reference(window) -> None:
+    kind = algorithm("efficientvit", {"window": window, "d_qk": 2, "kernels": (3, 1), "depth": 2})
+    case = Case(queries=16, keys=16, d_head=3, heads=2, causal=False)
+    given = kind.sample(case, 1)
+    found = evaluate(kind.expand(case), given)["output"]
+    np.testing.assert_allclose(found, kind.reference(case, given)["output"], rtol=1e-9)
+    assert count(kind.expand(case)) == kind.counts(case)
+
+
+def test_a_window_sees_no_token_of_another_and_mixing_sees_neighbours() -> None:
+    kind = algorithm("efficientvit", {"window": 2, "d_qk": 2, "kernels": (1,)})
+    case = Case(queries=16, keys=16, d_head=2, heads=1, causal=False)
+    given = kind.sample(case)
+    given |= {name: 0 * x for name, x in given.items() if ".mix." in name}
+    changed = given | {"x": given["x"] + np.eye(16)[:, [0]]}  # token 0, of the window of the tokens 0, 1, 4, 5
+    one, other = (evaluate(kind.expand(case), each)["output"] for each in (given, changed))
+    assert sorted({*np.flatnonzero(np.any(one != other, axis=1)).tolist()}) == [0, 1, 4, 5]
+    given |= {"block0.before.mix.filters": np.ones((2, 3, 3))}
+    given |= {name: 0 * x for name, x in given.items() if "attention" in name}
+    changed = given | {"x": given["x"] + np.eye(16)[:, [15]]}
+    one, other = (evaluate(kind.expand(case), each)["output"] for each in (given, changed))
+    assert sorted({*np.flatnonzero(np.any(one != other, axis=1)).tolist()}) == [10, 11, 14, 15]
+
+
+VISION = [
+    # MACs of a block besides attention: 2 (1) depthwise of 9 n C, 2 (1) feed-forward of 4 n C^2; attention by window and head
+    # t (C/h) (32 + C/h) + 16 t 25 + t^2 (16 + C/h), and t C^2 for each window
+    ("efficientvit_m0_stage1", 196, 64, 1, 2, 4 * (4 * (49 * 16 * 48 + 16 * 49 * 25 + 49**2 * 32) + 49 * 64**2)),
+    ("efficientvit_m0_stage2", 49, 128, 2, 2, 4 * (49 * 32 * 64 + 16 * 49 * 25 + 49**2 * 48) + 49 * 128**2),
+    ("efficientvit_m0_stage3", 16, 192, 3, 2, 4 * (16 * 48 * 80 + 16 * 16 * 25 + 16**2 * 64) + 16 * 192**2),
+    ("shvit_s1_stage2", 49, 224, 4, 1, 49 * 48 * 80 + 49**2 * 64 + 49 * 224**2),
+    ("shvit_s1_stage3", 16, 320, 5, 1, 16 * 68 * 100 + 16**2 * 84 + 16 * 320**2),
+]
+
+
+@pytest.mark.parametrize(("name", "n", "c", "depth", "times", "attention"), VISION)
+def test_work_of_the_stages_of_vision_models(name, n, c, depth, times, attention) -> None:
+    work = load_workload(name).value
+    kind, case = work.method(), work.case()
+    found = count(kind.expand(case))
+    assert (case.keys, case.width, kind.depth) == (n, c, depth)
+    assert found == kind.counts(case)
+    assert found.macs == depth * (attention + times * (9 * n * c + 4 * n * c * c))
+
+
 def test_queries_share_out_the_best_keys_of_their_cluster_by_their_own_scores() -> None:
     # one group: its mean scores the keys 0, 1, 2 with weights 1, 4, 16 of 21, so that keys 2 and 1 hold 20/21 together;
     # by their own scores the queries give these keys 4 : 2 and 64 : 8
@@ -483,6 +530,13 @@ def test_the_table_of_the_documentation_names_all_algorithms_and_their_phases() 
             {"queries": 4, "keys": 4, "causal": False},
             r"^parameter kernels of attention casc",
         ),
+        (
+            "efficientvit",
+            {"window": 2},
+            {"queries": 9, "keys": 9, "causal": False},
+            r"^attention efficientvit must have causal = false and queries equal to keys, .* windows of side 2 tile, not 9",
+        ),
+        ("shvit", {}, {"queries": 5, "keys": 5, "causal": False}, r"^attention shvit must have causal = false"),
         ("llm_int8", {}, {"queries": 1, "keys": 1}, r"^attention llm_int8 must be given decisions"),
     ],
 )

@@ -26,7 +26,7 @@ from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import counts_of, stream_units
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.primitives import Primitive
-from tests.attention.test_witnesses import CASES, CAUSAL, NOT_CAUSAL, NOT_SHARED, SQUARE
+from tests.attention.test_witnesses import CASES, CAUSAL, IMAGES, NOT_CAUSAL, NOT_SHARED, SQUARE
 
 PORTS = PortTiming(2, 1, 64, 16, 16)
 MACHINE = stream_units(load_arch("edge_moe_zcu102").value)
@@ -43,7 +43,7 @@ WHOLE_BEATS = {"landmark", "memory_caching"}
 
 
 def small(name: str, phase: str, values: dict[str, Any]) -> Case:
-    keys = 9 if name == "cascaded_group" else 8 if name in {"bigbird", "fma"} else 11
+    keys = 9 if name in IMAGES else 8 if name in {"bigbird", "fma"} else 11
     queries = 1 if phase == "decode" else keys if name in SQUARE else 5
     heads = 1 if name == "landmark" else 2
     return Case(

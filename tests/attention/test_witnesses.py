@@ -63,11 +63,14 @@ CASES = {
     ],
     "cascaded_group": [{"d_qk": 2, "kernels": k} for k in ((3,), (5, 1))],
     "single_head": [{"attended": 1, "d_qk": 2}],
+    "efficientvit": [{"d_qk": 2, "kernels": (3,), "window": w, "depth": t} for w, t in ((7, 2), (1, 1))],
+    "shvit": [{"attended": 1, "d_qk": 2, "depth": t} for t in (1, 2)],
 }
 CAUSAL = {"fox", "landmark", "memory_caching"}
-SQUARE = {"aaren", "bigbird", "cascaded_group", "single_head", "fma", "linear", "memory_caching"}
+IMAGES = {"cascaded_group", "efficientvit", "shvit"}
+SQUARE = {*IMAGES, "aaren", "bigbird", "single_head", "fma", "linear", "memory_caching"}
 NOT_SHARED = {"aaren", "cmab", "cmanp", "fox", "kv_drop", "lbanp", "lean", "memory_caching", "tca"}
-NOT_CAUSAL = {"cascaded_group", "clustered", "single_head", "reordered"}
+NOT_CAUSAL = {*IMAGES, "clustered", "single_head", "reordered"}
 SETTINGS = settings(deadline=None, max_examples=15, derandomize=True)
 
 
@@ -85,7 +88,7 @@ def test_the_expansion_is_the_reference_and_counts_as_the_closed_forms(name, val
     queries = 1 if phase == "decode" else data.draw(st.integers(1, keys))
     if name in {"bigbird", "fma"}:
         keys = 2 * data.draw(st.sampled_from((2, 4, 8)))
-    if name == "cascaded_group":
+    if name in IMAGES:
         keys = data.draw(st.integers(1, 4)) ** 2
     if name in SQUARE and phase != "decode":
         queries = keys

@@ -369,10 +369,11 @@ def test_show_an_architecture(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", catalog.names("workload"))
 def test_show_a_workload(name: str) -> None:
-    fields = {"decoder": "generate_tokens", "attention": "tokens", "encoder": "layers", "requests": "count"}
+    fields = {"decoder": "generate_tokens", "attention": "seed", "encoder": "layers", "requests": "count"}
+    fields["vit"] = "vit.patch"
     field = fields[load_workload(name).value.kind]
     result = pimsim("show", "--workload", name, "--set", f"workload.{field}=7")
-    assert f"{field}: 7  # assumed: --set on the command line\n" in result.stdout
+    assert f"{field.removeprefix('vit.')}: 7  # assumed: --set on the command line\n" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["arch", "workload", "dram"])

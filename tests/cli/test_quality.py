@@ -6,9 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_tools import pimsim
 from typer.testing import Result
+
+from pimsim.errors import InputError
+from pimsim.run import simulate
 
 pytest.importorskip("tokenizers", reason="text needs the package tokenizers")
 
@@ -64,6 +68,81 @@ def test_figures_as_json(model: Path, text: Path) -> None:
 def test_the_text_that_comes_with_pimsim(model: Path) -> None:
     made = json.loads(run(model, "--attention", "vanilla", "--format", "json").stdout)
     assert made["tokens"] == 32  # the context of the model
+
+
+RECORDED = "topk:k=4,kv_drop:budget=6:window=2,llm_int8:threshold=1,single_pass"
+
+
+def test_what_activations_decide_is_recorded_and_replayed_on_machines(model: Path, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "decisions"
+    result = run(model, "--attention", RECORDED, "--text", str(text), "--tokens", "20", "--record", str(folder))
+    assert result.exit_code == 0, result.output
+    plain = run(model, "--attention", RECORDED, "--text", str(text), "--tokens", "20")
+    assert result.stdout == plain.stdout  # recording changes nothing
+    files = sorted(file.name for file in folder.iterdir())
+    layers = len([name for name in files if name.startswith("2_kv_drop")])
+    assert layers > 1
+    for layer in range(layers):
+        assert {f"1_topk_layer_{layer}_{phase}.json" for phase in ("prefill", "decode")} <= {*files}
+        assert f"2_kv_drop_layer_{layer}_decode.json" in files
+    assert "3_llm_int8_linear_0_prefill.json" in files
+    assert not [name for name in files if name.startswith("4_")]  # data decide nothing there
+    for name in ("1_topk_layer_1_prefill.json", "1_topk_layer_1_decode.json", "2_kv_drop_layer_0_decode.json"):
+        recorded = json.loads((folder / name).read_text())
+        assert recorded["origin"].startswith(f"functional: {model.name} on text.txt, ")
+        sizes = [f"{key}={json.dumps(value)}" for key, value in recorded["case"].items()]
+        parameters = [f"parameters.{key}={json.dumps(value)}" for key, value in recorded["parameters"].items()]
+        words = [f"algorithm={recorded['algorithm']}", *sizes, *parameters, f"decisions={folder / name}"]
+        for arch in ("pim_gpt", "edge_moe_zcu102"):
+            found = simulate(arch, "attention_heads", overrides=[f"workload.{word}" for word in words], check_tokens=1)
+            assert found.functional is not None
+            assert found.functional["passed"], found.functional
+            assert found.counts is not None
+            assert found.counts["equal"]
+            assert recorded["origin"] in found.counts["decisions"]
+
+
+def test_units_that_decide_for_themselves_do_not_replay(model: Path, text: Path, tmp_path: Path) -> None:
+    run(
+        model,
+        "--attention",
+        "llm_int8:threshold=1",
+        "--text",
+        str(text),
+        "--tokens",
+        "9",
+        "--record",
+        str(tmp_path / "d"),
+    )
+    file = tmp_path / "d" / "1_llm_int8_linear_0_prefill.json"
+    recorded = json.loads(file.read_text())
+    outliers = np.array(recorded["decisions"]["outliers"])
+    assert 0 < outliers.sum() < outliers.size
+    sizes = [f"workload.{key}={json.dumps(value)}" for key, value in recorded["case"].items()]
+    parameters = [f"workload.parameters.{key}={json.dumps(value)}" for key, value in recorded["parameters"].items()]
+    words = ["workload.algorithm=llm_int8", *sizes, *parameters, f"workload.decisions={file}"]
+    for arch in ("pim_gpt", "edge_moe_zcu102"):
+        counts = simulate(arch, "attention_heads", overrides=words).counts
+        assert counts is not None
+        assert counts["equal"]
+    with pytest.raises(
+        InputError, match=r"^--check must be left out on edge_moe_zcu102 where decisions of llm_int8 are"
+    ):
+        simulate("edge_moe_zcu102", "attention_heads", overrides=words, check_tokens=1)
+
+
+def test_recorded_selections_are_those_of_the_activations(model: Path, text: Path, tmp_path: Path) -> None:
+    """The last row of a prefill and the decode of the last token select the same keys, the largest of their scores."""
+    run(model, "--attention", "topk:k=3", "--text", str(text), "--tokens", "20", "--record", str(tmp_path / "d"))
+    for layer in range(2):
+        at_once, last = (
+            json.loads((tmp_path / "d" / f"1_topk_layer_{layer}_{phase}.json").read_text())
+            for phase in ("prefill", "decode")
+        )
+        rows = at_once["decisions"]["top_k.1"]
+        assert [head[-1:] for head in rows] == last["decisions"]["top_k.1"]
+        assert all(sorted(row[: i + 1]) == list(range(i + 1)) for head in rows for i, row in enumerate(head[:3]))
+        assert all(max(row) <= i for head in rows for i, row in enumerate(head) if i >= 3)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 Tensors = Mapping[str, Floats]
 Decided = Mapping[str, npt.NDArray[np.int64]]
 
-FRAME = {"base", "primitives", "expansion", "interpreter", "decisions", "latent_blocks", "quality"}
+FRAME = {"base", "primitives", "expansion", "interpreter", "decisions", "latent_blocks", "quality", "vision_blocks"}
 """Modules of this package that hold no algorithm of their own."""
 
 

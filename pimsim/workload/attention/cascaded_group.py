@@ -103,22 +103,26 @@ class CascadedGroup(Algorithm):
         """Head by head."""
         self.check(case)
         b = Expansion(self.inputs(case))
+        b.store(self.window(b, case, b.load(b["x"])), name="output")
+        return b.graph()
+
+    def window(self, b: Expansion, case: Case, x: Primitive, prefix: str = "") -> Primitive:
+        """Attention of one window ``[tokens, C]`` with the weights whose names begin with ``prefix``."""
         n, d, side = case.keys, case.d_head, isqrt(case.keys)
         distances = tuple(
             abs(i // side - j // side) * side + abs(i % side - j % side) for i in range(n) for j in range(n)
         )
-        x = b.load(b["x"])
         outs: list[Primitive] = []
         for i in range(case.heads):
+            at = f"{prefix}{i}"
             mine = b.last(x, i * d, (i + 1) * d)
             if outs:
                 mine = b.apply("add", mine, outs[-1])
-            q, k, v = (b.product(mine, b[f"{i}.w{w}"], b[f"{i}.b{w}"]) for w in "qkv")
-            q = b.add(Depthwise, q, b[f"{i}.filters"], b[f"{i}.filter_bias"], side=side)
-            bias = b.add(Arrange, b.add(Select, b[f"{i}.distance"], axis=-1, index=distances), to=(1, n, n))
+            q, k, v = (b.product(mine, b[f"{at}.w{w}"], b[f"{at}.b{w}"]) for w in "qkv")
+            q = b.add(Depthwise, q, b[f"{at}.filters"], b[f"{at}.filter_bias"], side=side)
+            bias = b.add(Arrange, b.add(Select, b[f"{at}.distance"], axis=-1, index=distances), to=(1, n, n))
             q, k = (b.add(Arrange, y, to=(1, n, self.d_qk)) for y in (q, k))
             shares = b.add(Softmax, b.scores(q, k, float(self.d_qk**-0.5), bias=bias))
             outs.append(b.add(Arrange, b.product(shares, b.add(Arrange, v, to=(1, n, d))), to=(n, d)))
         joined = b.apply("relu", b.join(outs, axis=-1))
-        b.store(b.product(joined, b["proj"], b["proj_bias"]), name="output")
-        return b.graph()
+        return b.product(joined, b[f"{prefix}proj"], b[f"{prefix}proj_bias"])

@@ -36,9 +36,9 @@ class Recording:
     origin: str
     decisions: Mapping[str, npt.NDArray[np.int64]]
 
-    def save(self, file: Path) -> None:
-        """Write the file."""
-        text = {
+    def text(self) -> str:
+        """What a file holds."""
+        found = {
             "schema": SCHEMA,
             "algorithm": self.algorithm.name(),
             "parameters": self.algorithm.model_dump(),
@@ -46,7 +46,11 @@ class Recording:
             "origin": self.origin,
             "decisions": {name: found.tolist() for name, found in self.decisions.items()},
         }
-        file.write_text(json.dumps(text) + "\n", encoding="utf-8")
+        return json.dumps(found) + "\n"
+
+    def save(self, file: Path) -> None:
+        """Write the file."""
+        file.write_text(self.text(), encoding="utf-8")
 
 
 def run(

@@ -25,7 +25,7 @@ from pimsim.workload.attention.base import (
     dense_softmax,
 )
 from pimsim.workload.attention.expansion import Expansion
-from pimsim.workload.attention.primitives import Arrange, Norm, Shape, Softmax
+from pimsim.workload.attention.primitives import Arrange, Norm, Primitive, Shape, Softmax
 from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
@@ -78,12 +78,15 @@ class SingleHead(Algorithm):
         """Normalise, attend, project."""
         self.check(case)
         b = Expansion(self.inputs(case))
+        b.store(self.mixed(b, case, b.load(b["x"])), name="output")
+        return b.graph()
+
+    def mixed(self, b: Expansion, case: Case, whole: Primitive, prefix: str = "") -> Primitive:
+        """Attention of tokens ``[tokens, C]`` with the weights whose names begin with ``prefix``."""
         n, p, c = case.keys, self.attended, case.width
-        whole = b.load(b["x"])
-        x = b.add(Norm, b.last(whole, 0, p), b["gain"], b["shift"], axes=2)
-        q, k, v = (b.product(x, b[f"w{w}"], b[f"b{w}"]) for w in "qkv")
+        x = b.add(Norm, b.last(whole, 0, p), b[f"{prefix}gain"], b[f"{prefix}shift"], axes=2)
+        q, k, v = (b.product(x, b[f"{prefix}w{w}"], b[f"{prefix}b{w}"]) for w in "qkv")
         q, k, v = (b.add(Arrange, y, to=(1, *y.shape)) for y in (q, k, v))
         found = b.product(b.add(Softmax, b.scores(q, k, float(self.d_qk**-0.5))), v)
         joined = b.apply("relu", b.join([b.add(Arrange, found, to=(n, p)), b.last(whole, p, c)], axis=-1))
-        b.store(b.product(joined, b["proj"], b["proj_bias"]), name="output")
-        return b.graph()
+        return b.product(joined, b[f"{prefix}proj"], b[f"{prefix}proj_bias"])
