@@ -592,7 +592,9 @@ def validate(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Figures to compare.  [default: all]")
     ] = None,
-    output: Format = "table",
+    output: Annotated[
+        str, typer.Option("--format", metavar="table|json|markdown", help="Form of the output.")
+    ] = "table",
     quiet: Quiet = False,
 ) -> None:
     """Compare published and golden figures with this simulator; exit code 1 if one fails."""

@@ -150,7 +150,8 @@ def _figures(result: Result) -> dict[str, Any]:
         interface = sum(port.bytes_read + port.bytes_written for port in ports)
     return {
         "seconds": result.time.seconds,
-        "joules": result.energy.joules,
+        "joules": result.energy.joules or None,
+        "uncosted": ", ".join(dict.fromkeys(text.partition(":")[0] for text in result.energy.uncosted)),
         "peak_bytes": sum(unit["peak_bytes"] for unit in units) if result.memory else None,
         "persistent_bytes": sum(unit["persistent_bytes"] for unit in units) if result.memory else None,
         "interface_bytes": interface,

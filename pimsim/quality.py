@@ -123,9 +123,12 @@ def _sees_all_at_once(method: Algorithm) -> bool:
 
 
 def _neutral(name: str, shape: tuple[int, ...]) -> Array:
-    """What an algorithm asks for beyond queries, keys and values: zeros, and gates that are open."""
+    """What an algorithm asks for beyond queries, keys and values: zeros, gates that are open and filters that average."""
     if name == "bias":
         return np.full(shape, OPEN_GATE)
+    if "_filters." in name:
+        per_cell, cell = shape[1:]
+        return np.broadcast_to(np.repeat(np.eye(per_cell), cell // per_cell, axis=1) * per_cell / cell, shape)
     return np.zeros(shape)
 
 

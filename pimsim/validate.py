@@ -22,6 +22,7 @@ from pimsim.model import Model
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.validate_aim import AIM_ROWS, measure_aim
+from pimsim.validate_counts import COUNTS
 from pimsim.workload.models import build_graph
 from pimsim.yamlio import load_tree
 from pimsim.yamlio import validate as validated
@@ -109,7 +110,8 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
     """
     selected = _select(names)
     aim = [name for name in selected if name in AIM_ROWS]
-    wanted = [name for name in selected if name not in AIM_ROWS]
+    counted = [name for name in selected if name in COUNTS]
+    wanted = [name for name in selected if name not in AIM_ROWS and name not in COUNTS]
     cases = [case for case in _cases() if any(_needs(name, case) for name in wanted)]
     measured: dict[tuple[str, str], dict[str, float]] = {}
     streaming = [name for name in wanted if name.startswith(f"{validate_edge_moe.MACHINE}/")]
@@ -129,7 +131,10 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
         if name in streaming
         else _row(name, _simulated(name, measured), published, NOTES)
         for name in wanted
-    ] + [_aim_row(name) for name in aim]
+    ] + [
+        *(_aim_row(name) for name in aim),
+        *(_count_row(name) for name in counted),
+    ]
 
 
 def load_published(machine: str = "pim_gpt") -> Published:
@@ -152,7 +157,7 @@ def figure_names() -> list[str]:
         "pim_gpt/gpt2_xl_decode/decoder_weights_gpt2_xl",
         *AIM_ROWS,
     ]
-    return rows + validate_edge_moe.names()
+    return [*rows, *validate_edge_moe.names(), *COUNTS]
 
 
 def _workloads() -> list[str]:
@@ -256,6 +261,22 @@ def _aim_row(name: str) -> Row:
         deviation=deviation,
         status="exact" if not deviation else "failed",
         note="; ".join(score.wrong[:3]),
+    )
+
+
+def _count_row(name: str) -> Row:
+    """A whole number that must be met."""
+    row = COUNTS[name]()
+    found = row.count()
+    return Row(
+        name=name,
+        published=f"{row.published}",
+        source=row.source,
+        trust=row.source.partition(":")[0],
+        simulated=float(found),
+        deviation=found / row.published - 1,
+        status="exact" if found == row.published else "failed",
+        note=row.note,
     )
 
 

@@ -115,7 +115,7 @@ def run_all(seed: int, first: int, cases: int) -> Report:
     number, last = first, first + cases
     while number < last:
         number = _batch(seed, number, min(BATCH, last - number), report)
-        if number // BATCH % 10 == 0:
+        if number // BATCH % 5 == 0:
             sys.stderr.write(f"{number - first:,} of {cases:,}\n")
     return report
 

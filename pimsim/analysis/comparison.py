@@ -20,6 +20,9 @@ class Row:
     phase: str
     seconds: float | None = None
     joules: float | None = None
+    """None where no part of the machine has a coefficient; without `uncosted` parts otherwise."""
+    uncosted: str = ""
+    """Parts of the machine whose energy is not known, separated by commas."""
     peak_bytes: int | None = None
     """Most bytes at once, all memories of the machine together; keys and values included."""
     persistent_bytes: int | None = None

@@ -44,7 +44,7 @@ from typing import Protocol, TypeVar
 from pimsim.arch.dram import Command, DramConfig, DramElectrical, DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import HybridConfig
-from pimsim.arch.system import ArchConfig
+from pimsim.arch.system import ArchConfig, AsicConfig, EnergyConfig
 from pimsim.errors import UnknownCoefficient
 from pimsim.trace.totals import RunTotals
 
@@ -106,6 +106,22 @@ class DramMachine(Protocol):
         """What its currents do not say."""
 
 
+class Machine(Protocol):
+    """What the model reads of a machine with a controller (`pimsim.arch.system.ArchConfig` is one)."""
+
+    @property
+    def dram(self) -> DramConfig:
+        """The memory, with its currents."""
+
+    @property
+    def energy(self) -> EnergyConfig:
+        """What its currents do not say."""
+
+    @property
+    def asic(self) -> AsicConfig:
+        """The controller."""
+
+
 @dataclass(frozen=True)
 class UnknownCoefficients:
     """A memory of which nothing but its data sheet is known."""
@@ -140,7 +156,7 @@ class EnergyReport:
     """What the run did that has no coefficient, as ``"component: what is missing"``."""
 
 
-def energy(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> EnergyReport:
+def energy(totals: RunTotals, arch: Machine, spec: DramSpec) -> EnergyReport:
     """Cost a run.
 
     Args:
@@ -423,7 +439,7 @@ def _background_cells(totals: RunTotals, arch: DramMachine, spec: DramSpec) -> t
     ], []
 
 
-def _asic_cells(totals: RunTotals, arch: ArchConfig, spec: DramSpec) -> tuple[list[Cell], list[str]]:
+def _asic_cells(totals: RunTotals, arch: Machine, spec: DramSpec) -> tuple[list[Cell], list[str]]:
     busy_mw, idle_mw = arch.energy.asic_busy_power_mw, arch.energy.asic_idle_power_mw
     cycle = 1e-6 / arch.asic.clock_mhz
     busy = sum(totals.asic_cycles.values()) * cycle

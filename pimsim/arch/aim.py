@@ -7,14 +7,20 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.arch.dram import DramConfig
-from pimsim.arch.system import AnyArch
+from pimsim.arch.system import AnyArch, AsicConfig, EnergyConfig
 
 
 class AimConfig(AnyArch):
-    """A GDDR6-AiM machine, which runs traces of AiM instructions."""
+    """A GDDR6-AiM machine, which runs traces of AiM instructions, and decoders that are mapped to such instructions."""
 
     kind: Literal["aim"] = "aim"
     dram: DramConfig
+    asic: AsicConfig | None = Field(
+        None, description="what does the arithmetic between products of a decoder; null: it takes no time"
+    )
+    energy: EnergyConfig | None = Field(
+        None, description="coefficients beside the currents in dram.electrical; null: what needs them is uncosted"
+    )
     quirks: Literal["none", "aim_simulator", "aim_simulator_refreshed"] = Field(
         "none",
         description="what aim_simulator gets wrong: none; all of it (aim_simulator); or all but the refresh that it "

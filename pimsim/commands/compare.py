@@ -16,7 +16,7 @@ from pimsim.commands.progress import progress
 from pimsim.compare import compare as run_rows
 from pimsim.compare import load_archs, parse_contexts, parse_entry
 from pimsim.errors import FunctionalMismatch, InputError
-from pimsim.report.comparison import growth_table, plot_comparison, table
+from pimsim.report.comparison import growth_table, plot_comparison, table, without
 
 FORMATS = ("table", "csv", "json")
 PICTURES = (".png", ".svg", ".pdf")
@@ -67,10 +67,10 @@ def compare(
 
 
 def _tables(rows: Sequence[Row]) -> str:
-    laws = growth_table(rows)
-    return columns(table(rows)) + (
-        "\ngrowth with the context: law (exponent at its end)\n" + columns(laws) if laws else ""
-    )
+    text, laws = columns(table(rows)) + without(rows), growth_table(rows)
+    if laws:
+        text += "\ngrowth with the context: law (exponent at its end)\n" + columns(laws)
+    return text
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pimsim.commands.output import TABLE_FORMATS, choose, columns, write_json, write_out
 from pimsim.commands.progress import progress
+
+if TYPE_CHECKING:
+    from pimsim.validate import Row
 
 HEADER = ("name", "published", "simulated", "deviation", "trust", "status", "note")
 
@@ -19,7 +22,7 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
     Raises:
         UnknownName: there is no figure of that name.
     """
-    choose("format", output, TABLE_FORMATS)
+    choose("format", output, (*TABLE_FORMATS, "markdown"))
     from pimsim.validate import summary
     from pimsim.validate import validate as compare
 
@@ -27,6 +30,8 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
         rows = compare(list(names), report)
     if output == "json":
         write_json([_finite(dataclasses.asdict(row)) for row in rows])
+    elif output == "markdown":
+        write_out(markdown(rows))
     else:
         cells = [
             (row.name, row.published, _figure(row.simulated), f"{row.deviation:+.1%}", row.trust, row.status, row.note)
@@ -35,6 +40,22 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
         counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
         write_out(f"{columns([HEADER, *cells])}\n{counts}\n")
     return all(row.status != "failed" for row in rows)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The comparison as a table of a page, with sources, and the number of rows of each status."""
+    from pimsim.validate import summary
+
+    lines = [
+        "| figure | published | simulated | deviation | status | source |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        note = f" ({row.note})" if row.note and row.status in {"explained", "open", "failed"} else ""
+        cells = (f"`{row.name}`", row.published, _figure(row.simulated), f"{row.deviation:+.1%}", f"{row.status}{note}")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, row.source)) + " |")
+    counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
+    return "\n".join([*lines, "", f"{len(rows)} rows: {counts}.", ""])
 
 
 def _figure(value: float) -> str:
@@ -46,4 +67,4 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
-__all__ = ["HEADER", "validate"]
+__all__ = ["HEADER", "markdown", "validate"]

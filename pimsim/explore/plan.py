@@ -253,6 +253,14 @@ def _check_shape(plan: Plan) -> None:
     for number, entry in enumerate(config.points):
         if set(entry) != set(config.points[0]) or not entry:
             raise tree.error("must set the same paths as the first entry", ("points", number))
+    _check_random(plan)
+    _check_paths(plan)
+    if plan.combinations() > MAX_COMBINATIONS:
+        raise tree.error(f"must have at most {MAX_COMBINATIONS:,} combinations, not {plan.combinations():,}")
+
+
+def _check_random(plan: Plan) -> None:
+    config, tree = plan.config, plan.tree
     for path, axis in (config.random.axes if config.random else {}).items():
         ranged = axis.low is not None and axis.high is not None and axis.low <= axis.high
         if (axis.choices is None) != ranged or (axis.log and (axis.low or 0) <= 0):
@@ -260,9 +268,10 @@ def _check_shape(plan: Plan) -> None:
                 "must have either choices, or low and high with low <= high (low > 0 with log)",
                 ("random", "axes", path),
             )
-    _check_paths(plan)
-    if plan.combinations() > MAX_COMBINATIONS:
-        raise tree.error(f"must have at most {MAX_COMBINATIONS:,} combinations, not {plan.combinations():,}")
+    if config.random and config.random.samples > MAX_COMBINATIONS:
+        raise tree.error(
+            f"must be at most {MAX_COMBINATIONS:,}, not {config.random.samples:,}"[:200], ("random", "samples")
+        )
 
 
 def _check_paths(plan: Plan) -> None:

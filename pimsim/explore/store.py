@@ -310,7 +310,8 @@ def _column(values: list[Any]) -> Any:
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float}:
+    wide = any(isinstance(value, int) and abs(value) >= 1 << 63 for value in values)
+    if kinds <= {int, float} and not wide:
         return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     if kinds == {bool}:
         return pa.array(values, pa.bool_())

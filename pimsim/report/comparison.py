@@ -24,8 +24,15 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
 def _cells(row: Row) -> list[str]:
     error = "exact" if row.error == 0 else NONE if row.error is None else f"{row.error:.2g}"
     note = row.why or ("checked" if row.checked else "")
-    figures = (si(row.seconds, "s"), si(row.joules, "J"), si(row.peak_bytes, "B"), si(row.interface_bytes, "B"), error)
+    joules = si(row.joules, "J") + (" +" if row.joules and row.uncosted else "")
+    figures = (si(row.seconds, "s"), joules, si(row.peak_bytes, "B"), si(row.interface_bytes, "B"), error)
     return [row.attention, row.arch, row.phase, f"{row.context:,}", *figures, note]
+
+
+def without(rows: Sequence[Row]) -> str:
+    """A line that says which parts of which machines are not in the energy, or nothing."""
+    parts = dict.fromkeys(f"{row.arch}: {row.uncosted}" for row in rows if row.uncosted)
+    return f"+ energy without {'; '.join(parts)}\n" if parts else ""
 
 
 def growth_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -94,4 +101,4 @@ def plot_comparison(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-__all__ = ["growth_table", "plot_comparison", "table"]
+__all__ = ["growth_table", "plot_comparison", "table", "without"]

@@ -23,7 +23,10 @@ DEFAULT_WIDTH = 100
 """Columns where the terminal does not say how many it has."""
 
 SIDE_BY_SIDE = 96
-"""From this width on, operations and energy stand next to each other."""
+"""From this width on, operations and energy stand next to each other, if both fit."""
+
+GAP = 4
+"""Columns between them."""
 
 MAX_OPS = 18
 """Operation rows; the rest is summed up in one row."""
@@ -53,17 +56,18 @@ def render(result: Result, width: int | None = None, *, color: bool | None = Non
         legacy_windows=False,
     )
     with console.capture() as capture:
-        for part in _parts(result, console.width):
+        for part in _parts(result, console):
             console.print(part)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def _parts(result: Result, width: int) -> Iterable[RenderableType]:
+def _parts(result: Result, console: Console) -> Iterable[RenderableType]:
     yield _headline(result)
     yield ""
     ops, joules = _ops(result), _energy(result)
-    if width >= SIDE_BY_SIDE:
-        pair = Table.grid(padding=(0, 4, 0, 0))
+    both = sum(console.measure(table).maximum for table in (ops, joules))
+    if console.width >= max(SIDE_BY_SIDE, both + GAP):
+        pair = Table.grid(padding=(0, GAP, 0, 0))
         pair.add_row(ops, joules)
         yield pair
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from pimsim.analysis.energy import EnergyReport
+from pimsim.analysis.energy import OUTSIDE
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.aim import AimConfig
 from pimsim.arch.dram import DramSpec
@@ -15,12 +15,14 @@ from pimsim.machine.aim.policy import POLICIES
 from pimsim.program.aim_isr import Instruction, Limits, read_instructions
 from pimsim.result import Dram, Identity, Interface, Result, Simulation, Time, manifest
 from pimsim.runners import RunOptions
+from pimsim.runners.aim_energy import costed
 from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
+from pimsim.trace.totals import RunTotals
 from pimsim.workload.trace import TraceWorkload
 
 
 def simulate(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload], options: RunOptions) -> Result:
-    """Time the instructions; what each channel issues is exact. Energy is uncosted: no currents are published."""
+    """Time the instructions; what each channel issues is exact."""
     start = time.perf_counter()
     spec = arch.value.dram.resolve()
     instructions = _instructions(spec, workload)
@@ -44,7 +46,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload], options: 
         engine=options.engine,
         time=Time(run.cycles * spec.tick_seconds, run.cycles, 1e12 / spec.tck_ps),
         tokens=None,
-        energy=EnergyReport(0.0, {}, {}, {}, 0.0, ["dram: dram.electrical must be known"]),
+        energy=costed(_totals(run), arch.value, spec),
         dram=_dram(spec, run),
         interface=_interface(spec, run),
         units={},
@@ -66,6 +68,14 @@ def estimate_commands(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload]) 
 def _instructions(spec: DramSpec, workload: Loaded[TraceWorkload]) -> list[Instruction]:
     limits = Limits(spec.channels, math.prod(spec.counts), spec.rows, spec.columns)
     return read_instructions(workload.value.path, limits)
+
+
+def _totals(run: AimRun) -> RunTotals:
+    """All commands as one operation; the host's own arithmetic is not in a trace."""
+    totals = RunTotals(ticks=run.cycles)
+    for name, count in run.total_counts.items():
+        totals.commands["trace", OUTSIDE, name] += count
+    return totals
 
 
 def _moved(spec: DramSpec, run: AimRun, way: str) -> int:

@@ -35,9 +35,15 @@ def simulate(
 
     Raises:
         UnsupportedOp: the machine lacks a unit, or rows lie in memory as it cannot read them.
-        CapacityExceeded: what must be on the chip at once is larger than the buffer.
+        ConfigError: what must be on the chip at once is larger than the buffer, or tokens are to be taken up in chunks.
     """
     work, case, method = workload.value, workload.value.case(), workload.value.method()
+    if work.chunk is not None and work.chunk != case.queries:
+        raise workload.tree.error(
+            f"must be left out on {arch.value.name}, where a state takes up all {case.queries} queries together, "
+            f"not {work.chunk}",
+            ("chunk",),
+        )
     machine = stream_units(arch.value)
     decided, origin = _decisions(workload, method, case)
     try:

@@ -74,8 +74,8 @@ def _check(workload: WorkloadConfig) -> None:
     model = workload.model
     if workload.attention not in SCHEDULES:
         raise UnsupportedOp(
-            f"attention must be vanilla in a decoder that is mapped or executed, not {workload.attention!r}, because its "
-            "primitives are lowered to no machine yet"
+            f"attention must be one of {', '.join(SCHEDULES)} in a decoder, not {workload.attention!r}: other algorithms run by "
+            "themselves, as a workload of kind attention, or are judged by `pimsim quality`"
         )
     if model.d_head is None and model.d_model % model.heads:
         raise WorkloadError(f"model.d_model must be a multiple of model.heads, not {model.d_model} and {model.heads}")

@@ -50,7 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generate": FACTS,
     "quality": FACTS | {"catalog", "compare"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
-    "validate": FACTS | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_edge_moe"},
+    "validate": FACTS
+    | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_counts", "validate_edge_moe"},
+    "validate_counts": FACTS | {"catalog", "machine", "trace"},
     "validate_aim": FACTS | {"catalog", "run", "runners"},
     "validate_edge_moe": {"run", "result", "analysis", "validate_edge_moe_numbers"},
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},

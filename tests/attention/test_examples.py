@@ -122,8 +122,9 @@ def test_streaming_equals_the_one_shot_attention() -> None:
 )
 def test_scores_of_fast_multipole_attention(causal, n, m, p, scores) -> None:
     case = Case(queries=n, keys=n, d_head=1, causal=causal)
-    kind = algorithm("fma", {"cell": m, "summaries": p})
-    assert count(kind.expand(case)).scores == scores
+    for learned in (False, True):
+        kind = algorithm("fma", {"cell": m, "summaries": p, "learned": learned})
+        assert count(kind.expand(case)).scores == scores
     assert case.pairs() == (n * (n + 1) // 2 if causal else n * n)
 
 
@@ -134,6 +135,32 @@ def test_the_weights_of_the_last_of_eight_tokens(weighted, output) -> None:
     v = np.array([0.0] * 4 + [1.0] * 4).reshape(1, 8, 1)
     tensors = {"q": np.zeros((1, 8, 1)), "k": np.zeros((1, 8, 1)), "v": v}
     assert evaluate(kind.expand(case), tensors)["output"][0, 7, 0] == pytest.approx(output)
+
+
+def test_learned_filters_of_fast_multipole_attention() -> None:
+    case = Case(queries=8, keys=8, d_head=1)
+    kind = algorithm("fma", {"cell": 2, "summaries": 1, "learned": True})
+    tensors = {"q": np.zeros((1, 8, 1)), "k": np.zeros((1, 8, 1)), "v": np.arange(8.0).reshape(1, 8, 1)}
+    tensors |= {"k_filters.1": np.ones((1, 1, 2)), "v_filters.1": np.array([[[0.0, 1.0]]])}
+    # token 7 sees the tokens 4 to 7 and, of the cells before them, what the filter takes: their second tokens
+    assert evaluate(kind.expand(case), tensors)["output"][0, 7, 0] == pytest.approx((4 + 5 + 6 + 7 + 1 + 3) / 6)
+
+
+def test_filters_that_average_are_averages_and_their_work_is_that_of_a_grouped_convolution() -> None:
+    n, m, p, d, levels = 64, 4, 2, 3, 3
+    case = Case(queries=n, keys=n, d_head=d, causal=False)
+    plain, learned = (algorithm("fma", {"cell": m, "summaries": p, "learned": f}) for f in (False, True))
+    tensors = plain.sample(case)
+    means = {}
+    for level in range(1, levels + 1):
+        size = m << (level - 1)
+        part = np.repeat(np.eye(p), size // p, axis=1) / (size // p)
+        means |= {f"{name}_filters.{level}": np.tile(part, (d, 1, 1)) for name in "kv"}
+    averages = evaluate(plain.expand(case), tensors)["output"]
+    np.testing.assert_allclose(evaluate(learned.expand(case), tensors | means)["output"], averages, rtol=1e-12)
+    more = count(learned.expand(case)).macs - count(plain.expand(case)).macs
+    assert more == 2 * p * d * n * levels
+    assert count(learned.expand(case)).persistent - count(plain.expand(case)).persistent == 2 * p * d * (n // 2 - m)
 
 
 @pytest.mark.parametrize(("gate", "share"), [(0.003, 0.928), (0.01, 0.400), (0.1, 0.061)])

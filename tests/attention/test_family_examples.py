@@ -266,6 +266,50 @@ def test_queries_of_a_cluster_share_a_row() -> None:
     np.testing.assert_allclose(results["output"][0, [0, 2], 0], weights[0] / weights.sum())
 
 
+def test_the_larger_of_two_hidden_units_takes_part() -> None:
+    kind, case = algorithm("topk_ffn", {"d_ff": 3, "k": 1}), Case(queries=2, keys=2, d_head=2)
+    given = {
+        "x": np.array([[[1.0, 2.0], [-1.0, -3.0]]]),
+        "w1": np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.5]]]),  # units get 1, 2, 2 and -1, -3, -2.5
+        "w2": np.array([[[5.0, 0.0], [0.0, 7.0], [9.0, 9.0]]]),
+    }
+    results = evaluate(kind.expand(case), given)
+    assert results["top_k.1"].tolist() == [[[1], [0]]]  # the lower index of equals
+    assert results["output"].tolist() == [[0.0, 14.0], [0.0, 0.0]]  # and nothing where the largest is negative
+
+
+def test_top_k_of_hidden_units_is_the_whole_layer_while_at_most_k_are_positive() -> None:
+    kind, case = algorithm("topk_ffn", {"d_ff": 40, "k": 30, "chunk": 4}), Case(queries=9, keys=9, d_head=3, heads=2)
+    given = kind.sample(case)
+    hidden = np.maximum(given["x"][0] @ given["w1"][0].T, 0)
+    assert 2 < np.count_nonzero(hidden, axis=1).max() <= 30
+    np.testing.assert_allclose(evaluate(kind.expand(case), given)["output"], hidden @ given["w2"][0], rtol=1e-9)
+    fewer = evaluate(algorithm("topk_ffn", {"d_ff": 40, "k": 2}).expand(case), given)["output"]
+    assert not np.allclose(fewer, hidden @ given["w2"][0])
+
+
+def test_queries_share_out_the_best_keys_of_their_cluster_by_their_own_scores() -> None:
+    # one group: its mean scores the keys 0, 1, 2 with weights 1, 4, 16 of 21, so that keys 2 and 1 hold 20/21 together;
+    # by their own scores the queries give these keys 4 : 2 and 64 : 8
+    case = Case(queries=2, keys=3, d_head=1, causal=False)
+    kind = algorithm("clustered", {"clusters": 1, "iterations": 1, "improved": True, "k": 2})
+    given = {"q": np.log(2) * np.array([[[1.0], [3.0]]]), "k": np.arange(3.0).reshape(1, 3, 1)}
+    for key, shares in enumerate(([1 / 21, 1 / 21], [20 / 63, 20 / 189], [40 / 63, 160 / 189])):
+        tensors = {**given, "v": np.eye(3)[None, :, [key]]}
+        for found in (evaluate(kind.expand(case), tensors), kind.reference(case, tensors)):
+            np.testing.assert_allclose(found["output"].ravel(), shares, rtol=1e-12)
+
+
+def test_improved_clusters_with_all_keys_are_exact_attention() -> None:
+    case = Case(queries=9, keys=7, d_head=3, heads=2, causal=False)
+    kind = algorithm("clustered", {"clusters": 2, "improved": True, "k": 7})
+    given = kind.sample(case)
+    exact = evaluate(algorithm("vanilla").expand(case), given)["output"]
+    np.testing.assert_allclose(evaluate(kind.expand(case), given)["output"], exact, rtol=1e-9)
+    plain = algorithm("clustered", {"clusters": 2})
+    assert not np.allclose(evaluate(plain.expand(case), given)["output"], exact)
+
+
 def test_the_least_attended_key_is_dropped_and_recent_ones_stay() -> None:
     case = Case(phase="decode", queries=1, keys=5, d_head=1)
     kind = algorithm("kv_drop", {"budget": 4, "window": 1})

@@ -61,7 +61,7 @@ def cases(name: str) -> list[tuple[dict[str, Any], Case]]:
 
 
 EVERY = [(name, *each) for name in discover().names() for each in cases(name)]
-EXACT_IN_SHORT = {"vanilla", "single_pass", "flash", "lean", "reordered", "topk", "longformer", "linear"}
+EXACT_IN_SHORT = {"vanilla", "single_pass", "flash", "lean", "reordered", "topk", "topk_ffn", "longformer", "linear"}
 """Checked in bfloat16; the others in float32, as their normalisations of a few elements make much of little errors."""
 
 REFUSED = {("landmark", "decode")}

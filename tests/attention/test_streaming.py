@@ -210,6 +210,32 @@ def test_streaming_an_update_costs_the_same_at_any_context() -> None:
     assert (few.time, few.energy, few.counts, few.memory) == (many.time, many.energy, many.counts, many.memory)
 
 
+CMAB = ("workload.algorithm=cmab", "workload.tokens=null", "workload.heads=4", "workload.d_head=16", "workload.causal=false",
+        "workload.parameters={blocks: 1}")  # fmt: skip
+
+
+def test_the_constant_memory_block_has_its_published_counts_on_the_machine() -> None:
+    update = run(*CMAB, "workload.phase=update", "workload.queries=1", "workload.keys=100")
+    assert update.counts is not None
+    assert update.memory is not None
+    assert (update.counts["macs"], update.counts["exps"]) == (24_576, 2_048)
+    assert update.memory["buffer"]["persistent_bytes"] == 34_816
+    refresh = [
+        run(*CMAB, "workload.phase=query", "workload.queries=128", f"workload.keys={keys}").counts or {}
+        for keys in (1_000, 1_000_000)
+    ]
+    assert [counts["macs"] for counts in refresh] == [25_690_112] * 2
+
+
+def test_flash_moves_what_the_paper_says() -> None:
+    flash = ("workload.algorithm=flash", "workload.parameters={version: 1}", "workload.heads=1", "workload.tokens=1024")
+    counts = run(*flash, "workload.causal=false").counts or {}
+    assert counts["reads"] + counts["writes"] == 1_335_296
+    naive = ("workload.algorithm=vanilla", *flash[2:], "arch.fpga.primitives.fixed_schedules=false")
+    with pytest.raises(ConfigError, match=r"fpga\.primitives\.buffer_words: must be at least "):
+        run(*naive, "workload.causal=false")  # 2^20 scores do not fit the chip
+
+
 def test_parts_of_an_output_do_not_wait_on_the_chip_for_the_others() -> None:
     local = ("workload.algorithm=longformer", "workload.causal=true", "workload.parameters={side: 8, block: 8}")
     few, many = (run(*local, f"workload.tokens={tokens}").memory or {} for tokens in (64, 256))
@@ -272,6 +298,16 @@ def test_decisions_come_from_a_file_if_one_is_given(tmp_path: Any) -> None:
 def test_what_does_not_run_says_why(override: str, error: type[InputError], message: str) -> None:
     with pytest.raises(error, match="^" + re.escape(message)):
         run(*FLASH, override)
+
+
+def test_chunks_of_an_update_are_refused() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"cmab_stream\.yaml:\d+:\d+: chunk: must be left out on edge_moe_zcu102, where a state takes up all 16 queries "
+        r"together, not 1$",
+    ):
+        simulate("edge_moe_zcu102", "cmab_stream")
+    assert simulate("edge_moe_zcu102", "cmab_stream", overrides=["workload.chunk=null"]).counts is not None
 
 
 def test_a_missing_unit_is_named() -> None:

@@ -23,7 +23,11 @@ CASES = {
         for r, c in ((1, 1), (3, 2), (2, 5), (64, 64))
     ],
     "topk": [{"k": 1, "chunk": 2}, {"k": 3, "chunk": 4}, {"k": 99}],
-    "fma": [{"cell": 2, "summaries": p, "weighted": w} for p in (1, 2) for w in (False, True)],
+    "topk_ffn": [{"d_ff": f, "k": k, "chunk": c} for f, k, c in ((5, 2, 2), (4, 1, 3), (3, 9, 99))],
+    "fma": [
+        {"cell": 2, "summaries": p, "weighted": w, "learned": f}
+        for p, w, f in ((1, False, False), (2, True, False), (2, False, False), (1, True, True), (2, False, True))
+    ],
     "fox": [{"gate": g, "block_rows": 2, "block_columns": c, "bound": 0.5} for g in (0.1, 5.0) for c in (1, 2)],
     "lean": [{"workers": w, "block": c} for w in (1, 3, 7) for c in (1, 4)],
     "aaren": [{}],
@@ -46,7 +50,10 @@ CASES = {
     "memory_layer": [{"bits": t, "d_out": 3, "scaled": s} for t, s in ((1, False), (2, True))],
     "unified_norm": [{"d_out": 3, "folded": f} for f in (True, False)],
     "llm_int8": [{"d_out": 3, "sampled_outliers": o, "threshold": t} for o, t in ((0, 6.0), (1, 6.0), (1, 0.5))],
-    "clustered": [{"clusters": c, "iterations": i} for c, i in ((1, 1), (3, 4), (99, 2))],
+    "clustered": [
+        {"clusters": c, "iterations": i, "improved": k > 0, "k": max(k, 1), "chunk": 3}
+        for c, i, k in ((1, 1, 0), (3, 4, 0), (2, 3, 1), (99, 2, 99), (3, 4, 2))
+    ],
     "kv_drop": [
         {"budget": c, "window": w, "slack": x, "score": s}
         for c, w, x, s in ((4, 2, 1, "recent"), (3, 5, 2, "recent"), (5, 1, 1, "recent"), (4, 2, 2, "draft"))
@@ -129,6 +136,15 @@ def test_a_phase_that_an_algorithm_does_not_have_is_refused() -> None:
 def test_a_decoder_refuses_what_no_machine_runs() -> None:
     workload = load_workload("gpt2_decode", [("attention", "flash")]).value
     with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla in a decoder .*, not 'flash', because its prim"
+        UnsupportedOp, match=r"^attention must be one of vanilla, single_pass in a decoder, not 'flash': other"
     ):
         build_graph(workload)
+
+
+def test_an_expansion_that_no_memory_holds_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr("pimsim.workload.attention.expansion.MOST_PRIMITIVES", 100)
+    with pytest.raises(
+        WorkloadError,
+        match=r"^an expansion must have at most 100 primitives, which \w+\.\d+ exceeds; make the case smaller, or blocks",
+    ):
+        algorithm("single_pass").expand(Case(phase="decode", queries=1, keys=40))

@@ -106,7 +106,7 @@ COMMAND_LINES = [
     given(r"format must be one of json, table, not 'xml'$", *RUN, "--format", "xml"),
     given(r"format must be one of json, table, not 'yaml'$", "list", "archs", "--format", "yaml"),
     given(r"format must be one of json, yaml, not 'table'$", "show", "--arch", "pim_gpt", "--format", "table"),
-    given(r"format must be one of json, table, not 'csv'$", "validate", "--format", "csv"),
+    given(r"format must be one of json, markdown, table, not 'csv'$", "validate", "--format", "csv"),
     given(r"kind must be one of archs, .*, not 'arch'; did you mean 'archs'\?$", "list", "arch"),
     given(r"schema must be one of arch, dram, sweep, workload, not 'sweeps'.*", "schema", "sweeps"),
     given(r"exactly one of --arch and --workload must be given, not neither$", "show"),

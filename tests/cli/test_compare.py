@@ -105,6 +105,15 @@ def test_the_table_has_growth_where_contexts_are_enough() -> None:
     assert "growth" not in answer.stdout
 
 
+def test_energy_that_is_not_known_is_no_number() -> None:
+    unknown, partly = rows("--attention", "linear", "--arch", "fpga_stream_u280,pim_gpt", "--context", "8")
+    assert unknown["joules"] is None
+    assert unknown["uncosted"]
+    assert partly["joules"] > 0
+    answer = pimsim("compare", "--attention", "linear", "--arch", "pim_gpt", "--context", "8", "--quiet")
+    assert answer.stdout.splitlines()[-1] == f"+ energy without pim_gpt: {partly['uncosted']}"
+
+
 def test_check_compares_numbers_too() -> None:
     (row,) = rows("--attention", "flash@prefill", *EDGE, "--context", "24", "--check")
     assert (row["phase"], row["checked"], row["why"]) == ("prefill", True, None)

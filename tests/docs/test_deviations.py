@@ -355,3 +355,12 @@ def test_59_primitives_compute_in_float32() -> None:
     assert result.functional is not None
     assert result.functional["format"] == "float32"
     assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
+
+
+def test_63_rows_of_aim_count_as_open() -> None:
+    small = {"workload.generate_tokens": 1, "workload.model.layers": 1}
+    run = simulate("aim_gddr6_proper", "gpt2_decode", overrides=small)
+    assert run.dram is not None
+    electrical = load_arch("aim_gddr6_proper").value.dram.electrical
+    open_all_the_time = electrical.vdd_v * electrical.idd3n_ma * 1e-3 * run.time.seconds * 32
+    assert run.energy.by_component["background"] == pytest.approx(open_all_the_time, rel=1e-12)

@@ -141,8 +141,12 @@ def damaged_run(change: str, value: object) -> Case:
 @pytest.mark.parametrize(
     ("change", "value", "message"),
     [
-        ("ops.qkv.seconds", [1], r"ops\.qkv\.seconds: input should be a valid number, not \[1\]"),
-        ("ops.qkv.seconds", -1.0, r"ops\.qkv\.seconds: input should be greater than or equal to 0, not -1\.0"),
+        ("ops.qkv_projection.seconds", [1], r"ops\.qkv_projection\.seconds: input should be a valid number, not \[1\]"),
+        (
+            "ops.qkv_projection.seconds",
+            -1.0,
+            r"ops\.qkv_projection\.seconds: input should be greater than or equal to 0, not -1\.0",
+        ),
         ("time.seconds", float("nan"), r"time\.seconds: input should be a finite number, not nan"),
         ("ops", 7, r"ops: input should be a valid dictionary, not 7"),
         ("arch.name", [], r"arch\.name: input should be a valid string, not \[\]"),
@@ -161,7 +165,7 @@ def test_reports_of_damaged_results(change: str, value: object, message: str, fo
 
 
 def test_rooflines_that_no_machine_has_are_left_out(folder: Path) -> None:
-    outcome = run_case(damaged_run("roofline.peak_flop_s", 1e-99), folder)
+    outcome = run_case(damaged_run("roofline.pin_bytes_s", 1e60), folder)
     assert (outcome.code, outcome.fault) == (0, "")
     assert "<h3>Roofline</h3>" not in (folder / "page.html").read_text()
 
@@ -211,6 +215,30 @@ def test_decisions_that_are_no_mapping(decisions: object, folder: Path) -> None:
     data = json.dumps({**fuzz_cases.DECISIONS, "decisions": decisions}).encode()
     outcome = run_case(Case(("load-decisions", "d.json"), {"d.json": data}), folder)
     assert outcome.stderr == "error: d.json: decisions: must be a mapping from names to decisions\n"
+
+
+def test_more_samples_than_can_be_drawn(folder: Path) -> None:
+    text = fuzz_cases.SWEEP.replace(b"samples: 2,", b"samples: 18446744073709551616,")
+    outcome = run_case(Case(("sweep", "s.yaml", "--dry-run"), {"s.yaml": text}), folder)
+    start = r"error: s\.yaml:\d+:\d+: random\.samples: must be at most 1,000,000, not 18,446,744,073,709,551,616\n"
+    assert re.match(start, outcome.stderr), outcome.stderr
+
+
+def test_figures_beyond_64_bits(folder: Path) -> None:
+    first, _, rest = (fuzz_cases.PREPARED["store"] / "records-1-of-1.log").read_bytes().partition(b"\n")
+    changed = fuzz_cases._checksummed(re.sub(rb'"cycles":\d+', b'"cycles":1' + b"0" * 30, first)) + b"\n" + rest
+    words = ("sweep", "s.yaml", "--out", "store", "--workers", "1", "--resume", "--quiet")
+    case = Case(words, {"s.yaml": fuzz_cases.SMALL_SWEEP, "store/records-1-of-1.log": changed}, "store")
+    outcome = run_case(case, folder)
+    assert (outcome.code, outcome.fault) == (0, ""), outcome.stderr
+
+
+@pytest.mark.parametrize("head", [-(10**30), -1, 1, 10**30])
+def test_heads_without_pairs_to_rotate(head: int, folder: Path) -> None:
+    data = json.dumps({**fuzz_cases.HF, "head_dim": head}).encode()
+    outcome = run_case(Case(("show", "--workload", "config.json"), {"config.json": data}), folder)
+    start = r"error: config\.json:1:\d+: head_dim: must leave 1 to at most 65,536 pairs of a head's elements, not "
+    assert re.match(start, outcome.stderr), outcome.stderr
 
 
 def test_a_trace_that_is_a_device(folder: Path) -> None:

@@ -133,7 +133,7 @@ def host(r: random.Random) -> Pair:
         "batch": r.choice([1, 4, 16, 40]),
         "patience": r.choice([1, 100, 1000]),
         "turn": r.choice([1, 8, 100]),
-        "program_clocks": r.choice([1, 100, 2000]),
+        "program_clocks": r.choice([100, 500, 2000]),
     }
     if r.random() < 0.3:
         traffic["stream.outstanding"] = r.choice([1, 3])

@@ -139,7 +139,7 @@ TINY = fuzz_cases.TINY
 PIM = ("run", "--quiet", "--arch", "pim_gpt", "--workload", "gpt2_decode", *TINY)
 COMMANDS: list[tuple[tuple[str, ...], set[str]]] = [
     ((*PIM, "--check", "--check-tokens", "1", "--baseline", "t4"), set()),
-    ((*PIM, "--out", "run"), {"run/result.json", "run/arch.yaml", "run/workload.yaml"}),
+    ((*PIM, "--out", "run"), {"run/result.json", "run/activity.json", "run/arch.yaml", "run/workload.yaml"}),
     ((*PIM, "--trace", "run.csv"), {"run.csv"}),
     (("run", "--quiet", "--arch", "aim_gddr6", "--workload", "t.trace"), set()),
     (("run", "--quiet", "--arch", "edge_moe_zcu102", "--workload", "attention_reordered"), set()),

@@ -312,7 +312,7 @@ def test_programs_are_legal_and_have_a_text_form(tiny: str) -> None:
         ("fpga.attention.lanes=20", r"^--set .*: fpga.attention.lanes: must be at most 16, as each lane .*, of 32, not 20$"),
         ("fpga.linear.lanes=33", r"^--set .*: fpga.linear.lanes: must be at most 32, as each lane has a port, of 32, not 33$"),
         ("fixed={atention: fpga}", r"^--set .*: fixed.atention: must be about attention, qkv_.*; did you mean 'attention'\?$"),
-        ("fixed={attention: fpga}", r"^--set .*: fixed: must be left out unless placement is fixed, not pim_only$"),
+        ("fixed={attention: fpga}", r"^--set .*: fixed: must be left out unless placement is fixed, not best_bound$"),
         ("placement=somewhere", r"^--set .*: placement: must be one of pim_only, stream_attention, best_bound, fixed, not 'some"),
         ("pim.format=int8", r"^--set .*: pim.format: must be bfloat16, float16, float32 on a hybrid machine, not 'int8'$"),
         ("dispatch=serial", r"^--set .*: dispatch: must be overlap on a hybrid machine, not 'serial'$"),
@@ -347,7 +347,10 @@ def test_single_pass_needs_a_unit_that_has_it(tiny: str) -> None:
     with pytest.raises(
         UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
     ):
-        hybrid(tiny, "workload.attention=single_pass")
+        hybrid(tiny, "workload.attention=single_pass", "arch.placement=pim_only")
+    placed = hybrid(tiny, "workload.attention=single_pass").placement
+    assert placed is not None
+    assert placed["attention"] == "fpga"  # as shipped, the placement goes where it can
     with pytest.raises(
         UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
     ):

@@ -7,22 +7,28 @@ one is that can make a difference, so that the clocks between are skipped and no
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pimsim.arch.dram import DramSpec
+from pimsim.errors import SimulationError
 from pimsim.machine.aim.policy import Policy
 from pimsim.machine.aim.rows import StackedRows
 from pimsim.machine.bank import BankState
-from pimsim.machine.calendar import Calendar, Plan
+from pimsim.machine.calendar import Calendar, Plan, Snapshot
 
 QUEUE = 32
 """Nominal entries of a request queue; it takes one more, as the simulator compares before it adds."""
 WRITES_HIGH, WRITES_LOW = 0.8, 0.2
 """Fill of the write queue at which writes start, and at which reads may go on."""
 NEVER = math.inf
+
+
+State = tuple[Snapshot, tuple[bool, bool], int, int]
+"""Calendar, (write mode, register mode), clocks until the last write is done, refreshes that wait."""
 
 
 class Request(NamedTuple):
@@ -108,6 +114,8 @@ class AimChannel:
             next((c.name for c in spec.commands.values() if c.refresh), ""), self._anywhere, -1, -1, -1
         )
         self._later: float = NEVER
+        self._paths = tuple(itertools.product(*(range(count) for count in spec.counts)))
+        """Banks, from the channel."""
         self.wake = self._due
 
     # --- the host's side ---
@@ -259,6 +267,49 @@ class AimChannel:
         del queue[choice.place]
         return taken
 
+    # --- what a channel is between two segments of a program ---
+
+    def state(self, now: int) -> State:
+        """The state relative to clock ``now``, in which no request is under way; open rows are had from `rows`.
+
+        Raises:
+            SimulationError: a request is under way.
+        """
+        queues = self._queues
+        if queues.active or queues.aim or queues.reads or queues.writes or self._finished:
+            raise SimulationError(
+                f"a segment must end with an instruction that waits for all others: {self.waits_for()}"
+            )
+        modes = (self._write_mode, self._register_mode)
+        return self._calendar.snapshot(now), modes, max(self._writes_done - now, 0), len(queues.refreshes)
+
+    def restore(self, state: State, rows: tuple[tuple[int, ...], ...], now: int, due: float) -> None:
+        """Bring back a `state` with the open rows, ``now`` as its origin and ``due`` as the clock of the next refresh."""
+        calendar, modes, writes, refreshes = state
+        self._calendar.restore(calendar, now)
+        self._write_mode, self._register_mode = modes
+        self._writes_done = now + writes
+        self._queues.refreshes = deque([self._refresh] * refreshes)
+        self._due = due
+        self.wake = now + 1 if refreshes else due
+        if isinstance(self._rows, StackedRows):
+            self._rows.restore(rows)
+        else:
+            self._rows.open_rows = {bank: row[0] for bank, row in zip(self._paths, rows, strict=True) if row}
+
+    @property
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """Open rows of each bank."""
+        if isinstance(self._rows, StackedRows):
+            return self._rows.state()
+        opened = self._rows.open_rows
+        return tuple((opened[path],) if path in opened else () for path in self._paths)
+
+    @property
+    def due(self) -> float:
+        """Clock of the next refresh."""
+        return self._due
+
     def waits_for(self) -> str:
         """What the channel holds, for the report of a deadlock; empty if it holds nothing."""
         queues = self._queues
@@ -271,4 +322,4 @@ class AimChannel:
         return ", ".join(f"{number} {name}" for name, number in held.items() if number)
 
 
-__all__ = ["AimChannel", "Issued", "Request"]
+__all__ = ["AimChannel", "Issued", "Request", "State"]

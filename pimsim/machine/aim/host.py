@@ -6,7 +6,7 @@ Channels that every instruction addresses alike are in the same state at all tim
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pimsim.arch.dram import DramSpec
@@ -60,8 +60,8 @@ def run_aim(
     Raises:
         Deadlock: the machine can never answer; the message says what each channel waits for.
     """
-    host = _Host(spec, policy, instructions, log)
-    host.run(progress)
+    host = Host(spec, policy, [i.channels for i in instructions], log=log)
+    host.run(instructions, progress=progress)
     channels = host.channels
     return AimRun(
         cycles=host.end,
@@ -71,19 +71,22 @@ def run_aim(
     )
 
 
-def alike(channels: int, instructions: Sequence[Instruction]) -> tuple[tuple[int, ...], ...]:
-    """The channels in groups that every instruction addresses as a whole or not at all."""
+def alike(channels: int, sets: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """The channels in groups that every instruction addresses as a whole or not at all, from the sets that are addressed."""
     groups = [tuple(range(channels))]
-    for addressed in {frozenset(i.channels) for i in instructions if i.channels}:
+    for addressed in {frozenset(each) for each in sets if each}:
         parts = [(tuple(c for c in g if c in addressed), tuple(c for c in g if c not in addressed)) for g in groups]
         groups = [part for pair in parts for part in pair if part]
     return tuple(sorted(groups))
 
 
-class _Host:
-    def __init__(self, spec: DramSpec, policy: Policy, instructions: Sequence[Instruction], log: bool) -> None:
-        self._spec, self._policy, self._instructions = spec, policy, instructions
-        self.groups = alike(spec.channels, instructions)
+class Host:
+    """Decodes instructions and hands their requests to the channels, of which it simulates one of each group."""
+
+    def __init__(self, spec: DramSpec, policy: Policy, sets: Iterable[Sequence[int]], *, log: bool) -> None:
+        self._spec, self._policy = spec, policy
+        self._instructions: Sequence[Instruction] = ()
+        self.groups = alike(spec.channels, sets)
         self.channels = [AimChannel(spec, policy, log=log) for _ in self.groups]
         self._number = {channel: n for n, group in enumerate(self.groups) for channel in group}
         self._left_over: list[deque[Request]] = [deque() for _ in self.groups]
@@ -92,10 +95,25 @@ class _Host:
         self._inner = spec.counts[-1]
         self._nowhere = (-1,) * len(spec.address_fields)
         self.end = 0
+        """Clock in which the last instruction was retired."""
 
-    def run(self, progress: Callable[[int, int], None] | None) -> None:
-        """Step from one clock that matters to the next, until the last instruction is retired."""
-        clock, total = 1, len(self._instructions)
+    def idle(self, clocks: int) -> None:
+        """Let time pass without sending anything; refreshes go on."""
+        until = self.end + clocks
+        while (clock := min(channel.wake for channel in self.channels)) <= until:
+            for channel in self.channels:
+                if channel.wake <= clock:
+                    channel.tick(int(clock))
+        self.end = until
+
+    def run(self, instructions: Sequence[Instruction], *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Step from one clock that matters to the next, until the last instruction is retired; go on at the next clock.
+
+        Raises:
+            Deadlock: the machine can never answer; the message says what each channel waits for.
+        """
+        self._instructions, self._head = instructions, 0
+        clock, total = self.end + 1, len(instructions)
         while True:
             retired = self._hand_over(clock)
             answers = 0
@@ -183,4 +201,4 @@ class _Host:
         return Request(form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain)
 
 
-__all__ = ["AimRun", "alike", "run_aim"]
+__all__ = ["AimRun", "Host", "alike", "run_aim"]

@@ -46,6 +46,14 @@ class StackedRows:
             for rows in self._banks(known, where):
                 rows.clear()
 
+    def state(self) -> tuple[tuple[int, ...], ...]:
+        """Open rows of each bank, in ascending order."""
+        return tuple(tuple(sorted(rows)) for rows in self._rows)
+
+    def restore(self, state: tuple[tuple[int, ...], ...]) -> None:
+        """Bring back a `state`."""
+        self._rows[:] = [set(rows) for rows in state]
+
     def _banks(self, command: Command, where: Where) -> list[set[int]]:
         if command.scope == "channel":
             return self._rows

@@ -2,8 +2,12 @@
 
 Source: Vyas et al. 2020, arXiv 2007.04825. Groups come from Lloyd's algorithm with a fixed number of assignments, from the
 first queries as centres; distances are Euclidean on the queries themselves, where the publication hashes them first. An
-empty group keeps its centre while searching and attends with a query of zeros. The published second step, exact weights
-for the best keys of a group, is not part of it.
+empty group keeps its centre while searching and attends with a query of zeros.
+
+``improved`` is the published second step: the probability m that a group gives to its k likeliest keys is shared out anew
+among these keys, by each query's own scores. A query gets m times its own attention over them, and from all other keys
+what its group gets. That rest is the group's attention less m times the group's attention over the k keys, so that no row
+of probabilities is scattered. Ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from pimsim.workload.attention.base import (
     whole,
 )
 from pimsim.workload.attention.expansion import Expansion
-from pimsim.workload.attention.primitives import Arrange, Clusters, Gather, GroupMean, Softmax
+from pimsim.workload.attention.primitives import Arrange, Clusters, Gather, GroupMean, Primitive, Softmax, TopK
+from pimsim.workload.attention.topk import chunked
 from pimsim.workload.attention_only import Phase
 from pimsim.workload.graph import WorkloadGraph
 
@@ -44,6 +49,11 @@ class Clustered(Algorithm):
 
     clusters: PositiveInt = Field(100, description="groups of a head, at most as many as there are queries")
     iterations: PositiveInt = Field(10, description="assignments of queries to groups")
+    improved: bool = Field(False, description="whether each query weighs the k likeliest keys of its group itself")
+    k: PositiveInt = Field(32, description="keys of a group that its queries weigh themselves, if improved")
+    chunk: PositiveInt = Field(
+        64, description="queries that weigh keys together, if improved, in parts as those of topk"
+    )
 
     def check(self, case: Case) -> None:
         """Raises: WorkloadError, if the case is causal: a group spans positions."""
@@ -66,25 +76,35 @@ class Clustered(Algorithm):
         return found
 
     def reference(self, case: Case, tensors: Tensors) -> dict[str, Floats]:
-        """The mean query of each query's group attends to all keys."""
+        """The mean query of each query's group attends to all keys; if improved, probability by probability."""
         groups = self.assign(case, tensors)
         k, v = whole(case, tensors, "k"), whole(case, tensors, "v")
         out = np.zeros((case.heads, case.queries, case.d_head))
         for h, i in np.ndindex(case.heads, case.queries):
             mean = tensors["q"][h][groups[h] == groups[h, i]].mean(0)
-            out[h, i] = dense_softmax(k[h] @ mean * case.scale) @ v[h]
+            shares = dense_softmax(k[h] @ mean * case.scale)
+            if self.improved:
+                best = sorted(range(case.keys), key=lambda j: (-shares[j], j))[: self.k]
+                own = dense_softmax(k[h][best] @ tensors["q"][h, i] * case.scale)
+                shares[best] = shares[best].sum() * own
+            out[h, i] = shares @ v[h]
         return {"output": out}
 
     def counts(self, case: Case, decided: Decided | None = None) -> Counts:  # noqa: ARG002
-        """``C N`` scores of a head in place of ``M N``, and ``M C d`` MACs for each assignment."""
+        """``C N`` scores of a head in place of ``M N``, and ``M C d`` MACs for each assignment.
+
+        If improved, k scores more for each query and k random rows of K and V; and k rows of V for each group.
+        """
         h, g, m, n, d = case.heads, case.groups, case.queries, case.keys, case.d_head
         c = min(self.clusters, m)
         pairs = h * c * n
+        own, shared = (h * rows * min(self.k, n) * self.improved for rows in (m, c))
         return Counts(
-            scores=pairs,
-            exps=pairs,
-            macs=self.iterations * h * m * c * d + 2 * pairs * d,
-            reads=h * m * d + 2 * g * n * d,
+            scores=pairs + own,
+            exps=pairs + own + shared,
+            macs=self.iterations * h * m * c * d + 2 * pairs * d + (2 * own + shared) * d,
+            reads=h * m * d + 2 * g * n * d + (2 * own + shared) * d,
+            gathered=(2 * own + shared) * d,
             writes=h * m * d,
             persistent=2 * g * n * d,
         )
@@ -97,8 +117,46 @@ class Clustered(Algorithm):
         q, c = b.load(b["q"]), min(self.clusters, case.queries)
         groups = b.add(Clusters, q, clusters=c, iterations=self.iterations)
         s = b.scores(b.add(GroupMean, q, groups, groups=c), b.load(k), case.scale)
-        found = b.product(b.add(Softmax, s), b.load(v))
+        shares = b.add(Softmax, s)
+        found = b.product(shares, b.load(v))
         index = b.add(Arrange, groups, to=(case.heads, case.queries, 1))
-        rows = b.add(Gather, found, index, on_chip=True)
-        b.store(b.add(Arrange, rows, to=(case.heads, case.queries, case.d_head)), name="output")
+        of_groups = (s, shares, found)
+        rows = self._improve(b, case, (q, k, v), of_groups, index) if self.improved else _hand_out(b, found, index)
+        b.store(rows, name="output")
         return b.graph()
+
+    def _improve(
+        self,
+        b: Expansion,
+        case: Case,
+        given: tuple[Primitive, Primitive, Primitive],
+        of_groups: tuple[Primitive, Primitive, Primitive],
+        index: Primitive,
+    ) -> Primitive:
+        """Queries' own attention over the best keys of their groups ``[heads, queries, d]``.
+
+        ``given`` are queries, keys and values, ``of_groups`` scores, probabilities and attention of the groups, and ``index``
+        is the group of each query ``[heads, queries, 1]``.
+        """
+        q, k, v = given
+        s, shares, attended = of_groups
+        best = b.add(TopK, shares, k=min(self.k, case.keys))
+        mass = b.reduce("sum", b.pick(shares, best))
+        within = b.normalise(b.fold(b.pick(s, best), b.add(Gather, v, best)))
+        taken = b.apply("scale", b.apply("multiply", within, mass), constants=(-1.0,))
+        rest = b.join([b.apply("add", attended, taken), mass], axis=-1)
+        found: list[Primitive] = []
+        for rows in chunked(case.queries, self.chunk):
+            here = b.rows(index, rows.start, rows.stop)
+            mine, handed = _hand_out(b, best, here), _hand_out(b, rest, here)
+            scores = b.scores(b.rows(q, rows.start, rows.stop), b.add(Gather, k, mine), case.scale)
+            own = b.normalise(b.fold(scores, b.add(Gather, v, mine)))
+            weighted = b.apply("multiply", own, b.last(handed, case.d_head, case.d_head + 1))
+            found.append(b.apply("add", b.last(handed, 0, case.d_head), weighted))
+        return b.join(found)
+
+
+def _hand_out(b: Expansion, rows: Primitive, index: Primitive) -> Primitive:
+    """The row ``[width]`` of each query's group: ``[heads, groups, width]`` -> ``[heads, queries, width]``."""
+    heads, queries, _ = index.shape
+    return b.add(Arrange, b.add(Gather, rows, index, on_chip=True), to=(heads, queries, rows.shape[-1]))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from pimsim.errors import WorkloadError
 from pimsim.workload.attention.base import Case
 from pimsim.workload.attention.primitives import (
     Append,
@@ -36,6 +37,9 @@ from pimsim.workload.ops import OpNode
 
 P = TypeVar("P", bound=Primitive)
 
+MOST_PRIMITIVES = 1_000_000
+"""Primitives of an expansion; more would fill the memory of a common computer before anything is simulated."""
+
 
 class Expansion:
     """A graph under construction; an operation is its own handle."""
@@ -50,6 +54,11 @@ class Expansion:
         return self._sources[name]
 
     def _enter(self, op: P) -> P:
+        if len(self._ops) >= MOST_PRIMITIVES:
+            raise WorkloadError(
+                f"an expansion must have at most {MOST_PRIMITIVES:,} primitives, which {op.name} exceeds; make the case smaller, "
+                "or blocks and tiles of the algorithm larger"
+            )
         self._ops.append(op)
         return op
 

@@ -30,6 +30,12 @@ from pimsim.workload.attention.primitives import Band, Gather, TopK
 from pimsim.workload.graph import WorkloadGraph
 
 
+def chunked(m: int, chunk: int) -> list[range]:
+    """Rows of each chunk, in equal parts as the code cuts them."""
+    size = -(-m // max(1, m // chunk))
+    return [range(r, min(r + size, m)) for r in range(0, m, size)]
+
+
 @ALGORITHMS.register("topk")
 class TopKAttention(Algorithm):
     """The k largest scores of each row."""
@@ -43,8 +49,7 @@ class TopKAttention(Algorithm):
 
     def parts(self, m: int) -> list[range]:
         """Queries of each chunk."""
-        size = -(-m // max(1, m // self.chunk))
-        return [range(r, min(r + size, m)) for r in range(0, m, size)]
+        return chunked(m, self.chunk)
 
     def reference(self, case: Case, tensors: Tensors) -> dict[str, Floats]:
         """Scores below the k-th of their row are dropped, those that equal it from the right."""

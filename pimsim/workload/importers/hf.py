@@ -242,8 +242,9 @@ def _rope(c: _Config, head: int) -> None:
         return float(c.positive(name, inside=(key,), kind=float))
 
     pairs = head // 2
-    if pairs > 1 << 16:
-        raise c.tree.error(f"must leave at most 65,536 pairs of a head's elements, not {pairs}", ("hidden_size",))
+    if not 1 <= pairs <= 1 << 16:
+        field = "head_dim" if "head_dim" in c.tree.data else "hidden_size"
+        raise c.tree.error(f"must leave 1 to at most 65,536 pairs of a head's elements, not {pairs}", (field,))
     factors = [number("factor")] * pairs
     if kind == "llama3":
         low, high = number("low_freq_factor"), number("high_freq_factor")
