@@ -112,6 +112,23 @@ def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int, s
     assert (functional["message"], functional["compared"]) == (None, 3)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "softmax", "cycles"),
+    [
+        ("reordered", "single_pass", (3034, 10121)),
+        ("reordered", "three_pass", (13011, 104751)),
+        ("naive", "single_pass", (8215, 58049)),
+        ("naive", "three_pass", (15848, 138737)),
+    ],
+)
+def test_numbers_cost_no_cycles(schedule: str, softmax: str, cycles: tuple[int, int]) -> None:
+    """Cycles as they were before the naive schedule had numbers."""
+    sizes = ({"tokens": 9, "heads": 3}, 4), ({"tokens": 30, "heads": 2}, 7)
+    for (small, lanes), wanted in zip(sizes, cycles, strict=True):
+        unit = {"arch__fpga__attention__parallelism": lanes, "arch__fpga__attention__softmax": softmax}
+        assert run(f"attention_{schedule}", small, arch__fpga__resources=None, **unit).time.cycles == wanted
+
+
 def test_formats_matter() -> None:
     fine, coarse = (
         run(arch__fpga__formats__features=name, arch__fpga__formats__accumulator=name).functional
@@ -163,10 +180,11 @@ def test_every_stage_of_a_program_has_numbers() -> None:
     assert stages == set(HANDLERS)  # none is missing, and none is never used
 
 
-def test_the_program_with_numbers_is_the_one_that_is_timed() -> None:
+@pytest.mark.parametrize("schedule", ["reordered", "naive"])
+def test_the_program_with_numbers_is_the_one_that_is_timed(schedule: str) -> None:
+    given = overrides(SMALL) | {"arch.fpga.attention.schedule": schedule}
     plain, checked = (
-        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=overrides(SMALL), check_tokens=check)
-        for check in (0, 1)
+        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=given, check_tokens=check) for check in (0, 1)
     )
     assert (plain.time, plain.units, plain.ops, plain.ports) == (
         checked.time,
