@@ -26,6 +26,30 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Rows that lie in memory ``lanes`` side by side: beat 0 of each of them, then beat 1 of each, and so on; then the next.
+
+    So whoever reads memory from its beginning meets the same beat of ``lanes`` rows at once, or of those that are left over.
+    """
+
+    rows: int
+    beats: int
+    """Of a row."""
+    lanes: int
+
+    def place(self, row: int, beat: int) -> int:
+        """Where a beat lies, counted from the first one.
+
+        >>> at = SideBySide(rows=3, beats=2, lanes=2)
+        >>> [(at.place(row, 0), at.place(row, 1)) for row in range(3)]
+        [(0, 2), (1, 3), (4, 5)]
+        """
+        lane = row % self.lanes
+        before = row - lane
+        return before * self.beats + beat * min(self.lanes, self.rows - before) + lane
+
+
+@dataclass(frozen=True, slots=True)
 class Load(Work):
     """Beats into a buffer on the chip, from its beginning."""
 
@@ -63,6 +87,7 @@ class Linear(Work):
 
     ``indexed`` streams do not move rows in order but the rows whose numbers stand in queue ``queue`` from entry ``first`` on;
     a row of such a stream is as long as the region's row is. With ``scored``, results are multiplied by the score of the entry.
+    Rows that are ``written`` side by side begin at their beat ``column``.
     """
 
     weights: str
@@ -76,16 +101,27 @@ class Linear(Work):
     first: int = 0
     indexed: tuple[str, ...] = ()
     scored: bool = False
+    written: SideBySide | None = None
+    column: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class QueryKey(Work):
-    """Scores and statistics of ``tokens`` rows, ``lanes`` at once; a head has ``head_words`` words."""
+    """Scores and statistics of ``tokens`` rows; a head has ``head_words`` words.
+
+    In a step, ``lanes`` rows meet the same key, or one row meets ``keys`` keys that lie side by side.
+    """
 
     tokens: int
     lanes: int
     heads: int
     head_words: int
+    keys: int = 1
+
+    @property
+    def row_steps(self) -> int:
+        """Steps in which a row meets all keys."""
+        return -(-self.tokens // self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +132,12 @@ class WeightedValues(Work):
     lanes: int
     heads: int
     head_words: int
+    keys: int = 1
+
+    @property
+    def row_steps(self) -> int:
+        """Steps in which a row meets all values."""
+        return -(-self.tokens // self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +203,17 @@ class Parameter:
     size: int
     bits: int
     buffer: str = ""
+    rows: SideBySide | None = None
+    """How rows lie, where one does not follow the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The result of an operation and where it is once call ``after`` is complete.
 
-    ``rows``: ``rows`` rows of ``width`` words, ``pitch`` beats apart, from beat ``base`` on. ``scores`` and ``statistics``: as
-    the attention unit writes them, for ``heads`` heads; ``sums`` are statistics with a sum in place of its reciprocal.
+    ``rows``: ``rows`` rows of ``width`` words, ``pitch`` beats apart, from beat ``base`` on, or as many beats each and
+    ``lanes`` side by side. ``scores`` and ``statistics``: as the attention unit writes them, for ``heads`` heads, ``lanes``
+    rows at once; ``sums`` are statistics with a sum in place of its reciprocal.
     ``gates``: on the chip.
     """
 
@@ -198,5 +243,5 @@ class StreamingProgram:
 
 __all__ = [
     "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "QueryKey",
-    "Residual", "Routes", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
+    "Residual", "Routes", "SideBySide", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
 ]  # fmt: skip

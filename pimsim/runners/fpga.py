@@ -11,7 +11,7 @@ from pimsim.arch.fpga import FpgaArchConfig
 from pimsim.config import Loaded
 from pimsim.mapper.fpga.attention import PASSES
 from pimsim.mapper.fpga.encoder import attention_regions
-from pimsim.mapper.fpga.schedules import Shape
+from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.program.dataflow import Call
 from pimsim.result import Result
 from pimsim.runners import RunOptions, fpga_primitives, streaming
@@ -38,7 +38,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], op
             workload.value,
             calls,
             _shape(arch, workload),
-            reorders=_reorders(workload.value),
+            _schedule(workload.value),
         )
     needs = resources(arch.value.fpga, workload.value.heads, None)
     return replace(run_calls(arch, workload, calls, options, start, needs), functional=functional)
@@ -51,7 +51,7 @@ def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionCo
     return streaming.estimate_commands(arch.value.fpga, _calls(arch, workload))
 
 
-SCHEDULES = {"reordered": "reordered", "vanilla": "naive"}
+SCHEDULES: dict[str, Schedule] = {"reordered": "reordered", "vanilla": "naive"}
 """Algorithm -> schedule of the attention unit: queries in skewed lanes, or one row that meets a key in each lane."""
 
 
@@ -73,7 +73,7 @@ def runs_fixed(arch: FpgaArchConfig, work: AttentionConfig) -> bool:
 def _calls(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> list[Call]:
     _check_unit(arch, workload)
     shape = _shape(arch, workload)
-    regions = attention_regions(arch.value.fpga.attention, shape, "reordered" if _reorders(workload.value) else "naive")
+    regions = attention_regions(arch.value.fpga.attention, shape, _schedule(workload.value))
     calls = [Call("query_key", "attention_scores", 0, regions.scores)]
     for which, region in zip(PASSES, regions.softmax, strict=False):
         calls.append(Call(f"softmax_{which}", "softmax", 0, region, (len(calls) - 1,)))
@@ -97,8 +97,8 @@ def _shape(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> S
     return Shape(tokens, work.heads * work.d_head // words, unit.parallelism, work.heads, words)
 
 
-def _reorders(work: AttentionConfig) -> bool:
-    return SCHEDULES[work.algorithm] == "reordered" and bool(work.parameters.get("reorder", True))
+def _schedule(work: AttentionConfig) -> Schedule:
+    return SCHEDULES[work.algorithm] if work.parameters.get("reorder", True) else "naive"
 
 
 def _check_unit(arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
-from pimsim.errors import CapacityExceeded, InputError, MappingError, ProgramError, WorkloadError
+from pimsim.errors import CapacityExceeded, MappingError, ProgramError, WorkloadError
 from pimsim.functional.check import relative_error
 from pimsim.functional.streaming.capture import Capture
 from pimsim.functional.streaming.chip import WIDTHS, Chip
@@ -16,8 +16,8 @@ from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.hazards import first_hazard
 from pimsim.functional.streaming.judge import Judge, Verdict, summary
 from pimsim.mapper.fpga.encoder import encoder_program, linear_tile
-from pimsim.mapper.fpga.places import products_program
-from pimsim.mapper.fpga.schedules import Shape
+from pimsim.mapper.fpga.places import products_program, rows_at_once
+from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.program.dataflow import Call
 from pimsim.program.works import Routes, StreamingProgram
 from pimsim.runners.fpga_encoder import by_gates
@@ -118,10 +118,6 @@ class EncoderNumbers:
     def __init__(self, fpga: FpgaConfig, name: str, work: EncoderConfig) -> None:
         """Raises: InputError, if the machine has no formats or the weights are not there."""
         assert fpga.encoder is not None
-        if fpga.attention.schedule != "reordered":
-            raise MappingError(
-                f"fpga.attention.schedule of {name} must be reordered to be run on numbers, not {fpga.attention.schedule}"
-            )
         self.fpga, self.work = fpga, work
         self.weights, self.input = _inputs(fpga.encoder, work)
         inputs = {"image" if work.image else "embedding": self.input}
@@ -143,10 +139,11 @@ class EncoderNumbers:
         """The ``functional`` section of a result."""
         broken = self.numbers.try_advance(self.program)
         assert self.fpga.encoder is not None
+        attention = self.fpga.attention
         judge = self.numbers.judge(
             self.weights,
             self.work.heads,
-            self.fpga.attention.parallelism,
+            attention.parallelism if attention.schedule == "reordered" else 1,
             linear_tile(self.fpga.encoder),
             self.work.norm_eps,
         )
@@ -193,19 +190,14 @@ def _inputs(encoder: FpgaEncoder, work: EncoderConfig) -> tuple[Mapping[str, Any
 
 
 def check_attention(
-    fpga: FpgaConfig, name: str, work: AttentionConfig, calls: Sequence[Call], shape: Shape, *, reorders: bool
+    fpga: FpgaConfig, name: str, work: AttentionConfig, calls: Sequence[Call], shape: Shape, schedule: Schedule
 ) -> dict[str, Any]:
     """The ``functional`` section for attention by itself, on seeded queries, keys and values in the format of features.
 
     Raises:
-        InputError: the schedule has no numbers, or the machine has no formats.
+        InputError: the machine has no formats.
     """
-    if not reorders:
-        raise InputError(
-            f"--check must be left out: the naive schedule of {name} has no numbers; with "
-            "arch.fpga.primitives.fixed_schedules=false it is not used"
-        )
-    program = products_program(calls, shape, work.d_head, fpga.word_bits)
+    program = products_program(calls, shape, schedule, work.d_head, fpga.word_bits)
     size = (shape.tokens, work.heads * work.d_head)
     tensors: dict[str, Any] = {}
     numbers = StreamingNumbers(fpga, name, tensors)
@@ -214,7 +206,7 @@ def check_attention(
         tensors[tensor] = numbers.formats.features.round_to(drawn.astype(float))
     broken = numbers.try_advance(program)
     numbers.capture.values |= tensors
-    judge = numbers.judge({}, work.heads, shape.lanes, 1)
+    judge = numbers.judge({}, work.heads, rows_at_once(shape, schedule), 1)
     verdicts = judge.verdicts(reference.ATTENTION, partial=not numbers.complete(program))
     if broken or not verdicts[-1].passed:
         return report(verdicts, numbers.formats, broken=broken)

@@ -21,10 +21,9 @@ from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.dataflow import Call, Loop, beats
-from pimsim.program.works import Norm
+from pimsim.program.works import Linear, Norm
 from pimsim.result import Result
-from pimsim.run import simulate, simulate_loaded
-from pimsim.runners import RunOptions
+from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.models import build_graph
@@ -307,9 +306,15 @@ def test_50_a_given_routing_is_dealt_out() -> None:
     assert [sum(expert in experts for experts in routes) for expert in range(16)] == work.moe.routing
 
 
-def test_51_the_naive_schedule_has_no_numbers() -> None:
-    with pytest.raises(InputError, match=r"^--check must be left out: the naive schedule of edge_moe_zcu102 has no"):
-        simulate_loaded(load_arch("edge_moe_zcu102"), load_workload("attention_naive"), RunOptions(check_tokens=1))
+def test_51_scattered_keys_cost_as_much_as_rows() -> None:
+    work, encoders = load_workload("vit_base_encode", [("layers", "1")]).value, {}
+    for schedule in ("reordered", "naive"):
+        fpga = load_arch("edge_moe_zcu102", [("fpga.attention.schedule", schedule)]).value.fpga
+        calls = encoder_calls(fpga, fpga.encoder, work)
+        encoders[schedule] = [call for call in calls if isinstance(call.work, Linear)]
+    scattered = [call for call in encoders["naive"] if call.work.written is not None]
+    assert {call.op for call in scattered} == {"qkv_projection"}
+    assert [call.region for call in encoders["naive"]] == [call.region for call in encoders["reordered"]]
 
 
 def test_53_each_token_has_its_own_buffers() -> None:

@@ -14,8 +14,19 @@ import pytest
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, ConfigError, WorkloadError
 from pimsim.functional.streaming.stages import HANDLERS
-from pimsim.program.dataflow import Burst, Call, Loop, Run
-from pimsim.program.works import Gate, Linear, Load, Norm, PatchRow, QueryKey, Residual, WeightedValues
+from pimsim.program.dataflow import Burst, Call, Loop, Run, Stage
+from pimsim.program.works import (
+    Gate,
+    Linear,
+    Load,
+    Norm,
+    PatchRow,
+    QueryKey,
+    Residual,
+    SideBySide,
+    SoftmaxPass,
+    WeightedValues,
+)
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_check import EncoderNumbers
@@ -58,6 +69,15 @@ FORMS: dict[str, dict[str, Any]] = {
     "a softmax in three passes": {
         "arch__fpga__attention__softmax": "three_pass", "arch__fpga__attention__parallelism": 5, "arch__fpga__resources": None,
     },
+    "the naive schedule": {"arch__fpga__attention__schedule": "naive"},
+    "the naive schedule, one lane": {"arch__fpga__attention__schedule": "naive", "arch__fpga__attention__parallelism": 1},
+    "the naive schedule, three passes, lanes that do not divide the tokens, matrices in pieces": {
+        "arch__fpga__attention__schedule": "naive", "arch__fpga__attention__softmax": "three_pass",
+        "arch__fpga__attention__parallelism": 5, "arch__fpga__resources": None, "arch__fpga__encoder__buffer_weights": 2048,
+    },
+    "the naive schedule, all keys at once": {
+        "arch__fpga__attention__schedule": "naive", "arch__fpga__attention__parallelism": 9, "workload__heads": 1,
+    },
     "formats that round and saturate": {
         "arch__fpga__formats__features": "fixed32_10", "arch__fpga__formats__accumulator": "fixed32_10",
         "arch__fpga__formats__linear_weights": "fixed16_2",
@@ -79,16 +99,34 @@ def test_what_runs_passes(form: str) -> None:
     assert all(row["used"] <= 1 for row in functional["by_op"].values())
 
 
+@pytest.mark.parametrize("schedule", ["reordered", "naive"])
 @pytest.mark.parametrize("softmax", ["single_pass", "three_pass"])
 @pytest.mark.parametrize(
     ("tokens", "heads", "d_head", "lanes"), [(9, 3, 16, 4), (12, 1, 64, 5), (5, 12, 32, 5), (7, 5, 8, 1), (6, 2, 24, 2)]
 )
-def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int, softmax: str) -> None:
+def test_attention_by_itself(tokens: int, heads: int, d_head: int, lanes: int, softmax: str, schedule: str) -> None:
     small = {"tokens": tokens, "heads": heads, "d_head": d_head}
     unit = {"arch__fpga__attention__parallelism": lanes, "arch__fpga__attention__softmax": softmax}
-    functional = run("attention_reordered", small, arch__fpga__resources=None, **unit).functional
+    functional = run(f"attention_{schedule}", small, arch__fpga__resources=None, **unit).functional
     assert functional is not None
     assert (functional["message"], functional["compared"]) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "softmax", "cycles"),
+    [
+        ("reordered", "single_pass", (3034, 10121)),
+        ("reordered", "three_pass", (13011, 104751)),
+        ("naive", "single_pass", (8215, 58049)),
+        ("naive", "three_pass", (15848, 138737)),
+    ],
+)
+def test_numbers_cost_no_cycles(schedule: str, softmax: str, cycles: tuple[int, int]) -> None:
+    """Cycles as they were before the naive schedule had numbers."""
+    sizes = ({"tokens": 9, "heads": 3}, 4), ({"tokens": 30, "heads": 2}, 7)
+    for (small, lanes), wanted in zip(sizes, cycles, strict=True):
+        unit = {"arch__fpga__attention__parallelism": lanes, "arch__fpga__attention__softmax": softmax}
+        assert run(f"attention_{schedule}", small, arch__fpga__resources=None, **unit).time.cycles == wanted
 
 
 def test_formats_matter() -> None:
@@ -142,10 +180,11 @@ def test_every_stage_of_a_program_has_numbers() -> None:
     assert stages == set(HANDLERS)  # none is missing, and none is never used
 
 
-def test_the_program_with_numbers_is_the_one_that_is_timed() -> None:
+@pytest.mark.parametrize("schedule", ["reordered", "naive"])
+def test_the_program_with_numbers_is_the_one_that_is_timed(schedule: str) -> None:
+    given = overrides(SMALL) | {"arch.fpga.attention.schedule": schedule}
     plain, checked = (
-        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=overrides(SMALL), check_tokens=check)
-        for check in (0, 1)
+        simulate("edge_moe_zcu102", "m3vit_cityscapes", overrides=given, check_tokens=check) for check in (0, 1)
     )
     assert (plain.time, plain.units, plain.ops, plain.ports) == (
         checked.time,
@@ -193,6 +232,14 @@ def stream_of(read: str, bursts: tuple[Burst, ...]) -> Change:
         return replace(call, region=replace(call.region, reads=reads))
 
     return change
+
+
+def lanes_exchanged(rows: int, beats: int) -> tuple[Burst, ...]:
+    """All rows for each row, four at once, the first two of them exchanged."""
+    whole = [
+        Burst(1, 1, 4 * beat + 32 * group + lane) for group in (0, 1) for beat in range(beats) for lane in (1, 0, 2, 3)
+    ]
+    return (*whole, Burst(beats, 1, 64)) * rows
 
 
 MUTATIONS: dict[str, tuple[Callable[[list[Call]], int], Change, str]] = {
@@ -297,6 +344,80 @@ def test_a_missing_call_is_caught() -> None:
     ]
     message = found.check()["message"]
     assert message.startswith("h0.value (linear) must be what the reference computes")
+
+
+# ------------------------------------------------------------------------------------------------------ naive schedule
+
+
+def naive(softmax: str = "single_pass") -> EncoderNumbers:
+    """Nine tokens, four keys at once, so that one is left over."""
+    return numbers(("fpga.attention.schedule", "naive"), ("fpga.attention.softmax", softmax))
+
+
+def with_stage(name: str, change: Callable[[Stage], Stage]) -> Change:
+    def changed(call: Call) -> Call:
+        stages = tuple(change(stage) if stage.name == name else stage for stage in call.region.stages)
+        return replace(call, region=replace(call.region, stages=stages))
+
+    return changed
+
+
+def sums_a_key_early(stage: Stage) -> Stage:
+    """Of the nine scores of a row, the last but one sends its statistics."""
+    first, other, last = stage.actions
+    assert last == replace(first, writes=(("scores", 1), ("sums", 1)))
+    early = replace(other, writes=last.writes)
+    row = (Run(0, 1), Run(1, 3), Run(0, 1), Run(1, 2), Run(2, 1), Run(0, 1))
+    return replace(stage, actions=(first, other, early), nest=(Loop(9, row),))
+
+
+KEYS = (first(Linear, "qkv_projection", 1), "h0.key (linear)")
+NAIVE_MUTATIONS: dict[str, tuple[Callable[[list[Call]], int], Change, str]] = {
+    "keys one after the other": (KEYS[0], with_work(written=None), KEYS[1]),
+    "two side by side": (KEYS[0], with_work(written=SideBySide(9, 8, 2)), KEYS[1]),
+    "keys from the second lane on": (KEYS[0], moved("write_output", 1), KEYS[1]),
+    "keys from the second beat on": (KEYS[0], with_work(column=1), KEYS[1]),
+    "lanes exchanged": (
+        first(QueryKey), stream_of("read_key", lanes_exchanged(9, 8)), "h0.scores (scores)",
+    ),
+    "the next group of keys": (
+        first(QueryKey), stream_of("read_key", (Burst(40, 1, 32), Burst(32), *[Burst(72)] * 8)), "h0.scores (scores)",
+    ),
+    "values in lanes exchanged": (
+        first(WeightedValues), stream_of("read_value", lanes_exchanged(9, 8)), "h0.attention (attention)",
+    ),
+    "one key at once": (first(QueryKey), with_work(keys=1), "layer 0, query x key: product must take at most 1 beats of key"),
+    "four rows at once": (
+        first(QueryKey), with_work(lanes=4, keys=1), "layer 0, query x key: product must take at most 1 beats of key",
+    ),
+    "statistics a key early": (first(QueryKey), with_stage("statistics", sums_a_key_early), "h0.statistics (statistics)"),
+    "one value at once": (
+        first(WeightedValues), with_work(keys=1), "layer 0, weights x value: pack must send a packet for every 1 scores",
+    ),
+    "scores one beat on": (first(WeightedValues), moved("read_scores", 1), "h0.attention (attention)"),
+    "statistics of the next row": (first(WeightedValues), moved("read_statistics", 1), "h0.attention (attention)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAIVE_MUTATIONS)
+def test_a_broken_naive_schedule_is_caught(name: str) -> None:
+    found = naive()
+    where, change, operation = NAIVE_MUTATIONS[name]
+    at = where(found.program.calls)
+    before = found.program.calls[at]
+    found.program.calls[at] = change(before)
+    assert (found.program.calls[at].region, found.program.calls[at].work) != (before.region, before.work)
+    functional = found.check()
+    assert not functional["passed"], name
+    assert functional["message"].startswith(operation), functional["message"]
+
+
+@pytest.mark.parametrize("which", ["maximum", "sum", "divide"])
+def test_a_naive_pass_of_the_softmax_over_the_wrong_scores_is_caught(which: str) -> None:
+    found = naive("three_pass")
+    at = next(n for n, c in enumerate(found.program.calls) if isinstance(c.work, SoftmaxPass) and c.work.which == which)
+    found.program.calls[at] = moved("read_scores", -1)(found.program.calls[at])
+    assert not found.check()["passed"]
 
 
 OUT_OF_PLACE = {

@@ -52,7 +52,7 @@ class Capture:
             self.values[point.name] = found
         else:
             width = -(-point.width // chip.words)
-            at = point.base + np.arange(point.rows)[:, None] * point.pitch + np.arange(width)
+            at = point.base + _row_places(point)[:, None] + _beat_distances(point)[:, None] * np.arange(width)
             rows = chip.features(self.executor.memory[at.ravel()]).reshape(point.rows, -1)[:, : point.width]
             self._keep(point, rows.astype(np.float64) * chip.formats.features.step)
 
@@ -76,6 +76,19 @@ class Capture:
         lanes = words[: last * width].reshape(last, width)[:, : point.heads]
         found: Floats = lanes[(block * n + key) * p + row % p].astype(np.float64) * chip.formats.features.step
         return found
+
+
+def _row_places(point: Checkpoint) -> npt.NDArray[np.int64]:
+    """First beat of each row; of rows side by side, the lane after all rows of the groups before."""
+    lane = np.arange(point.rows) % max(point.lanes, 1)
+    return (np.arange(point.rows) - lane) * point.pitch + lane
+
+
+def _beat_distances(point: Checkpoint) -> npt.NDArray[np.int64]:
+    """From one beat of a row to the next: as many as there are rows in its group."""
+    lanes = max(point.lanes, 1)
+    whole = point.rows // lanes * lanes
+    return np.where(np.arange(point.rows) < whole, lanes, point.rows - whole)
 
 
 __all__ = ["Capture"]

@@ -14,7 +14,7 @@ from pimsim.functional.streaming.chip import WIDTHS, Beats, Chip, Tokens, tokens
 from pimsim.functional.streaming.hazards import Footprint, footprint
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.program.dataflow import Burst, Call, Read, Region, Stage, Write
-from pimsim.program.works import Linear, Parameter, Work
+from pimsim.program.works import Linear, Parameter, SideBySide, Work
 
 Array = npt.NDArray[Any]
 
@@ -66,8 +66,11 @@ class Executor:
         if parameter.buffer:
             self.chip.buffers[parameter.buffer] = beats
             return
-        self.memory[parameter.base : parameter.base + len(beats)] = beats
-        self.written[parameter.base : parameter.base + len(beats)] = True
+        at = parameter.base + np.arange(len(beats))
+        if parameter.rows is not None:
+            at = parameter.base + _places(parameter.rows, np.arange(len(beats)))
+        self.memory[at] = beats
+        self.written[at] = True
 
     def run(self, calls: Sequence[Call], after: Callable[[int], None] | None = None) -> None:
         """Carry out the calls that were not yet; ``after`` is called with the number of each that is complete.
@@ -137,6 +140,8 @@ class Executor:
             if at.max() // beats >= len(numbers):
                 raise ProgramError(f"{stream.name} must take no more entries than queue {work.queue} has")
             at = numbers[at // beats] * beats + at % beats
+        if isinstance(work, Linear) and work.written is not None and stream.name == "write_output":
+            at = _places(work.written, at + work.column)
         at = at + work.at[stream.name]
         if at.min() < 0 or at.max() >= len(self.memory):
             raise ProgramError(f"{stream.name} must stay in {len(self.memory)} beats, not reach beat {at.max()}")
@@ -157,6 +162,11 @@ def check_range(parameter: Parameter, values: Array, spec: FixedSpec) -> None:
 def _expand(burst: Burst) -> npt.NDArray[np.int64]:
     starts = burst.start + np.arange(burst.count) * burst.stride
     return (starts[:, None] + np.arange(burst.beats)).ravel()
+
+
+def _places(rows: SideBySide, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where the beats of rows lie that are numbered as if one row followed the other."""
+    return np.array([rows.place(*divmod(beat, rows.beats)) for beat in at.tolist()], np.int64)
 
 
 def _in_order(region: Region) -> list[Stage]:

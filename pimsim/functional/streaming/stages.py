@@ -191,27 +191,57 @@ def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> To
 
 
 def _query_key(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -> Tokens:
-    """Scores of all lanes at each step: a query row for each lane, which arrives beat by beat, and a key for all."""
-    keys, queries = chip.features(taken["key"]), chip.features(taken["query"])
+    """Scores at each step: the query rows of all lanes, which arrive beat by beat, times all keys of the step."""
+    queries = chip.features(taken["query"])
     beats = sizes.heads * sizes.head_words // chip.words
-    count = len(keys) // beats
-    keys = keys.reshape(count, beats, -1)
+    keys = _at_once(chip, stage, "key", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    count = len(keys)
     arrives = moves(stage, "query") > 0
     number = np.where(arrives, np.cumsum(arrives) - 1, -1).reshape(count, beats)
-    lane = np.arange(count) % sizes.tokens
+    lane = np.arange(count) % sizes.row_steps
     held = np.stack(
         [np.maximum.accumulate(np.where((lane == each)[:, None], number, -1), axis=0) for each in range(sizes.lanes)],
         axis=1,
     )
-    scores = np.empty((count, sizes.lanes, sizes.heads), np.int64)
-    step = max(1, _CHUNK // (sizes.lanes * beats * chip.words))
+    scores = np.empty((count, sizes.lanes * sizes.keys, sizes.heads), np.int64)
+    step = max(1, _CHUNK // (sizes.lanes * sizes.keys * beats * chip.words))
     for first in range(0, count, step):
         part = slice(first, first + step)
         rows = np.where(held[part][..., None] < 0, 0, queries[held[part]])
-        found = np.einsum("spbw,sbw->spb", rows, keys[part])
-        scores[part] = _sum_scores(chip, sizes, found.reshape(*found.shape[:2], sizes.heads, -1))
+        found = np.einsum("spbw,sbkw->spkb", rows, keys[part])
+        scores[part] = _sum_scores(chip, sizes, found.reshape(len(rows), scores.shape[1], sizes.heads, -1))
     sent = moves(stage, "packets", writes=True) > 0
     return {"packets": scores[np.flatnonzero(sent) // beats]}
+
+
+def _at_once(chip: Chip, stage: Stage, fifo: str, taken: Tokens, most: int) -> Ints:
+    """Words of the beats that each iteration takes at once: ``[iterations, most, words]``, zeros where it takes fewer.
+
+    Raises:
+        ProgramError: an iteration takes more.
+    """
+    count = moves(stage, fifo)
+    if int(count.max(initial=0)) > most:
+        raise ProgramError(f"{stage.name} must take at most {most} beats of {fifo} at once, not {count.max()}")
+    place = np.arange(most)
+    at = np.where(place < count[:, None], (np.cumsum(count) - count)[:, None] + place, -1)
+    found = chip.features(taken[fifo])
+    return np.concatenate([found, np.zeros_like(found[:1])])[at]
+
+
+def _slots(stage: Stage, packets: Ints) -> Ints:
+    """Scores one after the other ``[slots, heads]``: each iteration has the next one of the packet that came last.
+
+    Raises:
+        ProgramError: there is none before the first packet, or more than a packet has.
+    """
+    comes = moves(stage, "packets") > 0
+    packet, at = latest(comes), np.arange(len(comes))
+    place = at - np.maximum.accumulate(np.where(comes, at, 0))
+    if not comes[:1].all() or int(place.max(initial=0)) >= packets.shape[1]:
+        raise ProgramError(f"{stage.name} must take a packet for every {packets.shape[1]} scores, or fewer")
+    found: Ints = packets[packet, place]
+    return found
 
 
 def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
@@ -229,14 +259,12 @@ def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
     return narrow(total, spec.fraction_bits, chip.formats.features)
 
 
-def _segments(
-    sizes: work.QueryKey | work.WeightedValues | work.SoftmaxPass, step: Ints, lane: Ints
-) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Steps ``[rows, tokens]`` whose scores a row has seen when it leaves its lane at a step, in order, and which there are.
+def _segments(steps: int, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Steps ``[rows, steps]`` whose scores a row has seen when it leaves its lane at a step, in order, and which there are.
 
-    A lane starts a row at the key with its own number.
+    A row takes ``steps`` steps; a lane starts one at the step with its own number.
     """
-    length = (step - lane) % sizes.tokens + 1
+    length = (step - lane) % steps + 1
     back = np.arange(int(length.max(initial=0)))
     seen = back < length[:, None]
     return np.where(seen, (step - length + 1)[:, None] + back, 0), seen
@@ -244,15 +272,16 @@ def _segments(
 
 def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -> Tokens:
     """Running sum and bias of every row; with its last score, the reciprocal of the sum and the bias leave."""
-    packets = taken["packets"]
+    slots = _slots(stage, taken["packets"])
+    packets = slots.reshape(-1, sizes.lanes, sizes.heads)
     spec = chip.formats.softmax
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // sizes.lanes, at % sizes.lanes
-    steps, seen = _segments(sizes, step, lane)
+    steps, seen = _segments(sizes.tokens, step, lane)
     scores = narrow(packets[steps, lane[:, None]], chip.formats.features.fraction_bits, spec)
     total, bias = running_sums(scores, seen, spec)
     row = np.concatenate([reciprocal(total, spec), bias], axis=1)
-    return {"scores": packets.reshape(-1, sizes.heads), "sums": _padded(chip, row)}
+    return {"scores": slots, "sums": _padded(chip, row)}
 
 
 def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Tokens) -> Tokens:
@@ -270,7 +299,7 @@ def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Toke
         return {"scores": shares.reshape(-1, heads)}
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // p, at % p
-    steps, seen = _segments(sizes, step, lane)
+    steps, seen = _segments(sizes.tokens, step, lane)
     met, known = scores[steps, lane[:, None]], seen[..., None]
     if sizes.which == "maximum":
         largest = np.where(known, met, spec.limits[0]).max(axis=1)
@@ -297,8 +326,8 @@ def _padded(chip: Chip, rows: Ints) -> npt.NDArray[np.uint8]:
     return chip.beats(np.pad(rows, ((0, 0), (0, width - rows.shape[1]))))
 
 
-def _spread(_chip: Chip, sizes: work.QueryKey, _stage: Stage, taken: Tokens) -> Tokens:
-    return {"scores": taken["packets"].reshape(-1, sizes.heads)}
+def _spread(_chip: Chip, _sizes: work.QueryKey, stage: Stage, taken: Tokens) -> Tokens:
+    return {"scores": _slots(stage, taken["packets"])}
 
 
 def _store_scores(chip: Chip, sizes: work.QueryKey | work.SoftmaxPass, _stage: Stage, taken: Tokens) -> Tokens:
@@ -316,18 +345,26 @@ def _unpack(chip: Chip, sizes: work.WeightedValues | work.SoftmaxPass, stage: St
     return {"lane_scores": lanes[: tokens(stage, "lane_scores", writes=True)]}
 
 
-def _pack(_chip: Chip, sizes: work.WeightedValues, _stage: Stage, taken: Tokens) -> Tokens:
-    return {"packets": taken["lane_scores"].reshape(-1, sizes.lanes, sizes.heads)}
+def _pack(_chip: Chip, sizes: work.WeightedValues, stage: Stage, taken: Tokens) -> Tokens:
+    """The scores of each step ``[steps, scores at once, heads]``, zeros where it has fewer."""
+    sent = moves(stage, "packets", writes=True) > 0
+    at = np.arange(len(sent))
+    place = at - np.maximum.accumulate(np.where(np.concatenate([[True], sent[:-1]]), at, 0))
+    most = sizes.lanes * sizes.keys
+    if int(place.max(initial=0)) >= most or not sent[-1:].all():
+        raise ProgramError(f"{stage.name} must send a packet for every {most} scores, or fewer")
+    packets = np.zeros((int(sent.sum()), most, sizes.heads), np.int64)
+    packets[np.cumsum(sent) - sent, place] = taken["lane_scores"]
+    return {"packets": packets}
 
 
 def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken: Tokens) -> Tokens:
     """Sums of values over the steps of a row, weighted by ``exp(score - bias) (1 / sum)``; a row leaves with its last key."""
     form, heads = chip.formats, sizes.heads
-    values = chip.features(taken["value"])
     beats = heads * sizes.head_words // chip.words
-    count = len(values) // beats
-    values = values.reshape(count, beats, -1)
-    lane_of_step = np.arange(count) % sizes.tokens
+    values = _at_once(chip, stage, "value", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    count, values = len(values), values.swapaxes(1, 2)
+    lane_of_step = np.arange(count) % sizes.row_steps
     packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
     arrives = moves(stage, "sums").reshape(count, beats).any(axis=1)
     number = np.where(arrives, np.cumsum(arrives) - 1, -1)
@@ -336,28 +373,29 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     )
     leaves = moves(stage, "rows", writes=True).reshape(count, beats) > 0
     step = np.flatnonzero(leaves.any(axis=1))
-    lane = (step + 1) % sizes.tokens
+    lane = (step + 1) % sizes.row_steps
     if (lane >= sizes.lanes).any():
         raise ProgramError(f"{stage.name} must send a row of one of {sizes.lanes} lanes at every step that sends one")
-    steps, seen = _segments(sizes, step, lane)
+    steps, seen = _segments(sizes.row_steps, step, lane)
     own = held[steps, lane[:, None]]
-    shares = taken["packets"][packet[steps], lane[:, None]]
+    packets = taken["packets"].reshape(-1, sizes.lanes, sizes.keys, heads)
+    shares = packets[packet[steps], lane[:, None]]  # where a step has fewer keys, their values are zero
     if "sums" in taken:  # else the scores are weights by now
         rows = chip.features(taken["sums"]).reshape(int(arrives.sum()), -1)
         scores = narrow(shares, form.features.fraction_bits, form.softmax)
-        root, bias = rows[own, :heads], rows[own, heads : 2 * heads]
+        root, bias = rows[own, None, :heads], rows[own, None, heads : 2 * heads]
         difference = narrow(scores - bias, form.softmax.fraction_bits, form.softmax)
         shares = narrow(exponential(difference, form.softmax) * root, 2 * form.softmax.fraction_bits, form.softmax)
-        shares = np.where((own >= 0)[..., None], shares, 0)
-    shares = np.where(seen[..., None], shares, 0)
+        shares = np.where((own >= 0)[..., None, None], shares, 0)
+    shares = np.where(seen[..., None, None], shares, 0)
     found = np.empty((len(step), beats, chip.words), np.int64)
     fraction = form.features.fraction_bits + form.softmax.fraction_bits
-    chunk = max(1, _CHUNK // (sizes.tokens * beats * chip.words))
+    chunk = max(1, _CHUNK // (sizes.row_steps * sizes.keys * beats * chip.words))
     for first in range(0, len(step), chunk):
         part = slice(first, first + chunk)
-        met = values[steps[part]].reshape(*steps[part].shape, heads, -1)
+        met = values[steps[part]].reshape(*shares[part].shape, -1)
         products = narrow(met * shares[part][..., None], fraction, form.accumulator)
-        total = products.sum(axis=1)
+        total = products.sum(axis=(1, 2))
         found[part] = narrow(total, form.accumulator.fraction_bits, form.features).reshape(-1, beats, chip.words)
     return {"rows": chip.beats(found[leaves[step]])}
 

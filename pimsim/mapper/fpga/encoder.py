@@ -12,7 +12,13 @@ from pimsim.arch.fpga import FpgaAttention, FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.attention import PASSES, Pipelines, query_key, softmax_pass, weighted_values
-from pimsim.mapper.fpga.places import pass_work, product_beats, product_checkpoints, product_works
+from pimsim.mapper.fpga.places import (
+    keys_side_by_side,
+    pass_work,
+    product_beats,
+    product_checkpoints,
+    product_works,
+)
 from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.mapper.fpga.units import DirectGelu, GateUnit, LinearUnit, PatchShape
 from pimsim.program.dataflow import Call, Region
@@ -278,14 +284,15 @@ class _Builder:
             self._norm("norm1", 0)
         self._linear("qkv_projection", "query", d, d, "normed", "query")
         self._linear("qkv_projection", "key", d, d, "normed", "key")
-        scores, values = product_works(self.shape, self.places, self.work.d_model // self.work.heads // self.words)
+        schedule = self.fpga.attention.schedule
+        scores, values = product_works(self.shape, schedule, self.places, d // self.work.heads // self.words)
         self._add("query x key", "attention_scores", self.regions.scores, work=scores)
         passes = bool(self.regions.softmax)
         self.program.checkpoints += product_checkpoints(
-            self.shape, self.places, len(self.calls) - 1, self._name(""), passes=passes
+            self.shape, schedule, self.places, len(self.calls) - 1, self._name(""), passes=passes
         )
         for which, passed in zip(PASSES, self.regions.softmax, strict=False):
-            self._add(f"softmax {which}", "softmax", passed, work=pass_work(self.shape, self.places, which))
+            self._add(f"softmax {which}", "softmax", passed, work=pass_work(self.shape, schedule, self.places, which))
         self._linear("qkv_projection", "value", d, d, "normed", "value")
         self._add("weights x value", "attention_values", self.regions.values, work=values)
         self._result("attention", "output", d)
@@ -355,12 +362,14 @@ class _Builder:
     def _name(self, name: str) -> str:
         return name if self.layer == OUTSIDE else f"h{self.layer}.{name}"
 
-    def _result(self, name: str, place: str, width: int, rows: int = 0, queue: tuple[int, ...] = ()) -> None:
-        """The last call completes a result of whole rows."""
+    def _result(
+        self, name: str, place: str, width: int, rows: int = 0, queue: tuple[int, ...] = (), lanes: int = 0
+    ) -> None:
+        """The last call completes a result of whole rows, ``lanes`` of them side by side or one after the other."""
         self.program.checkpoints.append(
             Checkpoint(
                 len(self.calls) - 1, self._name(name), "rows", self.places[place], rows or self.tokens, width,
-                self._row(width), queue=queue,
+                self._row(width), lanes=lanes, queue=queue,
             )
         )  # fmt: skip
 
@@ -435,17 +444,20 @@ class _Builder:
             )
         ports = (self.ports[source], self.ports[target])
         attention = op in {"qkv_projection", "output_projection"}
+        together = keys_side_by_side(self.shape, self.fpga.attention.schedule) if target in {"key", "value"} else None
         for first in range(0, outputs, most):
             part = min(most, outputs - first)
             self._weights(op, name, first, part, inputs, None)
             unit = self._unit(target if op == "qkv_projection" else op)
             region = units.linear(tokens or self.tokens, part, inputs, unit, ports, gelu=gelu, pitch=self._row(outputs))
-            at = {"read_input": self.places[source], "write_output": self.places[target] + first // self.words}
+            column = first // self.words
+            at = {"read_input": self.places[source], "write_output": self.places[target] + (0 if together else column)}
             work = Linear(
-                at, self.buffer, f"{self.buffer}_biases", inputs, part, attention, gelu and unit.direct_gelu is None
-            )
+                at, self.buffer, f"{self.buffer}_biases", inputs, part, attention, gelu and unit.direct_gelu is None,
+                written=together, column=column,
+            )  # fmt: skip
             self._add("linear", op, region, work=work)
-        self._result(name, target, outputs, tokens)
+        self._result(name, target, outputs, tokens, lanes=together.lanes if together else 0)
 
     def _unit(self, use: str) -> LinearUnit:
         """The linear unit of a use: the only one, or one of its own."""

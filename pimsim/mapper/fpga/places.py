@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pimsim.mapper.fpga.attention import PASSES, Pass
-from pimsim.mapper.fpga.schedules import Shape
+from pimsim.mapper.fpga.schedules import Schedule, Shape
 from pimsim.program.dataflow import Call, Region, beats
-from pimsim.program.works import Checkpoint, Parameter, QueryKey, SoftmaxPass, StreamingProgram, WeightedValues, Work
+from pimsim.program.works import (
+    Checkpoint,
+    Parameter,
+    QueryKey,
+    SideBySide,
+    SoftmaxPass,
+    StreamingProgram,
+    WeightedValues,
+    Work,
+)
 
 
 def product_beats(shape: Shape, scores: Region) -> dict[str, int]:
@@ -17,9 +26,24 @@ def product_beats(shape: Shape, scores: Region) -> dict[str, int]:
     return {"scores": beats(places.bursts), "statistics": shape.tokens * shape.sum_beats}
 
 
-def product_works(shape: Shape, places: Mapping[str, int], head_beats: int) -> tuple[QueryKey, WeightedValues]:
+def rows_at_once(shape: Shape, schedule: Schedule) -> int:
+    """Rows that meet a key in a step."""
+    return shape.lanes if schedule == "reordered" else 1
+
+
+def keys_side_by_side(shape: Shape, schedule: Schedule) -> SideBySide | None:
+    """How keys and values lie that are read several at once; None where one row follows the other."""
+    if schedule == "reordered" or shape.lanes == 1:
+        return None
+    return SideBySide(shape.tokens, shape.beats, shape.lanes)
+
+
+def product_works(
+    shape: Shape, schedule: Schedule, places: Mapping[str, int], head_beats: int
+) -> tuple[QueryKey, WeightedValues]:
     """What both products work on; ``places``: beat addresses by stream."""
-    sizes = (shape.tokens, shape.lanes, shape.heads, head_beats * shape.words)
+    rows = rows_at_once(shape, schedule)
+    sizes = (shape.tokens, rows, shape.heads, head_beats * shape.words, shape.lanes // rows)
     scores = QueryKey(
         {
             "read_query": places["query"],
@@ -41,7 +65,7 @@ def product_works(shape: Shape, places: Mapping[str, int], head_beats: int) -> t
     return scores, values
 
 
-def pass_work(shape: Shape, places: Mapping[str, int], which: Pass) -> SoftmaxPass:
+def pass_work(shape: Shape, schedule: Schedule, places: Mapping[str, int], which: Pass) -> SoftmaxPass:
     """What a pass of the three-pass softmax works on."""
     at = {
         "read_scores": places["scores"],
@@ -49,14 +73,14 @@ def pass_work(shape: Shape, places: Mapping[str, int], which: Pass) -> SoftmaxPa
         "write_scores": places["scores"],
         "write_statistics": places["statistics"],
     }
-    return SoftmaxPass(at, which, shape.tokens, shape.lanes, shape.heads)
+    return SoftmaxPass(at, which, shape.tokens, rows_at_once(shape, schedule), shape.heads)
 
 
 def product_checkpoints(
-    shape: Shape, places: Mapping[str, int], after: int, prefix: str, *, passes: bool = False
+    shape: Shape, schedule: Schedule, places: Mapping[str, int], after: int, prefix: str, *, passes: bool = False
 ) -> list[Checkpoint]:
     """Scores, complete with call ``after``, and statistics with the same or, where ``passes`` follow, the second of them."""
-    n, p = shape.tokens, shape.lanes
+    n, p = shape.tokens, rows_at_once(shape, schedule)
     return [
         Checkpoint(after, f"{prefix}scores", "scores", places["scores"], n, heads=shape.heads, lanes=p),
         Checkpoint(
@@ -71,8 +95,10 @@ def product_checkpoints(
     ]
 
 
-def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits: int) -> StreamingProgram:
-    """Attention alone in the reordered schedule: scores, passes of the softmax if there are, and weighted values."""
+def products_program(
+    calls: Sequence[Call], shape: Shape, schedule: Schedule, d_head: int, word_bits: int
+) -> StreamingProgram:
+    """Attention alone: scores, passes of the softmax if there are, and weighted values."""
     width = shape.beats * shape.words
     sizes = {
         **dict.fromkeys(("query", "key", "value", "output"), shape.tokens * shape.beats),
@@ -83,18 +109,23 @@ def products_program(calls: Sequence[Call], shape: Shape, d_head: int, word_bits
         places[name] = program.beats
         program.beats += size
     count = shape.tokens * width
+    together = keys_side_by_side(shape, schedule)
     program.parameters = [
-        Parameter(name, "features", places[name], 0, count, count, word_bits) for name in ("query", "key", "value")
+        Parameter(name, "features", places[name], 0, count, count, word_bits, rows=rows)
+        for name, rows in (("query", None), ("key", together), ("value", together))
     ]
-    scores, values = product_works(shape, places, d_head // shape.words)
-    passes = [pass_work(shape, places, which) for which in PASSES[: len(calls) - 2]]
+    scores, values = product_works(shape, schedule, places, d_head // shape.words)
+    passes = [pass_work(shape, schedule, places, which) for which in PASSES[: len(calls) - 2]]
     works: list[Work] = [scores, *passes, values]
     program.calls = [replace(call, work=work) for call, work in zip(calls, works, strict=True)]
     program.checkpoints = [
-        *product_checkpoints(shape, places, 0, "", passes=bool(passes)),
+        *product_checkpoints(shape, schedule, places, 0, "", passes=bool(passes)),
         Checkpoint(len(calls) - 1, "attention", "rows", places["output"], shape.tokens, width, shape.beats),
     ]
     return program
 
 
-__all__ = ["pass_work", "product_beats", "product_checkpoints", "product_works", "products_program"]
+__all__ = [
+    "keys_side_by_side", "pass_work", "product_beats", "product_checkpoints", "product_works", "products_program",
+    "rows_at_once",
+]  # fmt: skip
