@@ -23,6 +23,8 @@ from pimsim.errors import ConfigError, InputError
 from pimsim.jsonio import read_json
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.interpreter import evaluate
+from pimsim.workload.attention.primitives import Decision
+from pimsim.workload.graph import WorkloadGraph
 
 SCHEMA = "pimsim.decisions/1"
 
@@ -90,7 +92,25 @@ def load(file: Path) -> Recording:
         name: _parsed(file, f"decisions.{name}", lambda values=values: _whole_numbers(values))
         for name, values in found["decisions"].items()
     }
+    _check_range(file, _parsed(file, "decisions", lambda: kind.expand(case, decisions)), decisions)
     return Recording(kind, case, str(found["origin"]), decisions)
+
+
+def _check_range(file: Path, graph: WorkloadGraph, decisions: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    """Decisions become addresses, so what no run can have decided is refused."""
+    for op in graph:
+        values = decisions.get(op.name)
+        if values is None or not isinstance(op, Decision):
+            continue
+        if values.shape != op.shape:
+            shape = list(op.shape)
+            raise ConfigError(
+                f"must have the shape {shape}, not {list(values.shape)}", file=file, path=f"decisions.{op.name}"
+            )
+        low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+        if low < 0 or high >= op.limit:
+            given = low if low < 0 else high
+            raise ConfigError(f"must be from 0 to {op.limit - 1}, not {given}", file=file, path=f"decisions.{op.name}")
 
 
 def _whole_numbers(values: Any) -> npt.NDArray[np.int64]:
@@ -107,5 +127,5 @@ def _parsed(file: Path, path: str, make: Any) -> Any:
         first = error.errors()[0]
         where = ".".join([path, *(str(part) for part in first["loc"])])
         raise ConfigError(f"{first['msg']}, not {first['input']!r}", file=file, path=where) from None
-    except (InputError, ValueError, TypeError) as error:
+    except (InputError, ValueError, TypeError, IndexError) as error:
         raise ConfigError(str(error), file=file, path=path) from None

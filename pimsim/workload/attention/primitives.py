@@ -15,6 +15,7 @@ and chip; only `Keep` makes words persistent. Masked scores are minus infinity a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import erf, prod, sqrt
@@ -572,7 +573,12 @@ class Softmax(Primitive):
 
 @dataclass(frozen=True)
 class Decision(Primitive):
-    """A primitive whose result is integers that the data decide; `Decisions` records and replays it."""
+    """A primitive whose result is integers that the data decide; `decisions` records and replays it."""
+
+    @property
+    @abstractmethod
+    def limit(self) -> int:
+        """Every entry of the result is from 0 to below this."""
 
 
 @dataclass(frozen=True)
@@ -581,6 +587,10 @@ class TopK(Decision):
 
     KIND: ClassVar[str] = "top_k"
     k: int = 1
+
+    @property
+    def limit(self) -> int:
+        return self.sources[0][-1]
 
     def rule(self) -> Shape:
         _need(self.k <= self.sources[0][-1], self, f"at least {self.k} columns")
@@ -602,6 +612,10 @@ class Boundary(Decision):
     rows: int = 1
     block_rows: int = 1
     block_columns: int = 1
+
+    @property
+    def limit(self) -> int:
+        return self.sources[0][1]
 
     def rule(self) -> Shape:
         return (self.sources[0][0], -(-self.rows // self.block_rows))
@@ -839,6 +853,10 @@ class SignHash(Decision):
 
     KIND: ClassVar[str] = "sign_hash"
 
+    @property
+    def limit(self) -> int:
+        return 1 << self.sources[0][-1]
+
     def rule(self) -> Shape:
         return (*self.sources[0][:-1], 1)
 
@@ -853,6 +871,10 @@ class OutlierColumns(Decision):
 
     KIND: ClassVar[str] = "outlier_columns"
     threshold: float = 6.0
+
+    @property
+    def limit(self) -> int:
+        return 2
 
     def rule(self) -> Shape:
         return (1, self.sources[0][-1])
@@ -872,6 +894,10 @@ class Clusters(Decision):
     KIND: ClassVar[str] = "clusters"
     clusters: int = 1
     iterations: int = 1
+
+    @property
+    def limit(self) -> int:
+        return self.clusters
 
     def rule(self) -> Shape:
         _need(self.clusters <= self.sources[0][1], self, f"at least {self.clusters} rows")
