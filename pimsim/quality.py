@@ -318,29 +318,28 @@ TEXT = "two_gardens.txt"
 
 def _costs(graph: WorkloadGraph, entry: Entry, keys: int, machines: Mapping[str, Loaded[Any]]) -> dict[str, Cost]:
     scores = [op for op in graph if isinstance(op, Scores)]
-    sizes = [("heads", scores[0].heads), ("kv_heads", scores[0].kv_heads), ("d_head", scores[0].d_head)]
+    heads, groups, d_head = scores[0].heads, scores[0].kv_heads, scores[0].d_head
     method = algorithm(entry.name, entry.parameters)
-    if not set(method.inputs(_case(method, "decode" if "decode" in method.phases else "prefill", 2, 1, 1, 64))) >= set(
-        SHAPED
-    ):
+    phase = "decode" if "decode" in method.phases else "prefill"
+    if not set(method.inputs(_case(method, phase, 2, 1, 1, 64))) >= set(SHAPED):
         return dict.fromkeys(machines, Cost(why="takes the place of linear layers"))
+    keys = method.keys_in_cache(keys)
+    case = _case(method, "decode", keys, heads, groups, d_head)
     try:
-        method.check(_case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head))
-        groups = _case(method, "decode", keys, scores[0].heads, scores[0].kv_heads, scores[0].d_head).groups
+        method.check(case)
     except WorkloadError as error:
         return dict.fromkeys(machines, Cost(why=str(error)))
-    overrides = [(name, str(groups if name == "kv_heads" else value)) for name, value in sizes]
-    decode = replace(entry, phase="decode")
+    sizes = [("heads", str(heads)), ("kv_heads", str(case.groups)), ("d_head", str(d_head))]
     found = {}
     for name, machine in machines.items():
-        (row,) = compare([decode], {name: machine}, [keys], "attention_heads", overrides)
-        layers = len(scores)
-        found[name] = Cost(
-            None if row.seconds is None else layers * row.seconds,
-            None if row.joules is None else layers * row.joules,
-            row.why,
-        )
+        (row,) = compare([replace(entry, phase="decode")], {name: machine}, [keys], "attention_heads", sizes)
+        ran = row.seconds is not None
+        found[name] = Cost(_times(len(scores), row.seconds), _times(len(scores), row.joules), None if ran else row.why)
     return found
+
+
+def _times(layers: int, value: float | None) -> float | None:
+    return None if value is None else layers * value
 
 
 __all__ = [

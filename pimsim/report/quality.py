@@ -51,28 +51,26 @@ def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
     """Two panels, time and energy of one token's attention against perplexity; a line joins what nothing else beats."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     archs = list(rows[0].costs)
     colors = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    for axes, (key, title) in zip(
-        figure.subplots(1, 2),
-        {"seconds": "time of attention (s)", "joules": "energy of attention (J)"}.items(),
-        strict=True,
-    ):
+    titles = {"seconds": "time of attention (s)", "joules": "energy of attention (J)"}
+    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, arch in enumerate(archs):
-            drawn = [(getattr(row.costs[arch], key), row.perplexity, i) for i, row in enumerate(rows)]
-            drawn = [point for point in drawn if point[0] is not None]
+            every = [(getattr(row.costs[arch], key), row.perplexity, i) for i, row in enumerate(rows)]
+            drawn = [point for point in every if point[0] is not None]
             best = front([(x, y) for x, y, _ in drawn])
             axes.plot([drawn[i][0] for i in best], [drawn[i][1] for i in best], color=MUTED, linewidth=1, zorder=1)
             for x, y, i in drawn:
-                label = rows[i].attention if number == 0 else None
-                axes.scatter(x, y, color=colors[i % 20], marker=MARKERS[number % len(MARKERS)], label=label, zorder=2)
+                axes.scatter(x, y, color=colors[i % 20], marker=MARKERS[number % len(MARKERS)], zorder=2)
         axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.set_xlabel(title)
         axes.set_ylabel("perplexity")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    handles = [Line2D([], [], color=colors[i % 20], marker="o", linestyle="") for i in range(len(rows))]
+    handles += [Line2D([], [], color=MUTED, marker=MARKERS[n % len(MARKERS)], linestyle="") for n in range(len(archs))]
+    figure.legend(handles, [*(row.attention for row in rows), *archs], loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 

@@ -145,6 +145,10 @@ class Algorithm(Model):
             choices = ", ".join(self.phases)
             raise WorkloadError(f"phase of attention {self.name()} must be one of {choices}, not {case.phase!r}")
 
+    def keys_in_cache(self, keys: int) -> int:
+        """Keys that decode attends to, the new one included, when a sequence has so many: fewer if some are dropped."""
+        return keys
+
     def inputs(self, case: Case) -> dict[str, Shape]:
         """Name -> shape of every tensor that the case needs."""
         return attention_inputs(case)

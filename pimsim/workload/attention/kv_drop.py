@@ -72,6 +72,10 @@ class KvDrop(Algorithm):
         """Whether this case compacts the cache."""
         return case.keys >= self.budget + (self.slack if case.phase == "decode" else 1)
 
+    def keys_in_cache(self, keys: int) -> int:
+        """At most as many as make decode compact."""
+        return min(keys, self.budget + self.slack)
+
     def recent(self) -> int:
         """Tokens that stay without a score."""
         return min(self.window, self.budget)
