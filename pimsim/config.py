@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from pimsim.arch.system import ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
 from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.importers import load_workload_tree
 from pimsim.workload.kinds import WORKLOAD_KINDS
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
@@ -146,8 +147,9 @@ def workload_of(tree: Tree, path: Path, overrides: Iterable[tuple[str, str]] = (
     """
     loaded = _of_its_kind(WORKLOAD_KINDS, tree, path, overrides, prefix="workload")
     check_sources(loaded)
-    if loaded.value.kind == "attention":
-        check_attention(loaded)
+    check = WORKLOAD_CHECKS.get(loaded.value.kind)
+    if check is not None:
+        check(loaded)
     return loaded
 
 
@@ -175,31 +177,34 @@ def load_dram(name_or_path: str | Path, overrides: Iterable[tuple[str, str]] = (
     return loaded
 
 
-def split_overrides(options: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+def split_overrides(options: Iterable[str], prefixes: Sequence[str] = PREFIXES) -> dict[str, list[tuple[str, str]]]:
     """Texts such as ``arch.dram.channels=16`` by their first part, each as (path, value).
 
     >>> split_overrides(["arch.dram.channels=16"])
     {'arch': [('dram.channels', '16')], 'workload': []}
 
     Raises:
-        ConfigError: there is no ``=``, or the first part is not ``arch`` or ``workload``.
+        ConfigError: there is no ``=``, no field, or the first part is none of ``prefixes``.
     """
-    split: dict[str, list[tuple[str, str]]] = {prefix: [] for prefix in PREFIXES}
+    split: dict[str, list[tuple[str, str]]] = {prefix: [] for prefix in prefixes}
     for option in options:
         path, equals, value = option.partition("=")
         prefix, _, rest = path.strip().partition(".")
+        at = f"--set {option}"
         if not equals:
-            raise ConfigError("must be path=value, such as arch.dram.channels=16", file=f"--set {option}")
+            raise ConfigError(f"must be path=value, such as {_EXAMPLES[prefixes[0]]}", file=at)
         if prefix not in split:
+            starts = " or ".join(f"{each}." for each in prefixes)
             raise ConfigError(
-                f"the path must start with {' or '.join(f'{each}.' for each in PREFIXES)}, not {prefix!r}"
-                f"{did_you_mean(prefix, PREFIXES)}",
-                file=f"--set {option}",
+                f"the path must start with {starts}, not {prefix!r}{did_you_mean(prefix, prefixes)}", file=at
             )
         if not rest:
-            raise ConfigError(f"the path must name a field, such as {prefix}.name", file=f"--set {option}")
+            raise ConfigError(f"the path must name a field, such as {_EXAMPLES[prefix]}", file=at)
         split[prefix].append((rest, value))
     return split
+
+
+_EXAMPLES = {"arch": "arch.dram.channels=16", "workload": "workload.generate_tokens=64", "dram": "dram.channels=2"}
 
 
 def check_arch(loaded: Loaded[ArchConfig]) -> None:
@@ -469,6 +474,31 @@ def check_attention(loaded: Loaded[AttentionConfig]) -> None:
         method.check(case)
     except WorkloadError as error:
         raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
+
+
+MAX_TOKENS = 10_000_000
+"""Prompt and generated tokens."""
+
+MAX_MODEL = {"layers": 10_000, "d_model": 1_000_000, "d_ff": 10_000_000, "vocabulary": 100_000_000, "context": 10**9}
+"""Largest shape of a decoder; what is larger is a slip, and would only fail for lack of memory."""
+
+
+def check_decoder(loaded: Loaded[WorkloadConfig]) -> None:
+    """Refuse a decoder that is far beyond what can be simulated.
+
+    Raises:
+        ConfigError: it has too many tokens or its model is too large.
+    """
+    limits: dict[tuple[str, ...], int] = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
+    limits |= {("model", name): limit for name, limit in MAX_MODEL.items()}
+    for path, limit in limits.items():
+        value = getattr(loaded.value.model if path[0] == "model" else loaded.value, path[-1])
+        if value > limit:
+            raise loaded.tree.error(f"must be at most {limit:,}, not {value:,}", path)
+
+
+WORKLOAD_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"attention": check_attention, "decoder": check_decoder}
+"""Kind of workload -> what checks it across fields, for kinds that need it."""
 
 
 def check_limits(tree: Tree, dram: DramConfig, at: FieldPath = ()) -> None:
@@ -820,6 +850,7 @@ __all__ = [
     "arch_of",
     "base_tree",
     "check_arch",
+    "check_decoder",
     "check_limits",
     "check_sources",
     "load_arch",

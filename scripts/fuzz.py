@@ -75,6 +75,8 @@ def work(seed: int, first: int, count: int) -> None:
             done = run_numbered(seed, number, Path(folder, "case"))
             done["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             say(json.dumps(done))
+            if done["code"] < 0:  # what an exception has left behind would spoil the cases after it
+                return
 
 
 @dataclass
@@ -136,7 +138,7 @@ def _batch(seed: int, first: int, count: int, report: Report) -> int:
                 break
             report.add(json.loads(line))
             number += 1
-    if number < first + count:
+    if child.returncode:
         kind, case = numbered_or_unknown(seed, number)
         fault = f"the process ended with {child.returncode}"
         lost = {"number": number, "kind": kind, "code": -1, "fault": fault, "seconds": 0.0, "peak": 0, "line": case}

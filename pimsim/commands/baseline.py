@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pimsim.commands.configs import split
 from pimsim.commands.output import choose, whole_file, write_out
 from pimsim.errors import InputError
 from pimsim.report.si import si
@@ -25,10 +24,10 @@ def measure(
     """
     from pimsim.analysis.measure import STACKS
     from pimsim.analysis.measure import measure as measure_here
-    from pimsim.config import load_workload
+    from pimsim.config import load_workload, split_overrides
 
     choose("stack", stack, STACKS)
-    work = load_workload(workload, split(overrides, "workload")["workload"]).value
+    work = load_workload(workload, split_overrides(overrides, ["workload"])["workload"]).value
     if not isinstance(work, WorkloadConfig):
         raise InputError(f"--workload must be of kind decoder to be measured, not {work.kind}")
     name = re.sub(r"\W+", "_", f"measured_{stack}_{work.name}")

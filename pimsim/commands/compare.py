@@ -10,11 +10,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from pimsim.analysis.comparison import Row
-from pimsim.commands.configs import split
 from pimsim.commands.output import choose, columns, json_text, whole_bytes, whole_file, write_out
 from pimsim.commands.progress import progress
 from pimsim.compare import compare as run_rows
 from pimsim.compare import load_archs, parse_contexts, parse_entry
+from pimsim.config import split_overrides
 from pimsim.errors import FunctionalMismatch, InputError
 from pimsim.report.comparison import growth_table, plot_comparison, table, without
 
@@ -45,7 +45,7 @@ def compare(
     choose("format", output, FORMATS)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot must name a file that ends in {', '.join(PICTURES)}, not {plot.name!r}")
-    options = split(overrides, "arch", "workload")
+    options = split_overrides(overrides)
     entries = [parse_entry(text.strip(), phase) for text in attention.split(",")]
     machines = load_archs([name.strip() for name in arch.split(",")], options["arch"])
     contexts = parse_contexts(context)

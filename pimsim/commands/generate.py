@@ -9,10 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.commands.configs import check_size, split
 from pimsim.commands.output import choose, write_json
 from pimsim.commands.stream import Silent, display
-from pimsim.config import Loaded, load_arch, load_workload
+from pimsim.config import Loaded, check_decoder, load_arch, load_workload, split_overrides
 from pimsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def generate(
     from pimsim.session import Session
     from pimsim.workload.importers.gguf import load_weights, read_gguf
 
-    options = split(overrides, "arch", "workload")
+    options = split_overrides(overrides)
     _check_overrides(options["workload"])
     machine = load_arch(arch, options["arch"])
     if machine.value.kind != "pim":
@@ -63,7 +62,7 @@ def generate(
     ids = encode_prompt(vocabulary, prompt)
     reserved = {"prompt_tokens": len(ids), "generate_tokens": tokens}
     work = replace(work, value=work.value.model_copy(update=reserved))
-    check_size(work)
+    check_decoder(work)
     _check_context(work)
     find_runner(machine, work).estimate_commands(machine, work)  # what cannot be mapped must not cost the loading
     weights = load_weights(model, work.value)

@@ -118,8 +118,7 @@ def show(arch: str | None, workload: str | None, overrides: Sequence[str], outpu
     Raises:
         InputError: both or none of the two are given, or the configuration is wrong.
     """
-    from pimsim.commands.configs import split
-    from pimsim.config import load_arch, load_workload
+    from pimsim.config import load_arch, load_workload, split_overrides
     from pimsim.show import show as as_yaml
     from pimsim.show import show_json
 
@@ -128,10 +127,10 @@ def show(arch: str | None, workload: str | None, overrides: Sequence[str], outpu
         given = "both" if arch is not None else "neither"
         raise InputError(f"exactly one of --arch and --workload must be given, not {given}")
     if arch is not None:
-        machine = load_arch(arch, split(overrides, "arch")["arch"])
+        machine = load_arch(arch, split_overrides(overrides, ["arch"])["arch"])
         text = json_text(show_json(machine)) if output == "json" else as_yaml(machine)
     else:
-        work = load_workload(workload or "", split(overrides, "workload")["workload"])
+        work = load_workload(workload or "", split_overrides(overrides, ["workload"])["workload"])
         text = json_text(show_json(work)) if output == "json" else as_yaml(work)
     write_out(text)
 

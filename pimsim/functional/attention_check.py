@@ -23,6 +23,7 @@ from pimsim.functional.attention_judge import Judge, Snapshots
 from pimsim.functional.functions import measure
 from pimsim.functional.numerics import Array, FloatSpec, float_spec
 from pimsim.functional.order import Timed, run_in_issue_order
+from pimsim.functional.verdict import relative_error
 from pimsim.program.isa import Op, Placed
 from pimsim.workload.attention import primitives as prim
 from pimsim.workload.attention.base import Algorithm, Case
@@ -228,7 +229,7 @@ class AttentionCheck:
         for name, exact in expected.items():
             found[name] = self.output(executor, name)
             error = np.abs(np.where(np.isfinite(exact), found[name] - exact, 0.0))
-            relative = _norm_ratio(error, exact)
+            relative = relative_error(found[name], exact)
             compared += int(error.size)
             worst["max_abs_error"] = max(worst["max_abs_error"], float(np.max(error, initial=0.0)))
             worst["max_rel_error"] = max(worst["max_rel_error"], relative)
@@ -361,7 +362,7 @@ def tolerances(inputs: Inputs, arch: ArchConfig, names: Sequence[str]) -> dict[s
     for sample in range(SAMPLES):
         found = _perturbed(inputs, np.random.default_rng(sample), spec, adding, errors)
         for name in names:
-            worst[name] = max(worst[name], _norm_ratio(np.abs(found[name] - exact[name]), exact[name]))
+            worst[name] = max(worst[name], relative_error(found[name], exact[name]))
     unit = 2.0**-spec.precision
     return {name: SPREAD * deviation + unit for name, deviation in worst.items()}
 
@@ -439,12 +440,6 @@ def _amplitude(op: Primitive, spec: FloatSpec, adding: FloatSpec, errors: Mappin
     if getattr(op, "function", "") in ("divide", "quantise", "gelu_gate"):
         size += errors["exp"] + errors["reciprocal"]
     return size
-
-
-def _norm_ratio(error: Array, exact: Any) -> float:
-    size = float(np.linalg.norm(np.ravel(np.where(np.isfinite(exact), exact, 0.0))))
-    off = float(np.linalg.norm(np.ravel(error)))
-    return off / size if size else off
 
 
 __all__ = ["AttentionCheck", "Inputs", "function_errors", "prepare", "rounded", "successor", "tolerances"]

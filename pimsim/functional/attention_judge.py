@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pimsim.functional.numerics import Array, FloatSpec
+from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.program.isa import Placed, Step
 from pimsim.workload.attention import primitives as prim
 from pimsim.workload.attention.primitives import Primitive
@@ -52,7 +53,7 @@ class Judge:
     ) -> tuple[dict[str, dict[str, float]], str]:
         """(figures by kind, message of the first result that is wrong or nothing)."""
         results: dict[str, Any] = {}
-        figures: dict[str, dict[str, float]] = {}
+        verdicts: list[Verdict] = []
         message = ""
         for op in ops:
             if op.name in given:
@@ -67,19 +68,13 @@ class Judge:
                 continue
             results[op.name] = found
             used, error, allowed = self._used(op, found, wanted, [results[name] for name in op.inputs], exact)
-            row = figures.setdefault(
-                op.KIND, {"compared": 0, "max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0, "used": 0.0}
-            )
-            row["compared"] += 1
-            row["max_abs_error"] = max(row["max_abs_error"], error)
-            row["tolerance"] = max(row["tolerance"], allowed)
-            row["used"] = max(row["used"], used)
+            verdicts.append(_verdict(op, found, wanted, used, allowed))
             if not used <= 1 and not message:
                 message = (
                     f"{op.name} ({op.KIND}) must be what its operands give, within {allowed:.3g} in the 2-norm, not "
                     f"{error:.3g} off"
                 )
-        return figures, message
+        return summary(verdicts), message
 
     def _used(
         self, op: Primitive, found: Any, wanted: Any, inputs: Sequence[Any], exact: tuple[type, ...]
@@ -112,6 +107,24 @@ class Judge:
         tiny = self.spec.smallest_normal * float(np.sqrt(np.size(wanted)))
         allowed = amplitude * float(np.linalg.norm(np.where(finite, magnitude, 0.0))) + tiny * bool(amplitude)
         return (error / allowed if allowed else float(error > 0) * np.inf if error else 0.0), error, allowed
+
+
+def _pairs(found: Any, wanted: Any) -> list[tuple[Any, Any]]:
+    """What is compared: a tensor, or the parts of weights that there are."""
+    if not isinstance(wanted, prim.Weights):
+        return [(found, wanted)]
+    return [(one, other) for one, other in zip(found, wanted, strict=True) if other is not None]
+
+
+def _verdict(op: Primitive, found: Any, wanted: Any, used: float, allowed: float) -> Verdict:
+    """``allowed`` and ``used`` are of the 2-norm, which is never less than the largest error."""
+    largest, size, norms = 0.0, 0.0, 0.0
+    for one, other in _pairs(found, wanted):
+        with np.errstate(invalid="ignore"):
+            off = np.abs(np.where(np.isfinite(other), one - other, 0.0))
+        largest, size = max(largest, float(np.max(off, initial=0.0))), max(size, _largest(other))
+        norms = max(norms, relative_error(one, other))
+    return Verdict(op, largest, size, allowed, used, norms, (), float("nan"), float("nan"))
 
 
 def _is_whole(x: Any) -> bool:

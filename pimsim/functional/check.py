@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, factorial, inf, log, log2, sqrt
+from math import ceil, factorial, log, log2, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +42,7 @@ import numpy as np
 from pimsim.arch.system import AsicConfig
 from pimsim.errors import WorkloadError
 from pimsim.functional.numerics import FLOAT32, Array, FixedSpec, FloatSpec, MacArithmetic, float_spec
+from pimsim.functional.verdict import Verdict, compare
 from pimsim.program.isa import Op
 from pimsim.workload import ops, reference
 from pimsim.workload.graph import WorkloadGraph, layer_of
@@ -123,43 +124,6 @@ class Capture:
         return taken
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The result of one operation in one pass, against float64."""
-
-    op: ops.OpNode
-    position: int
-    error: float
-    """Largest absolute error."""
-    size: float
-    """Largest magnitude of the exact result."""
-    bound: float
-    """Largest allowed error."""
-    excess: float
-    """Largest error over what is allowed there; above 1 it is wrong."""
-    relative: float
-    """2-norm of the error over that of the exact result."""
-    element: int
-    """Where `excess` lies."""
-    found: float
-    exact: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether every element is within its bound."""
-        return self.excess <= 1.0
-
-    def message(self, number_format: str) -> str:
-        """Where, and by how much."""
-        layer = layer_of(self.op.name)
-        where = f"layer {layer}, " if layer >= 0 else ""
-        return (
-            f"{self.op.name} ({self.op.kind}) must be what the reference computes: {where}pass {self.position}, element "
-            f"{self.element} must be {self.exact:.6g} in {number_format}, not {self.found:.6g} "
-            f"({self.excess:.3g} times the allowed error)"
-        )
-
-
 @dataclass
 class Judge:
     """Compares captured results with float64, and keeps the keys and values that the program should see."""
@@ -220,7 +184,7 @@ class Judge:
 
     def compare(
         self, written: Mapping[str, Array], token: int, position: int, logits: Array | None = None
-    ) -> list[Difference]:
+    ) -> list[Verdict]:
         """Every operation of a pass that leaves a result in the SRAM, in the order of the graph.
 
         Args:
@@ -230,7 +194,7 @@ class Judge:
             logits: ``[vocabulary]`` where the SRAM holds them a piece at a time.
         """
         found = self.found = {}
-        differences: list[Difference] = []
+        differences: list[Verdict] = []
         for op in self.graph:
             if isinstance(op, ops.CacheWrite):  # nothing in the SRAM: scores and values read what was written
                 qkv = found[op.inputs[0]][op.heads * op.d_head :].reshape(2, op.kv_heads, op.d_head)
@@ -256,7 +220,7 @@ class Judge:
                 found[op.name][turned:] = found[op.inputs[0]][turned:]
             if logits is not None and op.name == "final.lm_head":
                 found[op.name] = logits.astype(np.float64)
-            differences.append(_difference(op, position, found[op.name], exact, bound))
+            differences.append(compare(op, found[op.name], exact, bound, _place(op, position)))
             if not differences[-1].passed:
                 break  # what follows has wrong inputs
         return differences
@@ -516,11 +480,6 @@ class Judge:
     """Operation type -> its float64 result and the allowed error, from what the program had as inputs."""
 
 
-def relative_error(found: Array, exact: Array) -> float:
-    """2-norm of the error over that of the exact vector."""
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-
-
 def _width(op: ops.OpNode) -> int:
     if isinstance(op, ops.Linear):
         return op.d_out
@@ -531,24 +490,9 @@ def _width(op: ops.OpNode) -> int:
     return 1 if isinstance(op, ops.ArgMax) else int(getattr(op, "width", 0))
 
 
-def _difference(op: ops.OpNode, position: int, found: Array, exact: Array, bound: Array) -> Difference:
-    """What was never written (NaN) is infinitely wrong."""
-    error = np.where(np.isnan(found), inf, np.abs(found - exact)).ravel()
-    excess = error / np.ravel(bound)
-    worst = int(np.argmax(excess))
-    size = float(np.linalg.norm(exact))
-    return Difference(
-        op,
-        position,
-        error=float(np.max(error)),
-        size=float(np.max(np.abs(exact))),
-        bound=float(np.max(bound)),
-        excess=float(excess[worst]),
-        relative=float(np.linalg.norm(error)) / size if size else 0.0,
-        element=worst,
-        found=float(np.ravel(found)[worst]),
-        exact=float(np.ravel(exact)[worst]),
-    )
+def _place(op: ops.OpNode, position: int) -> str:
+    layer = layer_of(op.name)
+    return f"{f'layer {layer}, ' if layer >= 0 else ''}pass {position}, "
 
 
 def first_unequal(program: Mapping[str, Array], machine: Mapping[str, Array]) -> tuple[str, int, float, float] | None:
@@ -564,19 +508,4 @@ def first_unequal(program: Mapping[str, Array], machine: Mapping[str, Array]) ->
     return None
 
 
-def summary(differences: Sequence[Difference]) -> dict[str, Any]:
-    """Figures of all comparisons, by kind of operation."""
-    found: dict[str, Any] = {}
-    for each in differences:
-        row = found.setdefault(
-            each.op.kind, {"compared": 0, "max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0, "used": 0.0}
-        )
-        row["compared"] += 1
-        row["max_abs_error"] = max(row["max_abs_error"], each.error)
-        row["max_rel_error"] = max(row["max_rel_error"], each.error / each.size if each.size else 0.0)
-        row["tolerance"] = max(row["tolerance"], each.bound)
-        row["used"] = max(row["used"], each.excess)
-    return found
-
-
-__all__ = ["Capture", "Difference", "Judge", "Places", "first_unequal", "relative_error", "summary"]
+__all__ = ["Capture", "Judge", "Places", "first_unequal"]

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pimsim.functional.primitives import Step, StreamMemory, execute, execute_changed, execute_in_time, results_of
+from pimsim.functional.verdict import relative_error
 from pimsim.program.streaming import StreamProgram
 from pimsim.workload.attention import primitives as p
 from pimsim.workload.attention.base import Algorithm, Case
@@ -278,15 +279,6 @@ class Disturbance:
         return value + by * self._random.choice((-1.0, 1.0), np.shape(value))
 
 
-def relative_error(got: Array, want: Array) -> float:
-    """2-norm of the error over that of what is exact; entries that are infinite in both are left out."""
-    with np.errstate(invalid="ignore"):
-        error = np.where(got == want, 0.0, got - want)
-    size = float(np.linalg.norm(_size(want)))
-    norm = float(np.linalg.norm(error))
-    return norm / size if size else norm
-
-
 def _parts(value: Any) -> list[Array]:
     return [part for part in value if part is not None] if isinstance(value, Weights) else [np.asarray(value)]
 
@@ -440,5 +432,4 @@ def _same(one: Any, other: Any) -> bool:
 
 __all__ = [
     "BOUNDS", "DRAWS", "EXACT", "Disturbance", "EndError", "PrimitiveJudge", "bounds_of", "check", "compare_end", "filled",
-    "relative_error",
 ]  # fmt: skip

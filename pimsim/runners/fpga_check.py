@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError, ProgramError, WorkloadError
-from pimsim.functional.check import relative_error
 from pimsim.functional.streaming.capture import Capture
 from pimsim.functional.streaming.chip import WIDTHS, Chip
 from pimsim.functional.streaming.executor import Executor
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.hazards import first_hazard
-from pimsim.functional.streaming.judge import Judge, Verdict, summary
+from pimsim.functional.streaming.judge import Judge
+from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.mapper.fpga.encoder import encoder_program, linear_tile
 from pimsim.mapper.fpga.places import products_program, rows_at_once
 from pimsim.mapper.fpga.schedules import Schedule, Shape

@@ -7,7 +7,8 @@ from typing import Any
 
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import MappingError
-from pimsim.functional.check import Capture, Difference, Judge
+from pimsim.functional.check import Capture, Judge
+from pimsim.functional.verdict import Verdict
 from pimsim.mapper.group import GroupMapping, Token, groups
 from pimsim.runners.pim_check import PimCheck, places_of
 from pimsim.session import Session
@@ -57,7 +58,7 @@ class GroupCheck(PimCheck):
         """Compare token by token as `PimCheck` does, then both orders; what differs first is the message."""
         executor = self.session.executor
         capture = executor.observer = Capture(self.graph, executor.sram.size)
-        differences: list[Difference] = []
+        differences: list[Verdict] = []
         written: list[dict[str, Any]] = []
         worst, message = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}, ""
         for number in range(len(self.groups)):
@@ -72,7 +73,7 @@ class GroupCheck(PimCheck):
         return self._report(message, worst, differences, len(written))
 
     def _compare_group(
-        self, number: int, written: dict[str, Any], differences: list[Difference], worst: dict[str, float]
+        self, number: int, written: dict[str, Any], differences: list[Verdict], worst: dict[str, float]
     ) -> str:
         for slot, at in enumerate(self.groups[number]):
             self.judge = judge = self.judges[at.sequence]

@@ -12,8 +12,9 @@ from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
-from pimsim.functional.check import Capture, Difference, Judge, Places, first_unequal, relative_error, summary
+from pimsim.functional.check import Capture, Judge, Places, first_unequal
 from pimsim.functional.order import Timed, run_in_issue_order
+from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units
@@ -74,7 +75,7 @@ class PimCheck:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
         executor = self.session.executor
         capture = executor.observer = Capture(self.graph, executor.sram.size)
-        differences: list[Difference] = []
+        differences: list[Verdict] = []
         written, message = [], ""
         worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
         for number, token in enumerate(self.tokens):
@@ -94,7 +95,7 @@ class PimCheck:
         return self._report(message, worst, differences, len(written))
 
     def _report(
-        self, message: str, worst: dict[str, float], differences: Sequence[Difference], passes: int
+        self, message: str, worst: dict[str, float], differences: Sequence[Verdict], passes: int
     ) -> dict[str, Any]:
         return {
             "passed": not message,
@@ -123,7 +124,7 @@ class PimCheck:
             self.session.executor.sram[start : start + stream.size] = stream
 
     def _compare_end(
-        self, exact: dict[str, Any], differences: Sequence[Difference], number: int, worst: dict[str, float]
+        self, exact: dict[str, Any], differences: Sequence[Verdict], number: int, worst: dict[str, float]
     ) -> str:
         name = [each.op.name for each in differences if each.op.kind != "argmax"][-1]
         found = self.judge.found[name]

@@ -163,13 +163,21 @@ def test_options_are_split_by_file() -> None:
         ),
         ("x=1", r"^--set x=1: the path must start with arch\. or workload\., not 'x'$"),
         ("=1", r"^--set =1: the path must start with arch\. or workload\., not ''$"),
-        ("arch=1", r"^--set arch=1: the path must name a field, such as arch\.name$"),
-        ("arch.=1", r"^--set arch\.=1: the path must name a field, such as arch\.name$"),
+        ("arch=1", r"^--set arch=1: the path must name a field, such as arch\.dram\.channels=16$"),
+        ("arch.=1", r"^--set arch\.=1: the path must name a field, such as arch\.dram\.channels=16$"),
     ],
 )
 def test_a_malformed_option(option: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split_overrides([option])
+
+
+@pytest.mark.parametrize(("field", "limit"), [("model.layers", "10,000"), ("generate_tokens", "10,000,000")])
+def test_decoders_beyond_all_machines_are_refused_wherever_they_are_loaded(field: str, limit: str) -> None:
+    """Also by sweeps and from Python, which once built a graph of as many layers as a file asked for."""
+    message = rf"^--set workload\.{field}=1{'0' * 30}: {field}: must be at most {limit}, not 1,000"
+    with pytest.raises(ConfigError, match=message):
+        load_workload("gpt2_decode", [(field, str(10**30))])
 
 
 # ----------------------------------------------------------------------------------------------------------- sources

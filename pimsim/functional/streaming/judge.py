@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from pimsim.functional.numerics import FixedSpec
 from pimsim.functional.streaming.fixed import Formats, GeluTable
+from pimsim.functional.verdict import Verdict, compare
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.encoder import EncoderConfig
 from pimsim.workload.encoder_reference import EncoderOp
@@ -48,40 +49,6 @@ Rule = tuple[Any, Any, Any]
 def cut(spec: FixedSpec) -> float:
     """Largest error of one rounding."""
     return spec.step if spec.rounding == "truncate" else spec.step / 2
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of one operation against float64."""
-
-    op: EncoderOp
-    error: float
-    """Largest absolute error."""
-    size: float
-    """Largest magnitude of the exact result."""
-    bound: float
-    """Largest allowed error."""
-    excess: float
-    """Largest error over what is allowed there; above 1 it is wrong."""
-    relative: float
-    """2-norm of the error over that of the exact result; of attention, with what errors of the scores add."""
-    where: tuple[int, ...]
-    found: float
-    exact: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether every element is within its bound."""
-        return self.excess <= 1.0
-
-    def message(self, formats: str) -> str:
-        """Where, and by how much."""
-        layer = f"layer {self.op.layer}, " if self.op.layer >= 0 else ""
-        return (
-            f"{self.op.name} ({self.op.kind}) must be what the reference computes: {layer}element "
-            f"{list(self.where)} must be {self.exact:.6g} in {formats}, not {self.found:.6g} "
-            f"({self.excess:.3g} times the allowed error)"
-        )
 
 
 @dataclass
@@ -122,7 +89,7 @@ class Judge:
             return Verdict(op, inf, 0.0, 0.0, inf, inf, (), float("nan"), float("nan"))
         inputs = [self.values[name] for name in op.inputs]
         found, exact, bound = self._rules[op.kind](self, op, inputs)
-        verdict = compare(op, found, exact, bound)
+        verdict = compare(op, found, exact, bound, f"layer {op.layer}, " if op.layer >= 0 else "")
         if op.kind == "scores":
             self._score_error = verdict.error
         if op.kind == "attention":
@@ -320,41 +287,4 @@ def gelu_error(table: GeluTable, features: FixedSpec) -> float:
     return max(between + 2 * table.spec.step + features.step, behind + features.step)
 
 
-def compare(op: EncoderOp, found: Any, exact: Any, bound: Any) -> Verdict:
-    """What was never computed (NaN), or has another shape, is infinitely wrong."""
-    if np.shape(found) != np.shape(exact):
-        found = np.full_like(exact, np.nan)
-    error = np.where(np.isnan(found), inf, np.abs(found - exact))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(error == 0, np.where(bound > 0, 0.0, inf), error / bound)
-    where = np.unravel_index(int(np.argmax(excess)), excess.shape)
-    size = float(np.linalg.norm(exact))
-    return Verdict(
-        op,
-        error=float(error.max()),
-        size=float(np.abs(exact).max()),
-        bound=float(np.max(bound)),
-        excess=float(excess[where]),
-        relative=float(np.linalg.norm(error)) / size if size else 0.0,
-        where=tuple(int(number) for number in where),
-        found=float(found[where]),
-        exact=float(exact[where]),
-    )
-
-
-def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Figures of all comparisons, by kind of operation."""
-    found: dict[str, Any] = {}
-    for each in verdicts:
-        row = found.setdefault(
-            each.op.kind, {"compared": 0, "max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 0.0, "used": 0.0}
-        )
-        row["compared"] += 1
-        row["max_abs_error"] = max(row["max_abs_error"], each.error)
-        row["max_rel_error"] = max(row["max_rel_error"], each.error / each.size if each.size else 0.0)
-        row["tolerance"] = max(row["tolerance"], each.bound)
-        row["used"] = max(row["used"], each.excess)
-    return found
-
-
-__all__ = ["Judge", "Verdict", "compare", "cut", "gelu_error", "summary"]
+__all__ = ["Judge", "cut", "gelu_error"]
