@@ -106,8 +106,8 @@ class Linear(Work):
 
 
 @dataclass(frozen=True, slots=True)
-class QueryKey(Work):
-    """Scores and statistics of ``tokens`` rows; a head has ``head_words`` words.
+class _OfRows(Work):
+    """Work on ``tokens`` rows and as many keys; a head has ``head_words`` words.
 
     In a step, ``lanes`` rows meet the same key, or one row meets ``keys`` keys that lie side by side.
     """
@@ -125,19 +125,13 @@ class QueryKey(Work):
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedValues(Work):
-    """Sums of values, weighted by what scores and statistics give; sizes as in `QueryKey`."""
+class QueryKey(_OfRows):
+    """Scores and statistics of rows."""
 
-    tokens: int
-    lanes: int
-    heads: int
-    head_words: int
-    keys: int = 1
 
-    @property
-    def row_steps(self) -> int:
-        """Steps in which a row meets all values."""
-        return -(-self.tokens // self.keys)
+@dataclass(frozen=True, slots=True)
+class WeightedValues(_OfRows):
+    """Sums of values, weighted by what scores and statistics give."""
 
 
 @dataclass(frozen=True, slots=True)

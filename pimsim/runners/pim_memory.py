@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pimsim.arch.dram import DramSpec
-from pimsim.mapper.attention.lowering import AttentionLowering
 from pimsim.mapper.hybrid import SCORE_BYTES, HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Block, Compute, Kernel, Placed, Repeat, Run
 from pimsim.trace.spans import BlockSpans
+
+if TYPE_CHECKING:
+    from pimsim.mapper.attention.lowering import AttentionLowering  # numpy, which a decoder does without
 
 MAX_POINTS = 256
 """Points of a course that a result keeps."""

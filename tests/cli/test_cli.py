@@ -91,6 +91,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert not {"numpy", "pydantic", "networkx", "simpy", "yaml", "matplotlib", "rich"} & set(loaded.stdout.split())
 
 
+def test_a_decoder_is_timed_without_numpy() -> None:
+    """It is a sixth of the start-up, and only a check needs it."""
+    code = "import sys, pimsim.run, pimsim.runners.pim_decoder; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"numpy", "simpy", "matplotlib", "rich"} & set(loaded.stdout.split())
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_help_lists_the_commands(arguments: tuple[str, ...]) -> None:
     result = pimsim(*arguments)

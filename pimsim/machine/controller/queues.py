@@ -12,6 +12,7 @@ an address that a queued read is going to read waits outside. So requests to one
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -41,7 +42,7 @@ class Entry:
         """What it met: its row open, its bank closed, or another row open."""
 
 
-class Queues:
+class Queues(ABC):
     """One channel of a controller; `select` is left to those who decide.
 
     Args:
@@ -127,13 +128,13 @@ class Queues:
             self._issue(tick, *found)
         return self.served.reads + self.served.writes - before
 
+    @abstractmethod
     def select(self, tick: int) -> tuple[str, Where, Entry | None] | None:
         """The command that issues now, its address, and the request that it is for; None if none is legal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_tick(self, tick: int) -> int:
         """The next tick at which something may happen."""
-        raise NotImplementedError
 
     def close(self, end: int) -> Served:
         """The counters of a run that ends at a tick."""
@@ -151,7 +152,7 @@ class Queues:
         for bank in open_banks:
             self.changed(bank)
 
-    def changed(self, bank: Bank) -> None:
+    def changed(self, bank: Bank) -> None:  # noqa: B027 (a hook; looking at every tick needs none)
         """The row of a bank was opened or closed."""
 
     # -- requests come in -----------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Queues:
         self.entered(entry)
         self._advance(tick)
 
-    def entered(self, entry: Entry) -> None:
+    def entered(self, entry: Entry) -> None:  # noqa: B027 (a hook; looking at every tick needs none)
         """An entry is new in its queue."""
 
     def _advance(self, tick: int) -> None:
@@ -327,7 +328,7 @@ class Queues:
         served.end = max(served.end, done)
         self.left(entry)
 
-    def left(self, entry: Entry) -> None:
+    def left(self, entry: Entry) -> None:  # noqa: B027 (a hook; looking at every tick needs none)
         """An entry has left its queue."""
 
 

@@ -15,7 +15,7 @@ and chip; only `Keep` makes words persistent. Masked scores are minus infinity a
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import erf, prod, sqrt
@@ -63,7 +63,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Primitive(OpNode):
+class Primitive(OpNode, ABC):
     """An operation with a shape rule, counts and a meaning; ``sources`` are the shapes of its inputs."""
 
     KIND: ClassVar[str] = ""
@@ -90,9 +90,9 @@ class Primitive(OpNode):
         """Shape of the result; that of the first input unless a primitive says otherwise."""
         return self.sources[0]
 
+    @abstractmethod
     def meaning(self, *inputs: Any) -> Any:
         """The result for these inputs."""
-        raise NotImplementedError
 
     def macs(self, context: int = 0) -> int:  # noqa: ARG002
         """Multiply-accumulates of products."""
@@ -156,6 +156,10 @@ class Source(Primitive):
 
     def __post_init__(self) -> None:
         """The shape is given, and may be empty."""
+
+    def meaning(self, *inputs: Any) -> Any:  # noqa: ARG002
+        """Raises: WorkloadError, as nothing computes it."""
+        raise WorkloadError(f"tensor {self.name} must be given")
 
 
 @dataclass(frozen=True)
