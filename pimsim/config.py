@@ -10,27 +10,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from pimsim import catalog
-from pimsim.arch.aim import AimConfig
-from pimsim.arch.controller import SchedulerConfig, check_controller
 from pimsim.arch.dram import Command, DramConfig, DramSpec
 from pimsim.arch.formats import FLOAT_BITS, accumulators_of, format_bytes
-from pimsim.arch.hybrid import PLACEABLE
 from pimsim.arch.kinds import ARCH_KINDS
-from pimsim.arch.mcu import McuConfig
-from pimsim.arch.memory import MemoryConfig
 from pimsim.arch.system import ArchConfig, AsicConfig
 from pimsim.errors import ConfigError, WorkloadError, did_you_mean
 from pimsim.model import TRUST_WORDS, Documented, Model
-from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.importers import load_workload_tree
 from pimsim.workload.kinds import WORKLOAD_KINDS
 from pimsim.yamlio import FieldPath, Tree, apply_overrides, dotted, load_tree, validate
+
+if TYPE_CHECKING:  # a run imports the models of its own kinds only
+    from pimsim.arch.aim import AimConfig
+    from pimsim.arch.controller import SchedulerConfig
+    from pimsim.arch.mcu import McuConfig
+    from pimsim.arch.memory import MemoryConfig
+    from pimsim.workload.attention_only import AttentionConfig
 
 M = TypeVar("M", bound=Model)
 PREFIXES = ("arch", "workload")
@@ -395,6 +396,8 @@ def check_controller_of(loaded: Loaded[Any], spec: DramSpec, controller: Schedul
     Raises:
         ConfigError: the DRAM does not say how long a burst is, or the controller does not fit it.
     """
+    from pimsim.arch.controller import check_controller
+
     if not spec.timing.get("nBL"):
         raise loaded.tree.error("must have nBL, the clocks of a burst on the data pins", ("dram", "timing"))
     try:
@@ -410,6 +413,8 @@ def check_hybrid(loaded: Loaded[Any]) -> None:
         ConfigError: as `check_arch`, or lanes have no ports, a beat is not a whole number of elements, or work is fixed
             to a side though the placement is another one.
     """
+    from pimsim.arch.hybrid import PLACEABLE
+
     check_arch(loaded)  # a hybrid machine has all that a PIM machine has
     tree, arch = loaded.tree, loaded.value
     fpga, element = arch.fpga, 8 * format_bytes(arch.pim.format)

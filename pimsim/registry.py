@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from pimsim.errors import UnknownName
@@ -52,3 +53,27 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Every registered name, sorted."""
         return sorted(self._entries)
+
+
+class Kinds(Mapping[str, type[T]]):
+    """Classes by the name of their kind, each imported when it is asked for: a run builds the models of its own kinds only.
+
+    >>> kinds: Kinds[object] = Kinds({"registry": "pimsim.registry:Registry"})
+    >>> list(kinds), kinds["registry"].__name__
+    (['registry'], 'Registry')
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        """``places``: kind -> ``"module:Class"``."""
+        self._places = places
+
+    def __getitem__(self, kind: str) -> type[T]:
+        module, _, name = self._places[kind].partition(":")
+        found: type[T] = getattr(import_module(module), name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

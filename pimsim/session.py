@@ -15,8 +15,9 @@ from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
 from pimsim.functional.numerics import float_spec
 from pimsim.functional.stream import HybridExecutor, StreamMemory
+from pimsim.mapper.choice import mapping_for
 from pimsim.mapper.group import GroupMapping
-from pimsim.mapper.hybrid import HybridMapping, mapping_for
+from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -80,6 +80,8 @@ class StreamUnit(Documented):
 
 class HybridConfig(ArchConfig):
     """A machine of kind ``hybrid``, as an ``arch_configs/*.yaml`` file describes it."""
+
+    has_streaming_unit: ClassVar[bool] = True
 
     kind: Literal["hybrid"] = "hybrid"  # type: ignore[assignment]
     fpga: StreamUnit

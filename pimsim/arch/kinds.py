@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pimsim.arch.aim import AimConfig
-from pimsim.arch.fpga import FpgaArchConfig
-from pimsim.arch.hybrid import HybridConfig
-from pimsim.arch.mcu import McuConfig
-from pimsim.arch.memory import MemoryConfig
-from pimsim.arch.system import AnyArch, ArchConfig
+from pimsim.arch.system import AnyArch
+from pimsim.registry import Kinds
 
-ARCH_KINDS: dict[str, type[AnyArch]] = {
-    "pim": ArchConfig,
-    "aim": AimConfig,
-    "fpga": FpgaArchConfig,
-    "memory": MemoryConfig,
-    "hybrid": HybridConfig,
-    "mcu": McuConfig,
-}
+ARCH_KINDS: Kinds[AnyArch] = Kinds(
+    {
+        "pim": "pimsim.arch.system:ArchConfig",
+        "aim": "pimsim.arch.aim:AimConfig",
+        "fpga": "pimsim.arch.fpga:FpgaArchConfig",
+        "memory": "pimsim.arch.memory:MemoryConfig",
+        "hybrid": "pimsim.arch.hybrid:HybridConfig",
+        "mcu": "pimsim.arch.mcu:McuConfig",
+    }
+)
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -88,6 +88,9 @@ class AnyArch(Documented):
 
 class ArchConfig(AnyArch):
     """A PIM machine, as an ``arch_configs/*.yaml`` file describes it."""
+
+    has_streaming_unit: ClassVar[bool] = False
+    """Whether there is a streaming unit beside the channels (`pimsim.arch.hybrid`)."""
 
     kind: Literal["pim"] = "pim"
     dram: DramConfig

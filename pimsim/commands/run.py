@@ -17,7 +17,6 @@ from pimsim.commands.output import TABLE_FORMATS, choose, json_text, whole_bytes
 from pimsim.commands.progress import progress
 from pimsim.config import Loaded
 from pimsim.errors import FunctionalMismatch, InputError
-from pimsim.plan import plan
 from pimsim.program.isa import Where
 from pimsim.result import Result
 from pimsim.run import simulate_loaded
@@ -125,6 +124,8 @@ def run_plan(
         raise InputError(
             f"{option} must be left out: of {workload.value.name} on {arch.value.name} buffers are planned, nothing is timed"
         )
+    from pimsim.plan import plan
+
     found = plan(arch, workload)
     text = json_text(found.to_json())
     if out is not None:

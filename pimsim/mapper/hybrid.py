@@ -16,10 +16,9 @@ from pimsim.arch.formats import format_bytes
 from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, PLACEABLE, HybridConfig, Side
 from pimsim.arch.system import ArchConfig
 from pimsim.bounds.hybrid import HybridBounds
-from pimsim.errors import CapacityExceeded, MappingError
+from pimsim.errors import CapacityExceeded
 from pimsim.mapper.builder import Part, Result
 from pimsim.mapper.fpga import decode
-from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.lower.ops import LayerLowering
 from pimsim.mapper.mapping import Mapping
 from pimsim.mapper.sram import SramMap
@@ -31,22 +30,6 @@ from pimsim.workload.graph import WorkloadGraph
 
 SCORE_BYTES = 4
 """Scores and everything else in the unit's buffer stand in 32 bits."""
-
-
-def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> Mapping:
-    """The mapping of a decoder onto a machine with PIM channels, of whichever kind.
-
-    Raises:
-        MappingError: the machine cannot run the workload, or a memory is too small.
-    """
-    if isinstance(arch, HybridConfig):
-        if workload.together > 1:
-            raise MappingError(
-                f"batch and prefill_tokens must be 1 on a hybrid machine, not {workload.together} tokens at once"
-            )
-        return HybridMapping(workload, graph, arch, spec)
-    kind = GroupMapping if workload.together > 1 else Mapping
-    return kind(workload, graph, arch, spec)
 
 
 def place(workload: WorkloadConfig, graph: WorkloadGraph, arch: HybridConfig, spec: DramSpec) -> dict[str, Side]:
@@ -289,4 +272,4 @@ class HybridLowering(LayerLowering):
         return token
 
 
-__all__ = ["HybridLowering", "HybridMapping", "mapping_for", "place"]
+__all__ = ["HybridLowering", "HybridMapping", "place"]

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pimsim.program.dataflow import Region
+if TYPE_CHECKING:
+    from pimsim.program.dataflow import Region
 
 Where = tuple[int, ...]
 """One entry per address field of the DRAM (levels below the channel, then register files); -1 is "not addressed"."""

@@ -19,7 +19,8 @@ from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units
 from pimsim.machine.units import Unit
-from pimsim.mapper.hybrid import HybridMapping, mapping_for
+from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.hybrid import HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales

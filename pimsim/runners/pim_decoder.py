@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from pimsim.analysis.baselines import check_baselines
 from pimsim.analysis.energy import is_mac
 from pimsim.analysis.roofline import roofs
-from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
 from pimsim.arch.system import ArchConfig
@@ -23,14 +22,12 @@ from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.units import Unit
-from pimsim.mapper.group import GroupMapping
-from pimsim.mapper.hybrid import mapping_for
+from pimsim.mapper.choice import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
 from pimsim.runners import Engine, Progress, RunOptions, TraceRow
 from pimsim.runners.pim_memory import MemoryWatch
-from pimsim.trace.activity import ActivityRecorder
 from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
@@ -39,7 +36,9 @@ from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
     from pimsim.analysis.requests import Requests
+    from pimsim.analysis.strict import StrictOracle
     from pimsim.machine.controller.shared import SharedChannel
+    from pimsim.trace.activity import ActivityRecorder
 
 T = TypeVar("T")
 
@@ -107,9 +106,17 @@ class _Timed(NamedTuple):
 
 def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptions, further: Sequence[Unit]) -> _Timed:
     """Run the program, beside host traffic if the machine has it."""
-    activity = ActivityRecorder({name for name, c in spec.commands.items() if is_mac(c)}) if options.activity else None
+    activity: ActivityRecorder | None = None
+    if options.activity:
+        from pimsim.trace.activity import ActivityRecorder
+
+        activity = ActivityRecorder({name for name, command in spec.commands.items() if is_mac(command)})
     options = replace(options, recorder=_recorder(options.recorder, activity))
-    oracle = StrictOracle(spec) if options.strict else None
+    oracle: StrictOracle | None = None
+    if options.strict:
+        from pimsim.analysis.strict import StrictOracle
+
+        oracle = StrictOracle(spec)
     sink = None if oracle is None else strict_sink(oracle, options)
     engine: Engine = "reference" if arch.value.host_traffic else options.engine
     shared: list[SharedChannel] = []
@@ -143,7 +150,7 @@ def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
 
 def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
     """Bytes that the same passes would move without PIM."""
-    if isinstance(mapping, GroupMapping):
+    if mapping.workload.together > 1:
         return bytes_of_groups(graph, mapping.contexts(), element_bytes)
     return bytes_without_pim(graph, mapping.passes, element_bytes)
 
@@ -173,7 +180,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
     mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
-    if isinstance(mapping, GroupMapping):
+    if mapping.workload.together > 1:
         return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes
     if passes <= 3:

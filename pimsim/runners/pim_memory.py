@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pimsim.arch.dram import DramSpec
-from pimsim.mapper.hybrid import SCORE_BYTES, HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Block, Compute, Kernel, Placed, Repeat, Run
 from pimsim.trace.spans import BlockSpans
@@ -146,7 +145,10 @@ class MemoryWatch:
             "asic.sram": _unit(top, 0, mapping.sram.capacity * mapping.copies * element, [[0.0, top]]),
             "dram": self._growing(mapping.elements_given(), self.course, dram, ends_of_passes, element),
         }
-        if isinstance(mapping, HybridMapping):
+        if mapping.arch.has_streaming_unit:
+            from pimsim.mapper.hybrid import SCORE_BYTES, HybridMapping
+
+            assert isinstance(mapping, HybridMapping)
             held, used = mapping.stream_elements_given(), mapping.stream.used * SCORE_BYTES
             memory = self._growing(held, self.streamed, mapping.unit.memory_bytes, ends_of_passes, element)
             found |= {"fpga.buffer": _unit(used, 0, mapping.unit.buffer_bytes, [[0.0, used]]), "fpga.memory": memory}

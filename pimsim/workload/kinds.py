@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pimsim.workload.attention_only import AttentionConfig
-from pimsim.workload.config import AnyWorkload, WorkloadConfig
-from pimsim.workload.encoder import EncoderConfig
-from pimsim.workload.requests import RequestsConfig
-from pimsim.workload.trace import TraceWorkload
-from pimsim.workload.vision import VitConfig
+from pimsim.registry import Kinds
+from pimsim.workload.config import AnyWorkload
 
-WORKLOAD_KINDS: dict[str, type[AnyWorkload]] = {
-    "decoder": WorkloadConfig,
-    "attention": AttentionConfig,
-    "trace": TraceWorkload,
-    "encoder": EncoderConfig,
-    "requests": RequestsConfig,
-    "vit": VitConfig,
-}
+WORKLOAD_KINDS: Kinds[AnyWorkload] = Kinds(
+    {
+        "decoder": "pimsim.workload.config:WorkloadConfig",
+        "attention": "pimsim.workload.attention_only:AttentionConfig",
+        "trace": "pimsim.workload.trace:TraceWorkload",
+        "encoder": "pimsim.workload.encoder:EncoderConfig",
+        "requests": "pimsim.workload.requests:RequestsConfig",
+        "vit": "pimsim.workload.vision:VitConfig",
+    }
+)
 """Kind -> model. A file without ``kind`` is of the first one."""
 
 

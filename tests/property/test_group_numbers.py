@@ -10,7 +10,7 @@ import pytest
 from pimsim.config import load_arch
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.reference import ReferenceEngine
-from pimsim.mapper.hybrid import mapping_for
+from pimsim.mapper.choice import mapping_for
 from pimsim.runners.pim_check import check
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
 from pimsim.workload.models import build_graph

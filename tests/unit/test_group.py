@@ -11,8 +11,8 @@ import pytest
 from pimsim.analysis.legality import check_trace
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, ConfigError, InputError, MappingError
+from pimsim.mapper.choice import mapping_for
 from pimsim.mapper.group import GroupMapping, Token, groups, prompt_groups
-from pimsim.mapper.hybrid import mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.mapper.rows import DotProduct, RowPass
 from pimsim.program.isa import Run, count_commands, expand

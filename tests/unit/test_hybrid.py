@@ -15,8 +15,9 @@ from pimsim.errors import CapacityExceeded, ConfigError, UnsupportedOp
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units, port_timing
+from pimsim.mapper.choice import mapping_for
 from pimsim.mapper.fpga import decode
-from pimsim.mapper.hybrid import HybridMapping, mapping_for
+from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.text import from_text, to_text
 from pimsim.program.verify import verify
 from pimsim.result import Result

@@ -192,7 +192,7 @@ def test_a_measured_file_is_a_baseline(tmp_path: Path) -> None:
     [
         (["--stack", "jax"], "error: stack must be one of numpy, torch, not 'jax'"),
         (["--set", "workload.model.gated=true"], "error: workload.model.gated must be False to be measured, not True"),
-        (["--set", "workload.model.d_ff=99999999"], "error: --workload must fit into "),
+        (["--set", "workload.model.d_ff=9999999"], "error: --workload must fit into "),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:

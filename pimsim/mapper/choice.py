@@ -1,0 +1,34 @@
+"""The mapping of a decoder that fits the machine and the workload."""
+
+from __future__ import annotations
+
+from pimsim.arch.dram import DramSpec
+from pimsim.arch.system import ArchConfig
+from pimsim.errors import MappingError
+from pimsim.mapper.mapping import Mapping
+from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import WorkloadGraph
+
+
+def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> Mapping:
+    """The mapping of a decoder onto a machine with PIM channels, of whichever kind.
+
+    Raises:
+        MappingError: the machine cannot run the workload, or a memory is too small.
+    """
+    if arch.has_streaming_unit:
+        if workload.together > 1:
+            raise MappingError(
+                f"batch and prefill_tokens must be 1 on a hybrid machine, not {workload.together} tokens at once"
+            )
+        from pimsim.mapper.hybrid import HybridMapping  # a machine without a streaming unit does without
+
+        return HybridMapping(workload, graph, arch, spec)
+    if workload.together > 1:
+        from pimsim.mapper.group import GroupMapping
+
+        return GroupMapping(workload, graph, arch, spec)
+    return Mapping(workload, graph, arch, spec)
+
+
+__all__ = ["mapping_for"]
