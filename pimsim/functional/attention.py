@@ -160,6 +160,8 @@ def _move(_math: AsicMath, c: Constants, *operands: Array) -> Array:
         return np.swapaxes(operands[0], -1, -2)
     if "drop" in c:
         return operands[0][..., c["drop"] :]
+    if "lead" in c:
+        return np.pad(operands[0], [(0, 0)] * (operands[0].ndim - 1) + [(c["lead"], 0)])
     op = c.get("op")
     return op.meaning(*_with_indices(op, operands)) if op is not None else operands[0]
 

@@ -443,7 +443,7 @@ class AttentionLowering:
                     done = row * self.shape.columns + part.start - column
                     carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
                     items.append(Run("ACT_AB", self.pim.none, row=row))
-                    for bank in range(piece.dots_of(group)):
+                    for bank in range(0 if group else piece.lead, piece.dots_of(group)):
                         dot = group * self.shape.banks + bank
                         items.append(
                             Run(
@@ -549,6 +549,8 @@ def _axis(op: prim.Part) -> int:
 def _reshaped(view: View, to: tuple[int, ...]) -> View | None:
     """A view under another shape, if that is one of its heads, or of all of them behind each other."""
     _, rows, width = view.tensor.shape
+    if view.tensor.grows:
+        rows = len(view.rows)
     if view.flat or len(view.rows) != rows:
         return view if three(to) == (len(view.heads), len(view.rows), width) and not view.flat else None
     if three(to) == (len(view.heads), rows, width):
