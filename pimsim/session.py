@@ -15,13 +15,12 @@ from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
 from pimsim.functional.numerics import float_spec
 from pimsim.functional.stream import HybridExecutor, StreamMemory
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of
-from pimsim.workload.models import build_graph
 from pimsim.workload.ops import CacheWrite, LayerNorm, Linear, RmsNorm, Rope, Scores
 from pimsim.workload.reference import Reference
 
@@ -57,7 +56,7 @@ class Session:
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         if whole and workload.together > 1:
             raise WorkloadError("workload.batch must be 1 and workload.prefill token_by_token to generate text")
-        self.graph = build_graph(workload)
+        self.graph = graph_for(workload, arch)
         self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
         shape = mapping.shape

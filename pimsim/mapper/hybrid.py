@@ -48,14 +48,14 @@ def _lower_bound(
 ) -> Side:
     """The side with the lower bound at the mean context of the run; equal ones stay on the PIM side.
 
-    An attention algorithm that the PIM side does not have goes to the streaming unit.
+    Attention in a single pass goes to the streaming unit, which has a schedule for it; other algorithms are the PIM side's.
     """
     bounds, model = HybridBounds(arch, spec), workload.model
     if name == "attention":
         shape = (model.heads, model.key_value_heads, model.head_width)
         context = ceil((workload.prompt_tokens + workload.generate_tokens) / 2)
         if workload.attention != "vanilla":
-            return "fpga"
+            return "fpga" if workload.attention == "single_pass" else "pim"
         pim, fpga = bounds.pim_attention(*shape, context), bounds.fpga_attention(*shape, context, single_pass=False)
         if model.parallel_residual:  # the feed-forward products do not wait for it
             hidden = [op for op in layer if isinstance(op, ops.Linear) and op.kind in {"ffn_up", "ffn_down"}]

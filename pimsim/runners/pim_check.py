@@ -19,14 +19,13 @@ from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units
 from pimsim.machine.units import Unit
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -55,7 +54,7 @@ class PimCheck:
     """
 
     def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
-        self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
+        self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         passes = workload.prompt_tokens + workload.generate_tokens - 1
@@ -224,7 +223,7 @@ def _last_command(items: Sequence[Any]) -> str:
 
 def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -> None:
     """Raises: CapacityExceeded, if a check needs more than ``available`` bytes."""
-    graph = build_graph(workload)
+    graph = graph_for(workload, arch)
     mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
     shape = mapping.shape
     rows = (

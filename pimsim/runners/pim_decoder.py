@@ -22,7 +22,7 @@ from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.units import Unit
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
@@ -32,7 +32,6 @@ from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
-from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
     from pimsim.analysis.requests import Requests
@@ -60,7 +59,7 @@ def run(
 
         functional = check(arch.value, workload.value, options.check_tokens)
     spec = arch.value.dram.resolve()
-    graph = build_graph(workload.value)
+    graph = graph_for(workload.value, arch.value)
     mapping = mapping_for(workload.value, graph, arch.value, spec)
     timed = _time(arch, spec, mapping, options, further)
     totals, element_bytes = timed.totals, format_bytes(arch.value.pim.format)
@@ -179,7 +178,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, graph_for(workload.value, arch.value), arch.value, arch.value.dram.resolve())
     if mapping.workload.together > 1:
         return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes
