@@ -24,7 +24,7 @@ from pimsim.workload.ops import Attention, Embedding, Linear, OpNode
 
 if TYPE_CHECKING:
     from pimsim.mapper.attention.banks import BankTensor
-    from pimsim.mapper.attention.decoder import DecoderAttention, Lowered
+    from pimsim.mapper.attention.decoder import DecoderAttention
 
 
 class Mapping:
@@ -250,7 +250,7 @@ class Mapping:
         projection, rest = self._projection_block, self._feed_forward_block
         for layer in range(self.workload.model.layers):
             base = layer * self.layer_rows
-            attention = self._attention(context) if self.attention is None else (self.attended(context, layer).block,)
+            attention = self._attention(context) if self.attention is None else (self._attended(context, layer),)
             placed += [
                 Placed(projection, base, layer),
                 *[Placed(block, base, layer) for block in attention],
@@ -343,7 +343,7 @@ class Mapping:
             return scores, self._template
         return b.blocks[0], self._moved(self._template, context)
 
-    def attended(self, context: int, layer: int) -> Lowered:
+    def _attended(self, context: int, layer: int) -> Block:
         """The program of attention by an algorithm."""
         from pimsim.mapper.attention.decoder import Surroundings
 
@@ -361,7 +361,7 @@ class Mapping:
             element_bytes=format_bytes(self.arch.pim.format),
             after="projection",
         )
-        return self.attention.lowered(context, layer, around)
+        return self.attention.block(context, layer, around)
 
     def _is_new_shape(self, context: int) -> bool:
         """Whether attention at this context has other steps than at the last one that was lowered."""

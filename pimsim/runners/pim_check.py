@@ -13,6 +13,13 @@ from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.functional.check import Capture, Judge, Places, first_unequal
+from pimsim.functional.decoder_attention import (
+    AttentionRule,
+    DecoderExecutor,
+    Primitives,
+    content,
+    primitive_judge,
+)
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.machine.fast import FastEngine
@@ -26,6 +33,7 @@ from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
+from pimsim.workload.graph import layer_of
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -68,8 +76,38 @@ class PimCheck:
             scales = cache_scales(self.graph, every)
         self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
+        if mapping.attention is not None and mapping.attention.depends_on_data:
+            mapping.attention.take([self._decisions(number) for number in range(len(self.tokens))])
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
         self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places_of(mapping), scales)
+        self._primitives = self._watched_attention()
+
+    def _decisions(self, number: int) -> dict[int, Any]:
+        """What data decide in each layer in a pass of the reference; passes are asked for in order."""
+        self._expected(number)
+        return {layer_of(name): found for name, found in self._reference.decided.items()}
+
+    def _watched_attention(self) -> Primitives | None:
+        """Comparison of every primitive of attention, where it is an algorithm's."""
+        mapping, executor = self.session.mapping, self.session.executor
+        attention = mapping.attention
+        if attention is None:
+            return None
+        assert isinstance(executor, DecoderExecutor)
+        for blocks in self.passes:
+            self.session.learn(blocks)
+        decided = {
+            (placed.layer, number): attention.programs[placed.block].decided
+            for number, blocks in enumerate(self.passes, start=1)
+            for placed in blocks
+            if placed.block in attention.programs
+        }
+        self.judge.attention = AttentionRule(
+            self.arch,
+            lambda layer, name: content(executor, attention.held[name], layer * mapping.layer_rows),
+            lambda layer, context: decided[layer, context],
+        )
+        return Primitives(executor, primitive_judge(self.arch), lambda placed: attention.programs[placed.block])
 
     def run(self) -> dict[str, Any]:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
@@ -78,9 +116,14 @@ class PimCheck:
         differences: list[Verdict] = []
         written, message = [], ""
         worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
+        if self._primitives is not None:
+            self._primitives.executor.after_step = self._primitives.after_step
         for number, token in enumerate(self.tokens):
             self._enter(number)
             executor.run(self.passes[number])
+            if self._primitives is not None and self._primitives.message:
+                message = f"{self._primitives.message} (pass {number})"
+                break
             written.append(capture.take())
             now = self.judge.compare(written[-1], token, number, self.session.logits if self.workload.lm_head else None)
             differences += now
@@ -91,6 +134,8 @@ class PimCheck:
             if message:
                 break
         executor.observer = None
+        if self._primitives is not None:
+            self._primitives.executor.after_step = None
         message = message or self._compare_orders(written)
         return self._report(message, worst, differences, len(written))
 
@@ -105,7 +150,7 @@ class PimCheck:
             "tolerance": worst["tolerance"],
             "compared": len(differences),
             "passes": passes,
-            "by_op": summary(differences),
+            "by_op": summary(differences) | (self._primitives.by_kind if self._primitives is not None else {}),
             "message": message or None,
         }
 

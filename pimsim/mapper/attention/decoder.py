@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pimsim.arch.dram import DramSpec
 from pimsim.errors import CapacityExceeded, UnsupportedOp
@@ -202,7 +203,6 @@ class Surroundings:
 class Lowered:
     """The program of one token's attention."""
 
-    block: Block
     lowering: DecoderLowering
     home: AtHome
     decided: Mapping[str, Any]
@@ -215,7 +215,7 @@ class DecoderAttention:
         held: caches, states and parameters, by the name of the algorithm's input.
         decide: what data decide; layers share one outcome unless `of_layers`.
         of_layers: whether layers differ in what data decide.
-        calls: name of a call of the ASIC -> what it must know besides its operands, of the last programs that were made.
+        programs: what is known of the blocks that somebody still has.
     """
 
     def __init__(self, op: ops.Attention, tokens: int, spec: DramSpec, pim: PimLowering, dispatch: str) -> None:
@@ -227,7 +227,10 @@ class DecoderAttention:
         self.of_layers = False
         self.held: dict[str, BankTensor] = {}
         self._row, self._stop = 0, 0
-        self._lowered: dict[tuple[int, int], Lowered] = {}
+        self._alike: Block | None = None
+        """The last block."""
+        self.programs: WeakKeyDictionary[Block, Lowered] = WeakKeyDictionary()
+        self._blocks: dict[tuple[int, int], Block] = {}
 
     # -- places ---------------------------------------------------------------------------------------------------
 
@@ -307,23 +310,36 @@ class DecoderAttention:
 
         return draw(self.method, self.op.case(context)).decisions
 
-    def lowered(self, context: int, layer: int, around: Surroundings) -> Lowered:
-        """The program of a context; one for all layers unless data decide layer by layer."""
-        key = (context, layer if self.of_layers else 0)
-        if key not in self._lowered:
-            if len(self._lowered) > 4 * (1 + self.of_layers * 256):
-                self._lowered.clear()
-            self._lowered[key] = self._lower(context, layer, around)
-        return self._lowered[key]
+    def take(self, recorded: Sequence[Mapping[int, Mapping[str, Any]]]) -> None:
+        """Take what data decide from a run, for as many passes as it has; layers differ."""
+        drawn = self.decide
+        self.decide = lambda layer, context: (
+            recorded[context - 1][layer] if context <= len(recorded) else drawn(layer, context)
+        )
+        self.of_layers = True
+        self.origin = f"functional run of {len(recorded)} passes; then {self.origin}"
+        self._blocks.clear()
 
-    def _lower(self, context: int, layer: int, around: Surroundings) -> Lowered:
+    def block(self, context: int, layer: int, around: Surroundings) -> Block:
+        """The program of a context; one for all layers unless data decide layer by layer.
+
+        Raises:
+            UnsupportedOp: the machine cannot carry out a primitive.
+            CapacityExceeded: a memory is too small.
+        """
+        key = (context, layer if self.of_layers else 0)
+        if key not in self._blocks:
+            if context not in {known for known, _ in self._blocks}:
+                self._blocks.clear()
+            self._blocks[key] = self._lower(*key, around)
+        return self._blocks[key]
+
+    def _lower(self, context: int, layer: int, around: Surroundings) -> Block:
         home = at_home(primitives_of(self.method, self.op.case(context)))
-        for known in self._lowered.values():
-            if known.home.ops == home.ops and not self.depends_on_data:
-                return known  # a state of constant size: every token is alike
+        if self._alike is not None and self.programs[self._alike].home == home and not self.depends_on_data:
+            return self._alike  # a state of constant size: every token is alike
         decided = self.decide(layer, context) if self.depends_on_data else {}
-        indices = _indices(home.ops, decided)
-        label = f"{context}.{layer if self.of_layers else 0}:"
+        indices, label = _indices(home.ops, decided), f"{context}.{layer}:"
         attempts = self._attempts(home.ops, around)
         for number, (order, compact) in enumerate(attempts):
             lowering = self._lowering(order, indices, around, label, compact=compact)
@@ -334,7 +350,9 @@ class DecoderAttention:
                 if number == len(attempts) - 1:
                     raise
                 continue
-            return Lowered(lowering.builder.build(), lowering, home, decided)
+            self._alike = lowering.builder.build()
+            self.programs[self._alike] = Lowered(lowering, home, decided)
+            return self._alike
         raise AssertionError("the last attempt returns or raises")
 
     @staticmethod

@@ -271,6 +271,10 @@ class AttentionLowering:
             return False
         return all(self.in_name_only_next(reader) for reader, _ in self.readers[op.name])
 
+    def operation(self, name: str) -> Primitive:
+        """The primitive of a name."""
+        return self._by_name[name]
+
     def in_name_only_next(self, op: Primitive) -> bool:
         """Whether an operation and all that reads it only rearrange."""
         return isinstance(op, prim.Join | prim.Part | prim.Arrange) and all(
