@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pimsim.analysis.requests import Requests
     from pimsim.analysis.strict import StrictOracle
     from pimsim.machine.controller.shared import SharedChannel
+    from pimsim.runners.decoder_counts import AttentionCounter
     from pimsim.trace.activity import ActivityRecorder
 
 T = TypeVar("T")
@@ -80,14 +81,16 @@ def run(
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
+    linear = workload.value.together == 1 and mapping.attention is None  # counts grow linearly with the context
     result = replace(
         result,
         activity=timed.activity.activity(totals.ticks, spec.tick_seconds) if timed.activity else None,
-        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if linear else None,
         latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if timed.oracle is None else {"checked": timed.oracle.checked},
         requests=timed.host,
         memory=timed.memory.section(totals.token_ticks, element_bytes),
+        counts=timed.counts,
     )
     return result, mapping, totals
 
@@ -101,6 +104,7 @@ class _Timed(NamedTuple):
     oracle: StrictOracle | None
     activity: ActivityRecorder | None
     memory: MemoryWatch
+    counts: dict[str, Any] | None
 
 
 def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptions, further: Sequence[Unit]) -> _Timed:
@@ -125,7 +129,13 @@ def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptio
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
     memory = MemoryWatch(mapping, spec)
+    counter: AttentionCounter | None = None
     program, passes = memory.watch(mapping.program()), sum(1 for _ in mapping.contexts())
+    if mapping.attention is not None:
+        from pimsim.runners.decoder_counts import AttentionCounter
+
+        counter = AttentionCounter(mapping.attention, mapping.workload.model.layers)
+        program = counter.watch(program)
     with _collector_paused():
         totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
         alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
@@ -138,7 +148,7 @@ def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptio
 
         book(shared, totals)
         host = figures(shared, spec, totals, alone)
-    return _Timed(totals, engine, host, oracle, activity, memory)
+    return _Timed(totals, engine, host, oracle, activity, memory, counter and counter.section())
 
 
 def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
@@ -149,7 +159,7 @@ def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
 
 def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
     """Bytes that the same passes would move without PIM."""
-    if mapping.workload.together > 1:
+    if mapping.workload.together > 1 or mapping.attention is not None:
         return bytes_of_groups(graph, mapping.contexts(), element_bytes)
     return bytes_without_pim(graph, mapping.passes, element_bytes)
 

@@ -61,12 +61,15 @@ class AtHome:
 
 
 def at_home(expansion: Sequence[Primitive]) -> AtHome:
-    """Loads of queries, the new key and value and the hidden state become names; so do stores that nobody loads again."""
+    """Loads of queries, the new key and value and the hidden state become names; so do stores that nobody loads again.
+
+    Empty states are loaded by nobody either: the ASIC writes them.
+    """
     readers: dict[str, list[tuple[Primitive, int]]] = {op.name: [] for op in expansion}
     for op in expansion:
         for position, name in enumerate(op.inputs):
             readers[name].append((op, position))
-    here = {*PROJECTED, HIDDEN}
+    here = {*PROJECTED, HIDDEN, *(op.name for op in expansion if isinstance(op, prim.EmptyState))}
     found: list[Primitive] = []
     reads = writes = 0
     for op in expansion:
@@ -298,6 +301,11 @@ class DecoderAttention:
             elif held in states_of(self.method):
                 pieces = [piece for each in tensor.orientations.values() for piece in each]
                 yield from ((piece.row0, piece.row0 + piece.dram_rows) for piece in pieces)
+
+    def states(self) -> dict[str, BankTensor]:
+        """What a token leaves for the next one besides caches, where it lies."""
+        tensors = {name: self.held[name] for name in states_of(self.method)}
+        return {name: tensor for name, tensor in tensors.items() if not tensor.grows}
 
     def parameters(self) -> dict[str, BankTensor]:
         """What the model must have for the algorithm, where it lies."""
