@@ -84,7 +84,8 @@ class Session:
         self.executor.listener = self._listen
         if whole and mapping.attention is not None and mapping.attention.depends_on_data:
             raise WorkloadError(
-                f"workload.attention must be one whose program does not depend on data to generate text, not {workload.attention!r}"
+                f"workload.attention must be one whose program does not depend on data to generate text, not "
+                f"{workload.attention!r}"
             )
         self.length = 0
         self.watch: Callable[[Sequence[Placed]], None] | None = None

@@ -450,7 +450,8 @@ class Judge:
         cached = np.concatenate([np.zeros((2, op.kv_heads, 0, op.d_head)), *kept[:-1]], axis=2)
         tensors = {"q": qkv[:queries].reshape(op.heads, 1, op.d_head) * op.scale, "k_new": new[0], "v_new": new[1]}
         tensors |= {"k": cached[0].reshape(heads), "v": cached[1].reshape(heads)}
-        tensors |= {"x": x.reshape(op.heads, 1, op.d_head) for x in hidden}
+        if hidden:
+            tensors["x"] = hidden[0].reshape(op.heads, 1, op.d_head)
         for name in op.tensors():
             rounded = self.spec.round_to(np.asarray(self.weights[name], np.float32))
             tensors[name.rpartition(".")[2]] = rounded.astype(np.float64)

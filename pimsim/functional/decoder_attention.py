@@ -1,7 +1,7 @@
 """Attention algorithms inside a decoder on numbers: how they are carried out, and what they should have given.
 
-Two comparisons for every token and layer. Each primitive's result is held against float64 on the operands that the program had, at
-the moment at which it is complete (`Primitives`); and the output against the algorithm's own reference on the queries, keys and
+Two comparisons for every token and layer. Each primitive's result is held against float64 on the operands that the program
+had, at the moment at which it is complete (`Primitives`); and the output against the algorithm's own reference on the queries, keys and
 values that the program had (`AttentionRule`), within what stochastic arithmetic on the expansion gives for the format (see
 `attention_check`). What data decide is taken as decided, as addresses follow from it.
 """
@@ -129,9 +129,7 @@ class Primitives:
         self._snapshots.begin(placed)
         self._left = sum(self._snapshots.left.values())
         self._given = {
-            op.name: self._source(lowering, op, placed.row_base)
-            for op in lowering.ops
-            if isinstance(op, prim.Source)
+            op.name: self._source(lowering, op, placed.row_base) for op in lowering.ops if isinstance(op, prim.Source)
         }
 
     def _source(self, lowering: Any, op: Primitive, row_base: int) -> Array:

@@ -37,8 +37,10 @@ from pimsim.workload.graph import layer_of
 from pimsim.workload.reference import Reference, random_weights
 
 
-def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, Any]:
+def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int, timed: Mapping | None = None) -> dict[str, Any]:
     """The ``functional`` section of a result: up to ``tokens`` forward passes on random weights.
+
+    What data decide in these passes is told to ``timed``, the mapping of the run.
 
     Raises:
         MappingError: as for `Session`.
@@ -49,7 +51,10 @@ def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, 
         from pimsim.runners.group_check import GroupCheck
 
         return GroupCheck(arch, workload, tokens).run()
-    return PimCheck(arch, workload, tokens).run()
+    checked = PimCheck(arch, workload, tokens)
+    if checked.decisions and timed is not None and timed.attention is not None:
+        timed.attention.take(checked.decisions)
+    return checked.run()
 
 
 class PimCheck:
@@ -59,6 +64,7 @@ class PimCheck:
         session: weights in place.
         tokens: one per pass.
         passes: the blocks of each pass.
+        decisions: what data decide in each pass, by layer, where attention is an algorithm whose program depends on that.
     """
 
     def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
@@ -76,13 +82,15 @@ class PimCheck:
             scales = cache_scales(self.graph, every)
         self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
+        self.decisions: list[dict[int, Any]] = []
         if mapping.attention is not None and mapping.attention.depends_on_data:
-            mapping.attention.take([self._decisions(number) for number in range(len(self.tokens))])
+            self.decisions = [self._decided(number) for number in range(len(self.tokens))]
+            mapping.attention.take(self.decisions)
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
         self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places_of(mapping), scales)
         self._primitives = self._watched_attention()
 
-    def _decisions(self, number: int) -> dict[int, Any]:
+    def _decided(self, number: int) -> dict[int, Any]:
         """What data decide in each layer in a pass of the reference; passes are asked for in order."""
         self._expected(number)
         return {layer_of(name): found for name, found in self._reference.decided.items()}

@@ -54,14 +54,14 @@ def run(
     """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
+    spec = arch.value.dram.resolve()
+    graph = graph_for(workload.value, arch.value)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
     functional = None
     if options.check_tokens:
         from pimsim.runners.pim_check import check  # numpy is only needed here
 
-        functional = check(arch.value, workload.value, options.check_tokens)
-    spec = arch.value.dram.resolve()
-    graph = graph_for(workload.value, arch.value)
-    mapping = mapping_for(workload.value, graph, arch.value, spec)
+        functional = check(arch.value, workload.value, options.check_tokens, mapping)
     timed = _time(arch, spec, mapping, options, further)
     totals, element_bytes = timed.totals, format_bytes(arch.value.pim.format)
     without_pim = _without_pim(graph, mapping, element_bytes) + (timed.host.bytes if timed.host else 0)
@@ -148,7 +148,7 @@ def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptio
 
         book(shared, totals)
         host = figures(shared, spec, totals, alone)
-    return _Timed(totals, engine, host, oracle, activity, memory, counter and counter.section())
+    return _Timed(totals, engine, host, oracle, activity, memory, counter.section() if counter is not None else None)
 
 
 def _over_pins(totals: RunTotals, spec: DramSpec) -> int:

@@ -1,7 +1,7 @@
 """Attention algorithms inside a decoder: which make sense there, and where what they ask for comes from.
 
-A decoder takes one token after the other, prompts included, so an algorithm takes part with its phase ``decode``: the queries, key
-and value of a token are those of the layer's projection, ``x`` is the layer's input behind its norm. What it keeps
+A decoder takes one token after the other, prompts included, so an algorithm takes part with its phase ``decode``: the
+queries, key and value of a token are those of the layer's projection, ``x`` is the layer's input behind its norm. What it keeps
 from token to token besides a cache of keys and values (a state ``S``, which comes back as ``new_S``) begins as zeros. Anything
 else that it asks for is a tensor of the model, ``h<layer>.attend.<name>``.
 """
@@ -9,7 +9,6 @@ else that it asks for is a tensor of the model, ``h<layer>.attend.<name>``.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from typing import TYPE_CHECKING
 
 from pimsim.errors import WorkloadError
@@ -78,7 +77,7 @@ def method_for(workload: WorkloadConfig) -> Algorithm:
             f"{model.d_model} elements of that"
         )
     if why is not None:
-        raise WorkloadError(f"attention {name} must be left to workloads of kind attention, as in this decoder {why}")
+        raise WorkloadError(f"attention {name} must be left to workloads of kind attention: in this decoder, {why}")
     method.check(case_of(model.heads, model.key_value_heads, model.head_width, 2))
     return method
 
@@ -113,11 +112,6 @@ def depends_on_data(method: Algorithm) -> bool:
     return any(isinstance(op, Decision) for op in method.expand(case_of(2, 2, 4, 2)))
 
 
-def words_of(shapes: dict[str, Shape]) -> int:
-    """Elements of all tensors."""
-    return sum(prod(shape) for shape in shapes.values())
-
-
 def primitives_of(method: Algorithm, case: Case) -> list[Primitive]:
     """The expansion of one token's attention, in order."""
     return [op for op in method.expand(case) if isinstance(op, Primitive)]
@@ -137,5 +131,4 @@ __all__ = [
     "reads_hidden",
     "refusal",
     "states_of",
-    "words_of",
 ]

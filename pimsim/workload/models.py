@@ -35,12 +35,14 @@ from pimsim.workload.ops import (
     Values,
 )
 
+
 def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
     """The operations of one decode step; attention other than vanilla is one operation (`Attention`).
 
     Raises:
-        WorkloadError: the attention is none for this decoder, the heads do not divide the model width, the key and value heads do not divide the heads, a
-            head has an odd number of rotated elements or other factors, or the run is longer than the sliding window.
+        WorkloadError: the attention is none for this decoder, the heads do not divide the model width, the key and value
+            heads do not divide the heads, a head has an odd number of rotated elements or other factors, or the run is
+            longer than the sliding window.
     """
     model = workload.model
     _check(workload)
@@ -109,7 +111,7 @@ def _attention(h: str, x: str, workload: WorkloadConfig) -> list[OpNode]:
     """Norm, fused projection ``[queries | keys | values]``, attention over the cache, output projection."""
     model = workload.model
     d, heads, kv_heads, d_head = model.d_model, model.heads, model.key_value_heads, model.head_width
-    qkv, kv = f"{h}.qkv", f"{h}.kv"
+    qkv = f"{h}.qkv"
     ops: list[OpNode] = [
         _norm(f"{h}.ln_1", x, model),
         Linear(
@@ -175,7 +177,10 @@ def _softmax_over_cache(h: str, qkv: str, model: DecoderConfig) -> list[OpNode]:
 
 def _by_algorithm(h: str, qkv: str, workload: WorkloadConfig) -> OpNode:
     """Attention of the registry as one operation."""
-    from pimsim.workload.decoder_attention import method_for, reads_hidden  # numpy, which the usual decoder does without
+    from pimsim.workload.decoder_attention import (
+        method_for,
+        reads_hidden,
+    )  # numpy, which the usual decoder does without
 
     model, method = workload.model, method_for(workload)
     scale = 1.0 if model.attention_scale is None else model.attention_scale * model.head_width**0.5

@@ -293,12 +293,15 @@ class Reference:
                 cache[op.name] = np.zeros((op.kv_heads, 0, op.d_head))
             found[name] = cache[op.name][:, : self._now]
             cache[op.name] = np.concatenate([found[name], rows], axis=1)
-        found |= {name: self._tensor(f"{op.name}.{name}", shape) for name, shape in parameters_of(op.algorithm, case).items()}
+        found |= {
+            name: self._tensor(f"{op.name}.{name}", shape) for name, shape in parameters_of(op.algorithm, case).items()
+        }
         states = states_of(op.algorithm)
         if states and (self._now == 0 or op.name not in self._states):
             self._states[op.name] = {name: np.zeros(shapes[name]) for name in states}
         found |= self._states.get(op.name, {})
-        found |= {"x": x.reshape(shapes["x"]) for x in hidden}
+        if hidden:
+            found["x"] = hidden[0].reshape(shapes["x"])
         return {name: found[name] for name in shapes}
 
     def _gelu(self, _op: ops.Gelu, x: Floats) -> Floats:

@@ -8,6 +8,7 @@ or elements of such a piece are nobody's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pimsim.mapper.attention.banks import BankTensor, Orientation, Piece
 from pimsim.mapper.layout import KeyLayout, Place, Shape, ValueLayout
@@ -99,7 +100,7 @@ class ColumnsPiece(Piece):
         assert self.layout is not None
         first, stop, whole = self.rows.start, self.rows.stop, self.layout.chunk_tokens
         borders = [first, *range((first // whole + 1) * whole, stop, whole), stop]
-        return tuple(range(a - first, b - first) for a, b in zip(borders[:-1], borders[1:], strict=True))
+        return tuple(range(a - first, b - first) for a, b in pairwise(borders))
 
     def owner(self, group: int) -> int:
         """Channel of a group."""

@@ -94,9 +94,7 @@ def _part_of(load: prim.Load) -> Primitive:
     if load.shape == load.sources[0]:
         return _renamed(load)
     stop = load.start + load.shape[-2]
-    return prim.Part(
-        load.name, prim.Part.KIND, load.inputs, sources=load.sources, axis=-2, start=load.start, stop=stop
-    )
+    return prim.Part(load.name, prim.Part.KIND, load.inputs, sources=load.sources, axis=-2, start=load.start, stop=stop)
 
 
 def _read_again(store: Primitive, readers: Mapping[str, list[tuple[Primitive, int]]]) -> bool:
@@ -227,7 +225,7 @@ class DecoderAttention:
         self.depends_on_data = depends_on_data(self.method)
         self.decide: Decide = self._drawn
         self.origin = f"distribution: {self.method.name()}.sample, seed 0, one outcome for all layers of a token"
-        self.of_layers = False
+        self.of_layers, self._recorded = False, 0
         self.held: dict[str, BankTensor] = {}
         self._row, self._stop = 0, 0
         self._alike: Block | None = None
@@ -324,8 +322,9 @@ class DecoderAttention:
         self.decide = lambda layer, context: (
             recorded[context - 1][layer] if context <= len(recorded) else drawn(layer, context)
         )
-        self.of_layers = True
-        self.origin = f"functional run of {len(recorded)} passes; then {self.origin}"
+        self.of_layers, self._recorded = True, len(recorded)
+        run = f"functional: float64 run of the check, {min(len(recorded), self.tokens)} of {self.tokens} tokens"
+        self.origin = run if len(recorded) >= self.tokens else f"{run}; then {self.origin}"
         self._blocks.clear()
 
     def block(self, context: int, layer: int, around: Surroundings) -> Block:
@@ -335,7 +334,7 @@ class DecoderAttention:
             UnsupportedOp: the machine cannot carry out a primitive.
             CapacityExceeded: a memory is too small.
         """
-        key = (context, layer if self.of_layers else 0)
+        key = (context, layer if self.of_layers and context <= self._recorded else 0)
         if key not in self._blocks:
             if context not in {known for known, _ in self._blocks}:
                 self._blocks.clear()
@@ -395,7 +394,11 @@ class DecoderAttention:
         for name, tensor in self.held.items():
             have: Iterable[Any] = tensor.orientations if not isinstance(tensor, CacheTensor) else tensor.layouts
             missing = set(tensor.orientations) - set(have)
-            missing |= {turned for turned, pieces in tensor.orientations.items() if not isinstance(tensor, CacheTensor) and not pieces}
+            missing |= {
+                turned
+                for turned, pieces in tensor.orientations.items()
+                if not isinstance(tensor, CacheTensor) and not pieces
+            }
             if missing:
                 raise UnsupportedOp(
                     f"attention {self.method.name()} must need {name} by {' and '.join(sorted(have)) or 'nothing'} in every "
