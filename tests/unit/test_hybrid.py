@@ -344,15 +344,15 @@ def test_memories_of_the_streaming_unit_have_a_size() -> None:
     assert both.placement is not None
 
 
-def test_single_pass_needs_a_unit_that_has_it(tiny: str) -> None:
-    with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
-    ):
-        hybrid(tiny, "workload.attention=single_pass", "arch.placement=pim_only")
+def test_single_pass_goes_to_the_unit_that_has_a_schedule_for_it(tiny: str) -> None:
     placed = hybrid(tiny, "workload.attention=single_pass").placement
     assert placed is not None
-    assert placed["attention"] == "fpga"  # as shipped, the placement goes where it can
+    assert placed["attention"] == "fpga"
+    alone = hybrid(tiny, "workload.attention=single_pass", "arch.placement=pim_only")
+    pure = simulate("pim_gpt", tiny, overrides=["workload.attention=single_pass"])
+    assert alone.time.cycles == pure.time.cycles
     with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
+        UnsupportedOp,
+        match=r"^attention must be vanilla or single_pass on the streaming unit, which has no other, not 'topk'",
     ):
-        simulate("pim_gpt", tiny, overrides=["workload.attention=single_pass"])
+        hybrid(tiny, "workload.attention=topk", "arch.placement=stream_attention")
