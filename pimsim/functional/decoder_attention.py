@@ -1,9 +1,9 @@
 """Attention algorithms inside a decoder on numbers: how they are carried out, and what they should have given.
 
 Two comparisons for every token and layer. Each primitive's result is held against float64 on the operands that the program
-had, at the moment at which it is complete (`Primitives`); and the output against the algorithm's own reference on the queries, keys and
-values that the program had (`AttentionRule`), within what stochastic arithmetic on the expansion gives for the format (see
-`attention_check`). What data decide is taken as decided, as addresses follow from it.
+had, at the moment at which it is complete (`Primitives`); and the output against the algorithm's own reference on the
+queries, keys and values that the program had (`AttentionRule`), within what stochastic arithmetic on the expansion gives for
+the format (see `attention_check`). What data decide is taken as decided, as addresses follow from it.
 """
 
 from __future__ import annotations

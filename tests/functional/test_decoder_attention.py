@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from pimsim.cli import main
+from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import ConfigError, InputError, MappingError, UnsupportedOp, WorkloadError
 from pimsim.mapper.attention.decoder import at_home
@@ -340,14 +341,14 @@ def test_what_makes_no_sense_is_refused_at_load(overrides: list[tuple[str, str]]
         load_workload("gpt2_decode", overrides)
 
 
-def test_the_command_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["run", "--arch", "pim_gpt", "--workload", "gpt2_decode", "--set", "workload.attention=tca"]
-    assert main(command) == 2
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.startswith(
-        "error: --set workload.attention=tca: attention: attention tca must be left to workloads of kind"
+def test_the_command_line_says_so() -> None:
+    found = CliRunner().invoke(
+        app, ["run", "--arch", "pim_gpt", "--workload", "gpt2_decode", "--set", "workload.attention=tca"]
     )
+    assert found.exit_code == 2
+    assert not found.stdout
+    begins = "error: --set workload.attention=tca: attention: attention tca must be left to workloads of kind attention"
+    assert found.stderr.startswith(begins)
 
 
 def test_machines_refuse_what_they_do_not_have() -> None:
@@ -375,12 +376,13 @@ def test_a_hybrid_machine_has_it_on_its_pim_side() -> None:
         assert result.counts["equal"]
 
 
-def test_the_list_says_who_is_in_decoders(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "attention", "--format", "json"]) == 0
-    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+def test_the_list_says_who_is_in_decoders() -> None:
+    listed = {
+        entry["name"]: entry
+        for entry in json.loads(CliRunner().invoke(app, ["list", "attention", "--format", "json"]).stdout)
+    }
     inside = {name for name, entry in listed.items() if entry["decoders"]}
     assert inside == {name for name, _ in CASES} | {"vanilla"}
     assert all((entry["not_in_decoders"] is None) == entry["decoders"] for entry in listed.values())
-    assert main(["list", "attention"]) == 0
-    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    lines = dict(line.split("  ", 1) for line in CliRunner().invoke(app, ["list", "attention"]).stdout.splitlines())
     assert {name for name, text in lines.items() if text.endswith("; in decoders]")} == inside
