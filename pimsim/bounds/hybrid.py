@@ -104,16 +104,16 @@ class HybridBounds:
         beats = ceil((context + (queries - 1) // 2) / unit.lanes) * token_beats
         seen = context / (context + (queries - 1) // 2)
         uses = ceil(queries * (heads // kv_heads) / unit.parallelism) * seen
-        results = queries * heads * ceil(d_head / self._words)
-        tree = unit.merge_depth * (unit.lanes - 1).bit_length() + unit.store_depth + results
-        load = unit.load_depth + unit.statistics_depth + tree
+        results, scores = queries * heads * ceil(d_head / self._words), queries * heads
+        tree = unit.merge_depth * (unit.lanes - 1).bit_length() + unit.store_depth
+        depth = unit.load_depth + unit.statistics_depth + tree
         tokens = sequences * queries
         crossing = self._link((heads + 2 * kv_heads) * d_head, tokens) + self._link(heads * d_head, tokens)
         if single_pass:
-            return sequences * self._stream(beats, uses, load + unit.product_depth + unit.weighted_depth) + crossing
-        both = self._stream(beats, uses, load + unit.product_depth) + self._stream(
-            beats, uses, load + unit.weighted_depth
-        )
+            both = self._stream(beats, uses, depth + unit.product_depth + unit.weighted_depth + results)
+        else:
+            both = self._stream(beats, uses, depth + unit.product_depth + scores)
+            both += self._stream(beats, uses, depth + unit.weighted_depth + results)
         return sequences * both + crossing
 
     def _stream(self, beats: int, uses: float, depths: int) -> float:
