@@ -112,6 +112,16 @@ def _places(tokens: int) -> list[Any]:
     return [Token(0, position) for position in range(tokens)]
 
 
+@pytest.mark.parametrize("clock_mhz", [333.3, 700.0, 1750.0])
+def test_clocks_that_do_not_meet_the_memorys(clock_mhz: float) -> None:
+    """The order of steps is that of their edges: slower and faster ASICs and links."""
+    arch = machine("down", TIGHT)
+    parts = {name: getattr(arch, name).model_copy(update={"clock_mhz": clock_mhz}) for name in ("asic", "link")}
+    assert check(arch.model_copy(update=parts), workload(), 2)["message"] is None
+    alone = load_arch("pim_gpt", [("asic.clock_mhz", str(clock_mhz))]).value
+    assert check(alone, workload(prefill="token_by_token"), 2)["message"] is None
+
+
 # ------------------------------------------------------------------------------------------------- what is planted is found
 
 
