@@ -70,6 +70,11 @@ class Mapping:
                 f"attention must be vanilla or single_pass on the streaming unit, which has no other, not "
                 f"{self.workload.attention!r}; the PIM side has it"
             )
+        if self.workload.together > 1:
+            raise UnsupportedOp(
+                f"attention must be vanilla on PIM channels where {self.workload.together} tokens go through a forward pass "
+                f"together, not {self.workload.attention!r}"
+            )
         from pimsim.mapper.attention.decoder import DecoderAttention  # numpy, which the usual decoder does without
 
         return DecoderAttention(op, self.passes, self.spec, self.pim, self.arch.dispatch)

@@ -69,7 +69,7 @@ def method_for(workload: WorkloadConfig) -> Algorithm:
     model, name = workload.model, workload.attention
     method = algorithm(name, workload.attention_parameters)
     why = refusal(type(method))
-    if why is None and workload.together > 1:
+    if why is None and workload.together > 1 and name != "single_pass":  # which a streaming unit may have
         why = f"{workload.together} tokens go through a forward pass together, which only vanilla attention does"
     if why is None and HIDDEN in asked_for(method) and model.heads * model.head_width != model.d_model:
         why = (
