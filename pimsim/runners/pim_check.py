@@ -67,6 +67,9 @@ class PimCheck:
         decisions: what data decide in each pass, by layer, where attention is an algorithm whose program depends on that.
     """
 
+    _primitives: Primitives | None = None
+    """Comparison of the primitives of attention; None where it is the decoder's own softmax."""
+
     def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
         self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
         tied, random = self.graph.tied(), random_weights(self.graph)
