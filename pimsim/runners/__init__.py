@@ -81,6 +81,8 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("memory", "requests"): "pimsim.runners.memory",
+    ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
+    ("pim", "classifier"): "pimsim.runners.pim_classifier",
 }
 """(kind of architecture, kind of workload) -> module."""
 
@@ -96,10 +98,20 @@ COMMANDED = {
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 

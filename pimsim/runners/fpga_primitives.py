@@ -23,13 +23,17 @@ from pimsim.runners.streaming import run_calls
 from pimsim.workload.attention import decisions
 from pimsim.workload.attention.base import Algorithm, Case
 from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.classifier import ClassifierConfig
 
 COUNTED = ("scores", "exps", "logs", "macs", "reads", "writes", "gathered")
 """What the actions of a program count; persistent words follow from what is kept."""
 
 
 def simulate(
-    arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], options: RunOptions, start: float
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig],
+    options: RunOptions,
+    start: float,
 ) -> Result:
     """Lower the expansion of the algorithm and time it; ``start``: when the run began, by `time.perf_counter`.
 
@@ -58,7 +62,7 @@ def simulate(
             str(error).removeprefix("fpga.primitives.buffer_words "), ("fpga", "primitives", "buffer_words")
         ) from None
     except MappingError as error:
-        raise UnsupportedOp(f"attention {work.algorithm} does not run on {arch.value.name}: {error}") from None
+        raise UnsupportedOp(f"{work.title} does not run on {arch.value.name}: {error}") from None
     found: list[ProgramTimes] = []
     result = run_calls(arch, workload, program.calls, options, start, {}, observe=found.append)
     (times,) = found
@@ -94,7 +98,7 @@ def words_of_beat(fpga: FpgaConfig) -> int:
 
 
 def _decisions(
-    workload: Loaded[AttentionConfig], method: Algorithm, case: Case
+    workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], method: Algorithm, case: Case
 ) -> tuple[Mapping[str, Any] | None, str | None]:
     """Decisions that the expansion needs, and where they come from; None where the program does not depend on data.
 
@@ -117,7 +121,7 @@ def _decisions(
     return method.decide(case, method.sample(case, work.seed)), origin
 
 
-def _of_sample(work: AttentionConfig, decided: Mapping[str, Any] | None) -> bool:
+def _of_sample(work: AttentionConfig | ClassifierConfig, decided: Mapping[str, Any] | None) -> bool:
     """Whether decisions that a program is built on are those of the drawn tensors, on which it is checked."""
     method, case = work.method(), work.case()
     own = method.decide(case, method.sample(case, work.seed))

@@ -32,6 +32,7 @@ from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Primitive, Source
 from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.classifier import ClassifierConfig
 
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
@@ -41,7 +42,9 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
-def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], options: RunOptions) -> Result:
+def simulate(
+    arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], options: RunOptions
+) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
     Raises:
@@ -137,7 +140,9 @@ def _timed(
     return totals
 
 
-def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:
+def estimate_commands(
+    arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig]
+) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 
@@ -153,7 +158,7 @@ def attention_algorithms() -> tuple[str, ...]:
     return tuple(discover().names())
 
 
-def _check_states(workload: Loaded[AttentionConfig], lowering: AttentionLowering) -> None:
+def _check_states(workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
     from pimsim.functional.attention_check import successor
 

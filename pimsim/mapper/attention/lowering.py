@@ -1183,6 +1183,7 @@ LOWERINGS: dict[type[Primitive], Callable[[AttentionLowering, Any], None]] = {
     prim.Clusters: _computed,
     prim.GroupMean: _computed,
     prim.Depthwise: _computed,
+    prim.Patches: _moved,
 }
 """Kind of primitive -> its lowering. A kind without an entry is not supported by this machine."""
 
