@@ -16,6 +16,7 @@ from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
+from pimsim.mapper.attention.least import check_least
 from pimsim.mapper.attention.lowering import AttentionLowering, Nested
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
@@ -30,7 +31,7 @@ from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
-from pimsim.workload.attention.primitives import Primitive, Source
+from pimsim.workload.attention.primitives import Load, Primitive, Source
 from pimsim.workload.attention_only import AttentionConfig
 from pimsim.workload.classifier import ClassifierConfig
 
@@ -200,6 +201,7 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
+    check_least(ops, capacity, element)
     cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
     attempts = _attempts(cut, capacity // SOURCES_SHARE)
@@ -225,7 +227,9 @@ def lower(
 
 def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
     """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
-    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
+    given = (op for op in ops if isinstance(op, Source) and op.name in used)
+    largest_first = sorted(given, key=lambda op: (-op.size, op.name))
     movable = [op.name for op in largest_first if op.size >= smallest]
     return [
         (in_turn(ops), False, frozenset()),

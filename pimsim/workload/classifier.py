@@ -63,10 +63,10 @@ class ClassifierConfig(AnyWorkload):
     family: VisionFamily = Field(description="which blocks it has: efficientvit (EfficientViT-M) or shvit (SHViT)")
     image: PositiveInt = Field(224, le=1024, description="side of the image in pixels, a multiple of 16")
     model: ClassifierSizes
-    patch_words: PositiveInt = Field(
+    tile_words: PositiveInt = Field(
         16_384,
-        description="words that the patches of a strip of the stem may take, if it has more than one line; a strip has fewer lines "
-        "where memory is short",
+        description="words that the patches of a strip of the stem, or a group of widened channels in downsampling, may take; a "
+        "strip has at least one line and a group one channel",
     )
     seed: NonNegativeInt = Field(0, description="of the image and the weights, which are drawn")
 
@@ -105,7 +105,7 @@ class ClassifierConfig(AnyWorkload):
                 attended=tuple(sizes.attended or ()),
                 d_qk=sizes.d_qk,
                 classes=sizes.classes,
-                patch_words=self.patch_words,
+                tile_words=self.tile_words,
             )
         from pimsim.workload.networks.efficientvit import EfficientVit
 
@@ -117,7 +117,7 @@ class ClassifierConfig(AnyWorkload):
             window=sizes.window,
             d_qk=sizes.d_qk,
             classes=sizes.classes,
-            patch_words=self.patch_words,
+            tile_words=self.tile_words,
         )
 
     @property

@@ -58,8 +58,8 @@ class VisionNetwork(Algorithm):
     widths: tuple[PositiveInt, ...] = Field(description="elements of a token in each stage")
     depths: tuple[PositiveInt, ...] = Field(description="blocks of each stage")
     classes: PositiveInt = Field(1000, description="logits")
-    patch_words: PositiveInt = Field(
-        16_384, description="words that the patches of a strip of the stem may take, if it has more than one line"
+    tile_words: PositiveInt = Field(
+        16_384, description="words that the patches of a strip of the stem, or a group of widened channels, may take"
     )
 
     # ------------------------------------------------------------------------------------------- what a subclass says
@@ -115,13 +115,18 @@ class VisionNetwork(Algorithm):
     def weight_shapes(self, case: Case) -> dict[str, Shape]:
         """Shapes of all weights as they are used."""
         shapes = parts.stem_inputs(self.widths[0])
-        before = None
+        before: Stage | None = None
         for stage in self.stages(case):
             if before is not None:
-                shapes |= parts.downsampling_inputs(f"{stage.name}.down", before, stage.width)
+                at, width = f"{stage.name}.down", before.width
+                shapes |= parts.downsampling_inputs(at, width, stage.width, self._groups(before))
             shapes |= {f"{stage.name}.{name}": shape for name, shape in self.block_inputs(stage).items()}
-            before = stage.width
+            before = stage
         return shapes | parts.classifier_inputs(self.widths[-1], self.classes)
+
+    def _groups(self, before: Stage) -> int:
+        """Groups of channels behind a stage, where they are widened."""
+        return parts.groups(before.side, before.width, self.tile_words)
 
     def parameters(self, case: Case) -> int:
         """Words of all weights, normalisations folded."""
@@ -197,7 +202,7 @@ class VisionNetwork(Algorithm):
         layers = parts.stem_layers(self.widths[0], side)
         for number, (c, out, width) in enumerate(layers):
             results = width // parts.STRIDE
-            again = len(parts.strips(results, c, self.patch_words)) - 1
+            again = len(parts.strips(results, c, self.tile_words)) - 1
             written = 0 if number == len(layers) - 1 else results**2 * out
             reads = (width + again) * width * c
             total += Counts(macs=parts.KERNEL**2 * results**2 * c * out, reads=reads, writes=written)
@@ -217,13 +222,13 @@ class VisionNetwork(Algorithm):
         side = isqrt(case.keys)
         shapes = self.weight_shapes(case) | {"image": (side, side * parts.CHANNELS)}
         b = parts.Weights(shapes)
-        x = parts.stem(b, b.given("image"), self.widths[0], side, self.patch_words)
-        before = 0
+        x = parts.stem(b, b.given("image"), self.widths[0], side, self.tile_words)
+        before: Stage | None = None
         for stage in self.stages(case):
-            if stage.number:
-                x = parts.downsampling(b, x, f"{stage.name}.down", before)
+            if before is not None:
+                x = parts.downsampling(b, x, f"{stage.name}.down", before.side, self._groups(before))
             x = self.blocks(b, stage, x)
-            before = stage.side
+            before = stage
         b.store(parts.classifier(b, x), name="output")
         return b.graph()
 

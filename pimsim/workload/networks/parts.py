@@ -125,12 +125,20 @@ def squeezed(channels: int) -> int:
     return max(SQUEEZE_MULTIPLE, (channels // 4 + SQUEEZE_MULTIPLE // 2) // SQUEEZE_MULTIPLE * SQUEEZE_MULTIPLE)
 
 
-def downsampling_inputs(at: str, c: int, out: int) -> dict[str, Shape]:
-    """Weights of `downsampling` from ``c`` to ``out`` channels."""
+def groups(side: int, c: int, words: int) -> int:
+    """Fewest equal groups of the widened channels of which each takes at most so many words, or has one channel."""
     hidden = WIDENING * c
-    narrow = squeezed(hidden)
-    shapes: dict[str, Shape] = {f"{at}.widen.w": (c, hidden), f"{at}.widen.b": (hidden,)}
-    shapes |= {f"{at}.reduce.filters": (hidden, KERNEL, KERNEL), f"{at}.reduce.bias": (hidden,)}
+    return next(n for n in range(1, hidden + 1) if hidden % n == 0 and (side**2 * hidden // n <= words or n == hidden))
+
+
+def downsampling_inputs(at: str, c: int, out: int, parted: int) -> dict[str, Shape]:
+    """Weights of `downsampling` from ``c`` to ``out`` channels, with the widened channels in so many groups."""
+    hidden = WIDENING * c
+    narrow, each = squeezed(hidden), hidden // parted
+    shapes: dict[str, Shape] = {}
+    for group in range(parted):
+        shapes |= {f"{at}.widen{group}.w": (c, each), f"{at}.widen{group}.b": (each,)}
+        shapes |= {f"{at}.reduce{group}.filters": (each, KERNEL, KERNEL), f"{at}.reduce{group}.bias": (each,)}
     shapes |= {f"{at}.squeeze.w": (hidden, narrow), f"{at}.squeeze.b": (narrow,)}
     shapes |= {f"{at}.excite.w": (narrow, hidden), f"{at}.excite.b": (hidden,)}
     shapes |= {f"{at}.narrow.w": (hidden, out), f"{at}.narrow.b": (out,)}
@@ -139,16 +147,19 @@ def downsampling_inputs(at: str, c: int, out: int) -> dict[str, Shape]:
     return shapes
 
 
-def downsampling(b: Expansion, x: Primitive, at: str, side: int) -> Primitive:
+def downsampling(b: Expansion, x: Primitive, at: str, side: int, parted: int) -> Primitive:
     """Mixing and a feed-forward layer, patch merging, and the two again, on tokens of an image of ``side * side``.
 
     Patch merging is an inverted residual block without the residual: widen, ReLU, depthwise with a stride of 2, ReLU, weigh
-    the channels by squeeze-and-excitation, narrow.
+    the channels by squeeze-and-excitation, narrow. The widened image is there one group of channels after the other.
     """
     x = feed_forward(b, mixing(b, x, f"{at}.before.mix"), f"{at}.before.ff")
-    hidden = b.apply("relu", b.product(x, b[f"{at}.widen.w"], b[f"{at}.widen.b"]))
-    hidden = b.add(Depthwise, hidden, b[f"{at}.reduce.filters"], b[f"{at}.reduce.bias"], side=side, stride=STRIDE)
-    hidden = b.apply("relu", hidden)
+    found = []
+    for group in range(parted):
+        wide = b.apply("relu", b.product(x, b[f"{at}.widen{group}.w"], b[f"{at}.widen{group}.b"]))
+        filters, bias = b[f"{at}.reduce{group}.filters"], b[f"{at}.reduce{group}.bias"]
+        found.append(b.apply("relu", b.add(Depthwise, wide, filters, bias, side=side, stride=STRIDE)))
+    hidden = found[0] if parted == 1 else b.join(found, axis=-1)
     few = b.apply("relu", b.product(b.reduce("mean", hidden, axis=-2), b[f"{at}.squeeze.w"], b[f"{at}.squeeze.b"]))
     weights = b.apply("sigmoid", b.product(few, b[f"{at}.excite.w"], b[f"{at}.excite.b"]))
     x = b.product(b.apply("multiply", hidden, weights), b[f"{at}.narrow.w"], b[f"{at}.narrow.b"])
@@ -183,5 +194,5 @@ def sides(image: int, stages: int) -> Iterator[int]:
 
 __all__ = [
     "CHANNELS", "KERNEL", "STEM", "STRIDE", "WIDENING", "Weights", "classifier", "classifier_inputs", "downsampling",
-    "downsampling_inputs", "halved", "in_memory", "sides", "squeezed", "stem", "stem_inputs", "stem_layers", "strips",
+    "downsampling_inputs", "groups", "halved", "in_memory", "sides", "squeezed", "stem", "stem_inputs", "stem_layers", "strips",
 ]  # fmt: skip

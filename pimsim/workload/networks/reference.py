@@ -34,13 +34,20 @@ def embedded(image: Floats, weights: Tensors) -> Floats:
     return tokens
 
 
+def _channels(weights: Tensors, layer: str, what: str, axis: int = -1) -> Floats:
+    """Weights of all groups of channels, in order."""
+    parted = sum(name.startswith(layer) and name.endswith(f".{what}") for name in weights)
+    found: Floats = np.concatenate([weights[f"{layer}{group}.{what}"] for group in range(parted)], axis)
+    return found
+
+
 def downsampled(x: Floats, weights: Tensors) -> Floats:
     """Tokens of half the image's side."""
     x = fed_forward_reference(mixed_reference(x, weights, "before.mix"), weights, "before.ff")
-    hidden = np.maximum(x @ weights["widen.w"] + weights["widen.b"], 0)
-    side, filters = isqrt(len(x)), weights["reduce.filters"]
+    hidden = np.maximum(x @ _channels(weights, "widen", "w") + _channels(weights, "widen", "b"), 0)
+    side, filters = isqrt(len(x)), _channels(weights, "reduce", "filters", 0)
     pixels = _taps(hidden.reshape(side, side, -1))
-    reduced = weights["reduce.bias"] + sum(filters[:, tap // 3, tap % 3] * each for tap, each in enumerate(pixels))
+    reduced = _channels(weights, "reduce", "bias") + sum(filters[:, tap // 3, tap % 3] * each for tap, each in enumerate(pixels))
     reduced = np.maximum(reduced.reshape(-1, reduced.shape[2]), 0)
     few = np.maximum(reduced.mean(axis=0) @ weights["squeeze.w"] + weights["squeeze.b"], 0)
     shares = 1 / (1 + np.exp(-(few @ weights["excite.w"] + weights["excite.b"])))
