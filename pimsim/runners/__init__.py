@@ -86,7 +86,7 @@ RUNNERS: dict[tuple[str, str], str] = {
 }
 """(kind of architecture, kind of workload) -> module."""
 
-PLANNED = {("mcu", "vit")}
+PLANNED = {("mcu", "vit"), ("mcu", "classifier")}
 """Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
 
 COMMANDED = {

@@ -25,7 +25,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[ClassifierConfig], o
         raise arch.tree.error(
             f"must be given for {workload.value.name}, whose layers run on units for primitives", ("fpga", "primitives")
         )
-    return fpga_primitives.simulate(arch, workload, options, start)
+    return fpga_primitives.simulate(arch, workload, options, start, workload.value.method().part_of)
 
 
 def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[ClassifierConfig]) -> int | None:  # noqa: ARG001

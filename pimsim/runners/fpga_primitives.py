@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,16 @@ def simulate(
     workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig],
     options: RunOptions,
     start: float,
+    part_of: Callable[[str], str] | None = None,
 ) -> Result:
-    """Lower the expansion of the algorithm and time it; ``start``: when the run began, by `time.perf_counter`.
+    """Lower the expansion of the algorithm and time it.
+
+    Args:
+        arch: The machine.
+        workload: What it computes.
+        options: How to run.
+        start: When the run began, by `time.perf_counter`.
+        part_of: Operation -> the part under which layers of the result list it; None: all are one.
 
     Raises:
         UnsupportedOp: the machine lacks a unit, or rows lie in memory as it cannot read them.
@@ -63,11 +71,18 @@ def simulate(
         ) from None
     except MappingError as error:
         raise UnsupportedOp(f"{work.title} does not run on {arch.value.name}: {error}") from None
+    layers: list[str] = []
+    if part_of is not None:
+        layers = list(dict.fromkeys(part_of(call.name) for call in program.calls))
+        program.calls = [replace(call, layer=layers.index(part_of(call.name))) for call in program.calls]
     found: list[ProgramTimes] = []
     result = run_calls(arch, workload, program.calls, options, start, {}, observe=found.append)
     (times,) = found
     spans = list(zip(times.starts, times.ends, strict=True))
     word = arch.value.fpga.word_bits // 8
+    if layers:
+        named = zip(result.layers, layers, strict=True)
+        result = replace(result, layers=[replace(layer, name=name) for layer, name in named])
     return replace(
         result,
         counts=counts_section(counts_of(program), method.counts(case, decided or None), origin),

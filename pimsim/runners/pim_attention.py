@@ -141,9 +141,7 @@ def _timed(
     return totals
 
 
-def estimate_commands(
-    arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig]
-) -> int:
+def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig]) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 

@@ -13,6 +13,7 @@ from pimsim.workload.config import AnyWorkload
 if TYPE_CHECKING:
     from pimsim.workload.attention.base import Case
     from pimsim.workload.networks.network import VisionNetwork
+    from pimsim.workload.vit_memory import MemoryPlan
 
 VisionFamily = Literal["efficientvit", "shvit"]
 
@@ -28,7 +29,9 @@ class ClassifierSizes(Model):
     kernels: list[PositiveInt] | None = Field(
         None, min_length=1, description="efficientvit: side of each head's depthwise kernel, odd; the last one repeats"
     )
-    window: PositiveInt = Field(7, description="efficientvit: side of a window in tokens, or that of the image if it is smaller")
+    window: PositiveInt = Field(
+        7, description="efficientvit: side of a window in tokens, or that of the image if it is smaller"
+    )
     attended: list[NonNegativeInt] | None = Field(
         None, description="shvit: channels that attend in each stage; 0: its blocks have no attention"
     )
@@ -43,7 +46,9 @@ class ClassifierSizes(Model):
             if given is not None and len(given) != stages:
                 raise ValueError(f"{name} must have a number for each of the {stages} widths, not {len(given)}")
         if self.widths[0] % 8:
-            raise ValueError(f"widths must begin with a multiple of 8, as the stem begins with an eighth, not {self.widths[0]}")
+            raise ValueError(
+                f"widths must begin with a multiple of 8, as the stem begins with an eighth, not {self.widths[0]}"
+            )
         if max(self.widths) > 65_536 or max(self.depths) > 1000:
             raise ValueError("widths must be at most 65,536 and depths at most 1,000")
         for width, heads, attended in zip_longest(self.widths, self.heads or (), self.attended or ()):
@@ -69,6 +74,10 @@ class ClassifierConfig(AnyWorkload):
         "strip has at least one line and a group one channel",
     )
     seed: NonNegativeInt = Field(0, description="of the image and the weights, which are drawn")
+    patchwise: bool = Field(
+        True, description="of a plan of buffers: lines of the image come a strip at a time, not all of it at once"
+    )
+    element_bytes: PositiveInt = Field(1, le=16, description="of a plan of buffers: bytes of an activation")
 
     @model_validator(mode="after")
     def _is_one_of_the_family(self) -> ClassifierConfig:
@@ -77,7 +86,9 @@ class ClassifierConfig(AnyWorkload):
             for name in names:
                 given = getattr(self.model, name) is not None
                 if given != (family == self.family):
-                    raise ValueError(f"model must {'have' if not given else 'leave out'} {name} for family {self.family}")
+                    raise ValueError(
+                        f"model must {'have' if not given else 'leave out'} {name} for family {self.family}"
+                    )
         if self.image % 16:
             raise ValueError(f"image must be a multiple of 16, as the stem halves it four times, not {self.image}")
         return self
@@ -119,6 +130,13 @@ class ClassifierConfig(AnyWorkload):
             classes=sizes.classes,
             tile_words=self.tile_words,
         )
+
+    def plan(self) -> MemoryPlan:
+        """Lives and places of all buffers on a machine with one memory for activations."""
+        from pimsim.workload.networks.memory import buffer_steps
+        from pimsim.workload.vit_memory import MemoryPlan
+
+        return MemoryPlan.of(buffer_steps(self.method().expand(self.case()), self.patchwise, self.element_bytes))
 
     @property
     def title(self) -> str:

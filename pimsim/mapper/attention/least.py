@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 from pimsim.errors import CapacityExceeded
 from pimsim.workload.attention import primitives as p
@@ -21,19 +22,12 @@ def check_least(ops: Iterable[Primitive], capacity: int, element_bytes: int) -> 
     for op in ops:
         if not isinstance(op, APART):
             continue
-        needed = (op.size + _elements(op)) * element_bytes
+        needed = (op.size + prod(op.sources[0])) * element_bytes
         if needed > capacity * element_bytes:
             raise CapacityExceeded(
-                f"asic.sram_bytes must be at least {needed}, as {op.name} ({op.KIND}) makes {op.shape} of {op.sources[0]} there, not "
-                f"{capacity * element_bytes}"
+                f"asic.sram_bytes must be at least {needed}, as {op.name} ({op.KIND}) makes {op.shape} of {op.sources[0]} "
+                f"there, not {capacity * element_bytes}"
             )
-
-
-def _elements(op: Primitive) -> int:
-    found = 1
-    for axis in op.sources[0]:
-        found *= axis
-    return found
 
 
 __all__ = ["check_least"]

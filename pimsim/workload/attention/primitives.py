@@ -973,8 +973,8 @@ class Patches(Primitive):
     """Neighbourhoods of pixels, so that a convolution is a product (im2col); on chip.
 
     Lines of ``width`` pixels, ``[lines * width, channels]``, to ``[results, kernel^2 * channels]``: line by line of the
-    neighbourhood, pixel by pixel, the channels fastest. Beyond the left and right border stand zeros, and ``above`` the first line
-    as many lines of zeros as it says.
+    neighbourhood, pixel by pixel, the channels fastest. Beyond the left and right border stand zeros, and so many lines of
+    zeros stand ``above`` the first line.
     """
 
     KIND: ClassVar[str] = "patches"
@@ -986,7 +986,11 @@ class Patches(Primitive):
     def rule(self) -> Shape:
         pixels, channels = self.sources[0]
         lines = pixels // self.width + self.above
-        _need(pixels % self.width == 0 and lines >= self.kernel, self, f"whole lines of {self.width} pixels, enough for a kernel")
+        _need(
+            pixels % self.width == 0 and lines >= self.kernel,
+            self,
+            f"whole lines of {self.width} pixels, enough for a kernel",
+        )
         across = (self.width + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
         return (((lines - self.kernel) // self.stride + 1) * across, self.kernel**2 * channels)
 

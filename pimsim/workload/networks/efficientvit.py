@@ -61,7 +61,7 @@ class EfficientVit(VisionNetwork):
         return self._stage(stage).reference(self._case(stage), {**weights, "x": x})["output"]
 
     def block_normalised(self, stage: Stage) -> int:
-        """Behind two mixings, two feed-forward layers, queries, keys and values of each head, their kernels and the projection."""
+        """Behind two mixings, two feed-forward layers, the projection, and of each head queries, keys, values and kernel."""
         c, heads = stage.width, self.heads[stage.number]
         return self.depths[stage.number] * (2 * (c + 3 * c) + heads * (3 * self.d_qk + c // heads) + c)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import isqrt, prod
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from pimsim.errors import WorkloadError
@@ -162,8 +161,10 @@ class VisionNetwork(Algorithm):
         """
         found = super().sample(case, seed)
         for name, shape in self.weight_shapes(case).items():
-            inputs = 1 if len(shape) == 1 or name.endswith("distance") else shape[0] if len(shape) == 2 else prod(shape[1:])
-            plain = name.startswith(("stem", "head")) or ".down." in name and not name.endswith(_RESIDUAL)
+            inputs = (
+                1 if len(shape) == 1 or name.endswith("distance") else shape[0] if len(shape) == 2 else prod(shape[1:])
+            )
+            plain = name.startswith(("stem", "head")) or (".down." in name and not name.endswith(_RESIDUAL))
             gain = PLAIN_GAIN if plain and len(shape) > 1 else GAIN
             found[name] = found[name] * gain * inputs**-0.5
         return found
@@ -226,11 +227,23 @@ class VisionNetwork(Algorithm):
         before: Stage | None = None
         for stage in self.stages(case):
             if before is not None:
+                b.part = f"{stage.name}.down"
                 x = parts.downsampling(b, x, f"{stage.name}.down", before.side, self._groups(before))
+            b.part = stage.name
             x = self.blocks(b, stage, x)
             before = stage
+        b.part = "head"
         b.store(parts.classifier(b, x), name="output")
         return b.graph()
+
+    @staticmethod
+    def part_of(operation: str) -> str:
+        """Part of the network that an operation belongs to.
+
+        >>> [VisionNetwork.part_of(name) for name in ("stem.product.4", "stage2.down.load.1", "output")]
+        ['stem', 'stage2.down', 'head']
+        """
+        return "head" if operation == "output" else operation.rsplit(".", 2)[0]
 
 
 _RESIDUAL = ("mix.filters", "ff.w1", "ff.w2")

@@ -1,16 +1,18 @@
 """What stands around the blocks of a vision network: stem, downsampling, classifier, and weights that lie in memory.
 
-Tokens are ``[side * side, C]``, row by row of the image. Batch normalisations are folded into the convolutions and the linear layer
-before or behind them, which leaves a weight and a bias.
+Tokens are ``[side * side, C]``, row by row of the image. Batch normalisations are folded into the convolutions before them
+and the linear layer behind them, which leaves weights and a bias.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import prod
+from typing import Any
 
-from pimsim.workload.attention.expansion import Expansion
+from pimsim.workload.attention.expansion import Expansion, P
 from pimsim.workload.attention.primitives import Arrange, Depthwise, Patches, Primitive, Shape
 from pimsim.workload.attention.vision_blocks import feed_forward, feed_forward_inputs, mixing, mixing_inputs
 
@@ -34,13 +36,26 @@ SQUEEZE_MULTIPLE = 8
 
 
 class Weights(Expansion):
-    """An expansion whose tensors lie in memory, each a row or a matrix, and are loaded where they are first asked for."""
+    """An expansion whose tensors lie in memory, each a row or a matrix, and are loaded where they are first asked for.
+
+    Names of operations begin with the part of the network that they are in.
+    """
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         """``shapes`` of the tensors as they are used."""
         super().__init__({name: in_memory(shape) for name, shape in shapes.items()})
         self._shapes = shapes
         self._loaded: dict[str, Primitive] = {}
+        self._entered: Counter[tuple[str, str]] = Counter()
+        self.part = "stem"
+        """Part of the network that is under construction."""
+
+    def add(self, kind: type[P], *inputs: Primitive, name: str = "", **values: Any) -> P:
+        """An operation on results; its name is that of its part and kind and a number unless one is given."""
+        if not name:
+            self._entered[self.part, kind.KIND] += 1
+            name = f"{self.part}.{kind.KIND}.{self._entered[self.part, kind.KIND]}"
+        return super().add(kind, *inputs, name=name, **values)
 
     def __getitem__(self, name: str) -> Primitive:
         if name not in self._loaded:

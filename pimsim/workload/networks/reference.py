@@ -47,7 +47,9 @@ def downsampled(x: Floats, weights: Tensors) -> Floats:
     hidden = np.maximum(x @ _channels(weights, "widen", "w") + _channels(weights, "widen", "b"), 0)
     side, filters = isqrt(len(x)), _channels(weights, "reduce", "filters", 0)
     pixels = _taps(hidden.reshape(side, side, -1))
-    reduced = _channels(weights, "reduce", "bias") + sum(filters[:, tap // 3, tap % 3] * each for tap, each in enumerate(pixels))
+    reduced = _channels(weights, "reduce", "bias") + sum(
+        filters[:, tap // 3, tap % 3] * each for tap, each in enumerate(pixels)
+    )
     reduced = np.maximum(reduced.reshape(-1, reduced.shape[2]), 0)
     few = np.maximum(reduced.mean(axis=0) @ weights["squeeze.w"] + weights["squeeze.b"], 0)
     shares = 1 / (1 + np.exp(-(few @ weights["excite.w"] + weights["excite.b"])))
