@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # a run imports the models of its own kinds only
     from pimsim.arch.mcu import McuConfig
     from pimsim.arch.memory import MemoryConfig
     from pimsim.workload.attention_only import AttentionConfig
+    from pimsim.workload.classifier import ClassifierConfig
 
 M = TypeVar("M", bound=Model)
 PREFIXES = ("arch", "workload")
@@ -502,7 +503,29 @@ def check_decoder(loaded: Loaded[WorkloadConfig]) -> None:
             raise loaded.tree.error(f"must be at most {limit:,}, not {value:,}", path)
 
 
-WORKLOAD_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {"attention": check_attention, "decoder": check_decoder}
+def check_classifier(loaded: Loaded[ClassifierConfig]) -> None:
+    """Check that windows tile the tokens of every stage.
+
+    Raises:
+        ConfigError: they do not; the network would pad its windows there.
+    """
+    work = loaded.value
+    if work.family != "efficientvit":
+        return
+    for number, side in enumerate(work.sides, start=1):
+        if side % min(work.model.window, side):
+            raise loaded.tree.error(
+                f"must give stages that windows of side {work.model.window} tile, not {work.image}, which gives stage {number} "
+                f"{side} x {side} tokens; padded windows are not supported",
+                ("image",),
+            )
+
+
+WORKLOAD_CHECKS: dict[str, Callable[[Loaded[Any]], None]] = {
+    "attention": check_attention,
+    "classifier": check_classifier,
+    "decoder": check_decoder,
+}
 """Kind of workload -> what checks it across fields, for kinds that need it."""
 
 

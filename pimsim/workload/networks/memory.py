@@ -51,7 +51,7 @@ class _Buffers:
                     yield Step(op.name, (), {op.name: op.size}, element_bytes)
                     self._hold(op.name, (op.name,))
                 continue
-            if isinstance(op, p.Load) and not self._of[op.inputs[0]] and op.inputs[0] != "image":
+            if isinstance(op, (*SEEN, p.Load)) and not self._of[op.inputs[0]] and op.inputs[0] != "image":
                 self._hold(op.name, ())  # weights
                 continue
             used = tuple(dict.fromkeys(buffer for name in op.inputs for buffer in self._of[name]))
