@@ -20,7 +20,7 @@ from pimsim.functional.attention import AttentionExecutor
 from pimsim.functional.attention_check import AttentionCheck, prepare
 from pimsim.functional.executor import Executor
 from pimsim.mapper.attention.count import count_program
-from pimsim.mapper.attention.lowering import LOWERINGS
+from pimsim.mapper.attention.handlers import LOWERINGS
 from pimsim.program.isa import Placed
 from pimsim.program.verify import verify
 from pimsim.report.growth import persistent_bytes, plot_growth
