@@ -18,7 +18,7 @@ from pimsim.program.dataflow import done
 from pimsim.program.streaming import StreamProgram
 from pimsim.result import Result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.streaming import run_calls
 from pimsim.workload.attention import decisions
 from pimsim.workload.attention.base import Algorithm, Case
@@ -31,7 +31,7 @@ COUNTED = ("scores", "exps", "logs", "macs", "reads", "writes", "gathered")
 
 def simulate(
     arch: Loaded[FpgaArchConfig],
-    workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig],
+    workload: Expanded,
     options: RunOptions,
     start: float,
     part_of: Callable[[str], str] | None = None,
@@ -112,9 +112,7 @@ def words_of_beat(fpga: FpgaConfig) -> int:
     return fpga.beat_bits // fpga.word_bits
 
 
-def _decisions(
-    workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], method: Algorithm, case: Case
-) -> tuple[Mapping[str, Any] | None, str | None]:
+def _decisions(workload: Expanded, method: Algorithm, case: Case) -> tuple[Mapping[str, Any] | None, str | None]:
     """Decisions that the expansion needs, and where they come from; None where the program does not depend on data.
 
     Raises:

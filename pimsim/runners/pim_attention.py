@@ -26,15 +26,13 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Load, Primitive, Source
-from pimsim.workload.attention_only import AttentionConfig
-from pimsim.workload.classifier import ClassifierConfig
 
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
@@ -44,9 +42,7 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
-def simulate(
-    arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], options: RunOptions
-) -> Result:
+def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
     Raises:
@@ -142,7 +138,7 @@ def _timed(
     return totals
 
 
-def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig]) -> int:
+def estimate_commands(arch: Loaded[ArchConfig], workload: Expanded) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 
@@ -158,7 +154,7 @@ def attention_algorithms() -> tuple[str, ...]:
     return tuple(discover().names())
 
 
-def _check_states(workload: Loaded[AttentionConfig] | Loaded[ClassifierConfig], lowering: AttentionLowering) -> None:
+def _check_states(workload: Expanded, lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
     from pimsim.functional.attention_check import successor
 
