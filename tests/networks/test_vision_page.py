@@ -23,7 +23,7 @@ def section(title: str) -> dict[str, list[str]]:
 
 
 def workload(title: str) -> str:
-    family, size = title.split(" ")[0].rsplit("-", 1)
+    family, size = title.split(" ", maxsplit=1)[0].rsplit("-", 1)
     return f"{family.lower()}_{size.lower()}"
 
 
@@ -40,7 +40,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("title", section("On a microcontroller"))
 def test_plans(title: str) -> None:
     patchwise, whole, verdict = section("On a microcontroller")[title]
-    name = workload(title.split(" ")[0].rstrip(","))
+    name = workload(title.split(" ", maxsplit=1)[0].rstrip(","))
     plans = [load_workload(name, (("patchwise", value),)).value.plan() for value in ("true", "false")]
     assert patchwise == f"{plans[0].peak:,} (arena {plans[0].arena:,})"
     assert whole == f"{plans[1].peak:,}"
