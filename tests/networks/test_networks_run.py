@@ -44,8 +44,9 @@ def test_a_wrong_convolution_fails_the_check(machine: str, kind: type, monkeypat
         return np.roll(right(op, *inputs), 1, axis=0)
 
     monkeypatch.setattr(kind, "meaning", shifted)
-    precise = ["arch.pim.format=float32"] if machine == "pim_gpt" else []  # bfloat16 explains more than this
-    result = simulate(machine, "shvit_s1", overrides=[*OVERRIDES["shvit_s1"], *precise], check_tokens=1)
+    precise = {"pim_gpt": "arch.pim.format=float32", "edge_moe_zcu102": "arch.fpga.primitives.arithmetic=float32"}
+    options = [*OVERRIDES["shvit_s1"], precise[machine]]  # bfloat16 explains more than this
+    result = simulate(machine, "shvit_s1", overrides=options, check_tokens=1)
     assert result.functional is not None
     assert not result.functional["passed"]
     assert re.match("^output (must be within|of attention Shvit must be within) ", result.functional["message"])
