@@ -47,7 +47,7 @@ def test_every_deviation_has_its_number_once() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_65_algorithms_take_one_token() -> None:
+def test_69_algorithms_take_one_token() -> None:
     with pytest.raises(
         InputError, match=r"^--set workload.attention=topk: attention: attention topk must be left to workloads"
     ):
