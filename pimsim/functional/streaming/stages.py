@@ -7,6 +7,7 @@ read from the actions of the stage, so a nest that leaves something out leaves i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
@@ -198,7 +199,7 @@ def _query_key(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) ->
     count = len(keys)
     arrives = moves(stage, "query") > 0
     number = np.where(arrives, np.cumsum(arrives) - 1, -1).reshape(count, beats)
-    lane = np.arange(count) % sizes.row_steps
+    lane = _walk(sizes, stage, count, sizes.keys).key
     held = np.stack(
         [np.maximum.accumulate(np.where((lane == each)[:, None], number, -1), axis=0) for each in range(sizes.lanes)],
         axis=1,
@@ -259,15 +260,64 @@ def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
     return narrow(total, spec.fraction_bits, chip.formats.features)
 
 
-def _segments(steps: int, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Steps ``[rows, steps]`` whose scores a row has seen when it leaves its lane at a step, in order, and which there are.
+@dataclass(frozen=True)
+class _Walk:
+    """The steps of all blocks: number in the block (of the key, or of keys at once), block, and whether a block ends with it."""
 
-    A row takes ``steps`` steps; a lane starts one at the step with its own number.
+    key: Ints
+    block: Ints
+    last: npt.NDArray[np.bool_]
+
+    def seen(self, sizes: _Rows, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_], Ints]:
+        """Steps ``[rows, steps]`` that a row has been through when it leaves its lane at a step, in order; which there are; rows.
+
+        A lane starts a row at the step of a block with its own number.
+        """
+        begins = np.zeros(len(step), np.int64)
+        for each in np.unique(lane):
+            latest_start = np.maximum.accumulate(np.where(self.key == each, np.arange(len(self.key)), 0))
+            begins[lane == each] = latest_start[step[lane == each]]
+        back = np.arange(int((step - begins).max(initial=-1)) + 1)
+        there = back <= (step - begins)[:, None]
+        return (
+            np.where(there, begins[:, None] + back, 0),
+            there,
+            self.block[begins] * sizes.lanes + lane,
+        )
+
+    def leaving(self) -> Ints:
+        """The lane whose row has met all of its keys at each step: the first at the end of a block, then one after the other."""
+        return np.where(self.last, 0, self.key + 1)
+
+
+_Rows = work.QueryKey | work.WeightedValues | work.SoftmaxPass
+
+
+def _walk(sizes: _Rows, stage: Stage, count: int, keys: int = 1) -> _Walk:
+    """What happens in each of ``count`` steps with so many keys at once.
+
+    Raises:
+        ProgramError: under a causal mask, there are more or fewer steps.
     """
-    length = (step - lane) % steps + 1
-    back = np.arange(int(length.max(initial=0)))
-    seen = back < length[:, None]
-    return np.where(seen, (step - length + 1)[:, None] + back, 0), seen
+    at = np.arange(count)
+    if sizes.before < 0:
+        period = -(-sizes.tokens // keys)
+        return _Walk(at % period, at // period, at % period == period - 1)
+    lengths = np.array([-(-n // keys) for n in work.keys_of_blocks(sizes.tokens, sizes.lanes, sizes.before)])
+    if lengths.sum() != count:
+        raise ProgramError(f"{stage.name} must make {lengths.sum()} steps, not {count}")
+    ends = np.cumsum(lengths)
+    block = np.repeat(np.arange(len(lengths)), lengths)
+    whole = -(-sizes.tokens // sizes.lanes)
+    return _Walk(at - (ends - lengths)[block], block, (at == ends[block] - 1) & (block < whole))
+
+
+def _visible(sizes: _Rows, key: Ints, row: Ints) -> npt.NDArray[np.bool_]:
+    """Whether rows see keys: all of them, or under a causal mask those up to their own."""
+    if sizes.before < 0:
+        return np.ones(np.broadcast_shapes(key.shape, row.shape), bool)
+    found: npt.NDArray[np.bool_] = key <= row + sizes.before
+    return found
 
 
 def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -> Tokens:
@@ -277,7 +327,9 @@ def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -
     spec = chip.formats.softmax
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // sizes.lanes, at % sizes.lanes
-    steps, seen = _segments(sizes.tokens, step, lane)
+    walk = _walk(sizes, stage, len(packets))
+    steps, there, row_number = walk.seen(sizes, step, lane)
+    seen = there & _visible(sizes, walk.key[steps], row_number[:, None])
     scores = narrow(packets[steps, lane[:, None]], chip.formats.features.fraction_bits, spec)
     total, bias = running_sums(scores, seen, spec)
     row = np.concatenate([reciprocal(total, spec), bias], axis=1)
@@ -290,6 +342,7 @@ def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Toke
     spec = form.softmax
     scores = narrow(taken["lane_scores"].reshape(-1, p, heads), form.features.fraction_bits, spec)
     own, rows = _rows_of_lanes(chip, sizes, stage, taken)
+    walk = _walk(sizes, stage, len(scores))
     if sizes.which == "divide":
         total, bias = rows[own, :heads], rows[own, heads : 2 * heads]
         found = (
@@ -299,8 +352,8 @@ def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Toke
         return {"scores": shares.reshape(-1, heads)}
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // p, at % p
-    steps, seen = _segments(sizes.tokens, step, lane)
-    met, known = scores[steps, lane[:, None]], seen[..., None]
+    steps, there, row = walk.seen(sizes, step, lane)
+    met, known = scores[steps, lane[:, None]], (there & _visible(sizes, walk.key[steps], row[:, None]))[..., None]
     if sizes.which == "maximum":
         largest = np.where(known, met, spec.limits[0]).max(axis=1)
         return {"sums": _padded(chip, np.concatenate([np.zeros_like(largest), largest], axis=1))}
@@ -364,19 +417,19 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     beats = heads * sizes.head_words // chip.words
     values = _at_once(chip, stage, "value", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
     count, values = len(values), values.swapaxes(1, 2)
-    lane_of_step = np.arange(count) % sizes.row_steps
+    walk = _walk(sizes, stage, count, sizes.keys)
     packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
     arrives = moves(stage, "sums").reshape(count, beats).any(axis=1)
     number = np.where(arrives, np.cumsum(arrives) - 1, -1)
     held = np.stack(
-        [np.maximum.accumulate(np.where(lane_of_step == each, number, -1)) for each in range(sizes.lanes)], axis=1
+        [np.maximum.accumulate(np.where(walk.key == each, number, -1)) for each in range(sizes.lanes)], axis=1
     )
     leaves = moves(stage, "rows", writes=True).reshape(count, beats) > 0
     step = np.flatnonzero(leaves.any(axis=1))
-    lane = (step + 1) % sizes.row_steps
+    lane = walk.leaving()[step]
     if (lane >= sizes.lanes).any():
         raise ProgramError(f"{stage.name} must send a row of one of {sizes.lanes} lanes at every step that sends one")
-    steps, seen = _segments(sizes.row_steps, step, lane)
+    steps, there, row = walk.seen(sizes, step, lane)
     own = held[steps, lane[:, None]]
     packets = taken["packets"].reshape(-1, sizes.lanes, sizes.keys, heads)
     shares = packets[packet[steps], lane[:, None]]  # where a step has fewer keys, their values are zero
@@ -387,7 +440,8 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
         difference = narrow(scores - bias, form.softmax.fraction_bits, form.softmax)
         shares = narrow(exponential(difference, form.softmax) * root, 2 * form.softmax.fraction_bits, form.softmax)
         shares = np.where((own >= 0)[..., None, None], shares, 0)
-    shares = np.where(seen[..., None, None], shares, 0)
+    seen = _visible(sizes, walk.key[steps][..., None] * sizes.keys + np.arange(sizes.keys), row[:, None, None])
+    shares = np.where((there[..., None] & seen)[..., None], shares, 0)
     found = np.empty((len(step), beats, chip.words), np.int64)
     fraction = form.features.fraction_bits + form.softmax.fraction_bits
     chunk = max(1, _CHUNK // (sizes.row_steps * sizes.keys * beats * chip.words))

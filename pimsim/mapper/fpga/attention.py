@@ -210,8 +210,10 @@ def _beats(kind: Kind, schedule: Schedule) -> int:
 
 
 def _passes_over(shape: Shape, schedule: Schedule) -> tuple[Burst, ...]:
-    """How keys or values are requested: all of them again for every block of rows, or for every row."""
+    """How keys or values are requested: all that are needed again for every block of rows, or for every row."""
     d, n = shape.beats, shape.tokens
+    if schedule == "naive" and shape.causal:
+        return tuple(burst for row in range(n) for burst in _groups(shape.keys(row + 1), shape))
     if schedule == "naive":
         return (Burst(n * d, n),)
     bursts: list[Burst] = []
@@ -221,6 +223,16 @@ def _passes_over(shape: Shape, schedule: Schedule) -> tuple[Burst, ...]:
         else:
             bursts.append(Burst(keys * d))
     return tuple(bursts)
+
+
+def _groups(keys: int, shape: Shape) -> tuple[Burst, ...]:
+    """Keys that lie side by side, as many at once as there are lanes; of the last group, only those that are there."""
+    whole, rest = divmod(keys, shape.lanes)
+    full, size = whole * shape.lanes * shape.beats, shape.lanes
+    return (
+        *((Burst(full),) if whole else ()),
+        *((Burst(rest, shape.beats, full, size),) if rest else ()),
+    )
 
 
 def _load(name: str, source: str, target: str, count: int, depth: int) -> Stage:
