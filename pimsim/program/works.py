@@ -240,6 +240,11 @@ class Checkpoint:
     """Tokens that the rows belong to, where it is not all of them."""
     before: int = -1
     """Of scores under a causal mask: keys before the first row."""
+    first: int = 0
+    """Of rows in ``among``: number of the first one, and from one to the next (``step``)."""
+    step: int = 1
+    among: SideBySide | None = None
+    """How the rows lie, where they are some of many side by side."""
 
 
 @dataclass

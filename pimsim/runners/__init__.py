@@ -80,6 +80,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
 }
 """(kind of architecture, kind of workload) -> module."""
@@ -96,10 +97,18 @@ COMMANDED = {
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+    ("fpga", "decoder"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 

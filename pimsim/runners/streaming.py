@@ -60,20 +60,39 @@ def run_calls(
         observe: told when every call runs.
     """
     verify_calls(calls)
-    timing = port_timing(arch.value)
-    memory = _memory(arch.value.fpga)
-    if options.strict and memory is None:
-        raise InputError(
-            f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be "
-            "checked; it does with arch.fpga.memory.kind=dram"
-        )
-    oracle = _watch(memory, options) if memory is not None else None
-    times = _time(calls, timing, memory, options)
+    memory = memory_behind(arch.value.fpga)
+    times, oracle = time_calls(arch, workload, calls, memory, options)
     if observe is not None:
         observe(times)
     return result_of(
         Books.of(calls, times), arch, workload, options, start, needs, linear_units, baselines, memory, oracle
     )
+
+
+def time_calls(
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[Any],
+    calls: Sequence[Call],
+    memory: Mapping[str, MemoryChannel] | None,
+    options: RunOptions,
+) -> tuple[ProgramTimes, StrictOracle | None]:
+    """The times of a program in front of a memory, and who checked its commands in a strict run.
+
+    Raises:
+        InputError: as `refuse_strict`.
+    """
+    refuse_strict(arch, workload, options)
+    oracle = _watch(memory, options) if memory is not None else None
+    return _time(calls, port_timing(arch.value), memory, options), oracle
+
+
+def refuse_strict(arch: Loaded[FpgaArchConfig], workload: Loaded[Any], options: RunOptions) -> None:
+    """Raises: InputError, if commands are to be checked and there is no DRAM."""
+    if options.strict and memory_behind(arch.value.fpga) is None:
+        raise InputError(
+            f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be "
+            "checked; it does with arch.fpga.memory.kind=dram"
+        )
 
 
 def result_of(
@@ -122,8 +141,8 @@ def result_of(
     )
 
 
-def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
-    """The DRAM channel behind each port, in turn; None where memory is fixed."""
+def memory_behind(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
+    """A new memory: the DRAM channel behind each port, in turn; None where memory is fixed."""
     if fpga.memory is None or fpga.memory.kind == "fixed" or fpga.memory.dram is None:
         return None
     spec = fpga.memory.dram.resolve()
@@ -138,7 +157,7 @@ def _time(
 ) -> ProgramTimes:
     """The times of a program, region by region or, where calls share a DRAM, all together; the trace in order."""
     if memory is None:
-        return run_program(calls, timing, _engine(options.engine), options.progress)
+        return run_program(calls, timing, engine_of(options.engine), options.progress)
     machine = Machine(timing, memory, [_places(call) for call in calls])
     times = (run_fast if options.engine == "fast" else run_reference)(calls, machine, options.progress)
     if options.trace is not None:
@@ -167,7 +186,7 @@ def _watch(memory: Mapping[str, MemoryChannel], options: RunOptions) -> StrictOr
 
 def estimate_commands(fpga: FpgaConfig, calls: Sequence[Call]) -> int | None:
     """DRAM commands of a program, about: a column access for each burst; None without a DRAM."""
-    memory = _memory(fpga)
+    memory = memory_behind(fpga)
     if memory is None:
         return None
     moved = sum(beats(read.bursts) for call in calls for read in call.region.reads)
@@ -204,14 +223,18 @@ def port_timing(arch: FpgaArchConfig) -> PortTiming:
     return PortTiming(rate.numerator, rate.denominator, ports.latency, ports.max_burst, ports.outstanding)
 
 
-def _engine(name: str) -> RunRegion:
+def engine_of(name: str) -> RunRegion:
+    """What times a region, by the name of an engine."""
     if name == "fast":
-        from pimsim.machine.fpga.fast import run_region
+        from pimsim.machine.fpga.family import Families
 
-        return run_region
+        return Families().run
     from pimsim.machine.fpga.reference import run_region as run_beats  # SimPy is only needed here
 
     return run_beats
 
 
-__all__ = ["estimate_commands", "port_timing", "result_of", "run_calls"]
+__all__ = [
+    "PortTiming", "engine_of", "estimate_commands", "memory_behind", "port_timing", "refuse_strict", "result_of", "run_calls",
+    "time_calls",
+]  # fmt: skip

@@ -52,7 +52,7 @@ class Capture:
             self.values[point.name] = found
         else:
             width = -(-point.width // chip.words)
-            at = point.base + _row_places(point)[:, None] + _beat_distances(point)[:, None] * np.arange(width)
+            at = point.base + _beat_places(point, width)
             rows = chip.features(self.executor.memory[at.ravel()]).reshape(point.rows, -1)[:, : point.width]
             self._keep(point, rows.astype(np.float64) * chip.formats.features.step)
 
@@ -83,6 +83,14 @@ class Capture:
         lanes = words[: last * width].reshape(last, width)[:, : point.heads]
         found: Floats = lanes[at].astype(np.float64) * chip.formats.features.step
         return np.where(seen[..., None], found, 0.0)
+
+
+def _beat_places(point: Checkpoint, width: int) -> npt.NDArray[np.int64]:
+    """Beats of all rows ``[rows, width]``, counted from the first one."""
+    if point.among is None:
+        return _row_places(point)[:, None] + _beat_distances(point)[:, None] * np.arange(width)
+    numbers = range(point.first, point.first + point.rows * point.step, point.step)
+    return np.array([[point.among.place(row, beat) for beat in range(width)] for row in numbers])
 
 
 def _row_places(point: Checkpoint) -> npt.NDArray[np.int64]:
