@@ -83,7 +83,7 @@ class Norm(Work):
 
 @dataclass(frozen=True, slots=True)
 class Linear(Work):
-    """Rows of ``inputs`` words times ``outputs`` rows of the weights in a buffer, plus biases.
+    """Rows of ``inputs`` words times ``outputs`` rows of the weights in a buffer, plus biases, if their buffer has a name.
 
     ``indexed`` streams do not move rows in order but the rows whose numbers stand in queue ``queue`` from entry ``first`` on;
     a row of such a stream is as long as the region's row is. With ``scored``, results are multiplied by the score of the entry.

@@ -27,14 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import erfc, inf, isqrt, sqrt
+from math import inf, isqrt, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pimsim.functional.numerics import FixedSpec
-from pimsim.functional.streaming.fixed import Formats, GeluTable
+from pimsim.functional.streaming.fixed import Formats, GeluTable, below_relu
 from pimsim.functional.verdict import Verdict, compare
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.encoder import EncoderConfig
@@ -161,7 +161,10 @@ class Judge:
         return found, exact, 2 * beats * c + size * self.formats.accumulator.step + cut(self.formats.features)
 
     def _sums(self, scores: Floats, start: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Sums of exponentials and the error of each, for rows that see their scores from ``start`` on. ``[rows, heads]``."""
+        """Sums of exponentials and the error of each, for rows that see their scores from ``start`` on. ``[rows, heads]``.
+
+        Scores that a row does not see are minus infinity; the one at ``start`` is seen.
+        """
         rows, keys, _ = scores.shape
         order = (start[:, None] + np.arange(keys)) % keys
         seen = scores[np.arange(rows)[:, None], order]
@@ -171,7 +174,7 @@ class Judge:
         for number in range(1, keys):
             x = seen[:, number]
             rises, decay = x > largest, np.exp(-np.abs(x - largest))
-            error = np.where(rises, error * decay + (total + 1) * c, error + c)
+            error = np.where(rises, error * decay + (total + 1) * c, error + np.where(np.isneginf(x), 0.0, c))
             total = np.where(rises, total * decay + 1, total + decay)
             largest = np.maximum(largest, x)
         return total, error
@@ -203,6 +206,7 @@ class Judge:
         root, off = 1 / total[:, None], self._inverse(total, error)[:, None]
         e = np.exp(scores - scores.max(axis=1, keepdims=True))
         weight = (root + off) * c + e * off + c + 2 * self._converted() * e * root
+        weight = np.where(np.isneginf(scores), 0.0, weight)
         sizes = reference.split_heads(np.abs(value), self.heads)
         bound = (weight.transpose(2, 0, 1) @ sizes).transpose(1, 0, 2).reshape(exact.shape)
         return found, exact, bound + len(value) * cut(form.accumulator) + cut(form.features)
@@ -270,20 +274,20 @@ class Judge:
             bound[0] = cut(form.features)
         return compare(op, self.values["embedding"], exact, bound)
 
-    def placed(self, exact: Floats) -> Verdict:
-        """Of an embedding that the host puts into memory."""
+    def placed(self, exact: Floats, parts: int = 1) -> Verdict:
+        """Of an embedding that is put into memory, or added up from so many parts that are."""
         op = EncoderOp("embedding", "embedding", ())
-        return compare(op, self.values["embedding"], exact, np.full_like(exact, cut(self.formats.features)))
+        return compare(op, self.values["embedding"], exact, np.full_like(exact, parts * cut(self.formats.features)))
 
 
 def gelu_error(table: GeluTable, features: FixedSpec) -> float:
     """Largest error of GELU by table: between entries, of entries, behind the last one, and of the last rounding.
 
-    The difference ``d(a) = a Phi(-a)`` has ``|d''| <= 2 phi(0) = 0.798`` and ``|d'| <= 1/2``.
+    The difference ``d(a) = a Phi(-a)`` has ``|d''| <= 2 phi(0) = 0.798`` and ``|d'| <= 1/2``, and so has that of the tanh form.
     """
     h, end = 2.0**-table.step_bits, (table.entries - 1) * 2.0**-table.step_bits
     between = h * h / 8 * 0.798 if table.interpolates else h / 2
-    behind = end * erfc(end / sqrt(2)) / 2 if end >= 0.76 else 0.17
+    behind = below_relu(table.form, end) if end >= 0.76 else 0.17
     return max(between + 2 * table.spec.step + features.step, behind + features.step)
 
 

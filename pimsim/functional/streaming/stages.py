@@ -133,7 +133,8 @@ def _multiply(chip: Chip, linear: work.Linear, stage: Stage, taken: Tokens) -> T
     rows, spec, extra = int(row.max()) + 1, form.accumulator, form.linear_weights.fraction_bits
     weights = chip.buffer(linear.weights, outputs * tile * linear.inputs, chip.weight_bits).reshape(-1, linear.inputs)
     form_of_biases = form.attention_biases if linear.attention else form.biases
-    biases = chip.buffer(linear.biases, outputs * tile, chip.weight_bits)
+    size = outputs * tile
+    biases = chip.buffer(linear.biases, size, chip.weight_bits) if linear.biases else np.zeros(size, np.int64)
     total = np.tile(narrow(biases, form_of_biases.fraction_bits, spec), (rows, 1))
     done = np.zeros((columns, rows, outputs), bool)
     done[column, row, output] = True
@@ -177,7 +178,7 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
 
 def _gelu(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
     """GELU from its formula, exact but for the last rounding."""
-    return {"activated": gelu_formula(taken["results"], chip.formats.features)}
+    return {"activated": gelu_formula(taken["results"], chip.formats.features, chip.formats.gelu.form)}
 
 
 def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
