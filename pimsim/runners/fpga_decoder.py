@@ -48,10 +48,10 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
 
         functional = DecoderCheck(fpga, arch.value.name, work, options.check_tokens).run()
     memory = streaming.memory_behind(fpga)
+    streaming.refuse_strict(arch, workload, options)
     if memory is None:
         timed = time_parts(program, streaming.port_timing(arch.value), streaming.engine_of(options.engine), options)
         books, ends, oracle = timed.books, timed.ends, None
-        streaming.refuse_strict(arch, workload, options)
     else:
         whole, lasts = whole_program(program)
         times, oracle = streaming.time_calls(arch, workload, whole.calls, memory, options)

@@ -150,7 +150,7 @@ class DecoderProgram:
         self.fifo = fpga.attention.fifo_depth
         self.beats = 0
         self.parameters: list[Parameter] = []
-        self._regions = lru_cache(maxsize=None)(self._attention_regions)
+        self.attention = lru_cache(maxsize=None)(self._attention_regions)
         self.row_beats = self.model.d_model // self.words
         self.query_beats = self.model.heads * self.model.head_width // self.words
         self.positions = work.prompt_tokens + work.generate_tokens - 1
@@ -210,7 +210,7 @@ class DecoderProgram:
             "statistics": 0,
         }
         for shape in self._largest_shapes():
-            for name, size in product_beats(shape, self._regions(shape).scores).items():
+            for name, size in product_beats(shape, self.attention(shape).scores).items():
                 sizes[name] = max(sizes[name], size)
         self.places = {name: self._take(size) for name, size in sizes.items()}
 
@@ -339,7 +339,7 @@ class DecoderProgram:
         head_beats = self.model.head_width // self.words
         for each in of:
             shape = self.shape(each.count, each.start)
-            regions, place = self._regions(shape), each.row * self.query_beats
+            regions, place = self.attention(shape), each.row * self.query_beats
             kept = each.sequence * self.capacity * self.query_beats
             places = {
                 **self.places,
