@@ -152,14 +152,13 @@ class DecoderCheck:
         d, bits, tables = self.work.model.d_model, self.fpga.word_bits, self.decoder.tables
         embed = {part: self.weights.get(f"embed.{part}") for part in ("tokens", "positions")}
         rows = {"tokens": tokens, "positions": [at.position for at in group]}
+        for part, table in tables.items():
+            for row in rows[part]:
+                name = f"embed.{part}[{row}]"
+                self._given[name] = embed[part][row]  # type: ignore[index]
+                base = table + row * self.decoder.row_beats
+                self.program.parameters.append(Parameter(name, "features", base, 0, d, d, bits))
         if tables:
-            for part, wanted in rows.items():
-                if part in tables:
-                    for row in wanted:
-                        name = f"embed.{part}[{row}]"
-                        self._given[name] = embed[part][row]  # type: ignore[index]
-                        base = tables[part] + row * self.decoder.row_beats
-                        self.program.parameters.append(Parameter(name, "features", base, 0, d, d, bits))
             return
         stream = self._stream(group, tokens)
         name = f"embedding[{number}]"

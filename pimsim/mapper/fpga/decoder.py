@@ -26,6 +26,7 @@ from pimsim.mapper.group import Group, groups
 from pimsim.program.dataflow import Call, Region
 from pimsim.program.works import (
     Checkpoint,
+    Copy,
     Linear,
     Load,
     Norm,
@@ -164,8 +165,9 @@ class DecoderProgram:
         self._place_weights()
         self.tables: dict[str, int] = {}
         if work.embeddings:
-            for name, rows in (("tokens", self.model.vocabulary), ("positions", self.model.context)):
-                self.tables[name] = self._take(rows * self.row_beats)
+            self.tables["tokens"] = self._take(self.model.vocabulary * self.row_beats)
+        if work.embeddings and self.model.position == "learned":
+            self.tables["positions"] = self._take(self.model.context * self.row_beats)
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -308,17 +310,22 @@ class DecoderProgram:
     # -- parts ----------------------------------------------------------------------------------------------------
 
     def _embedding(self, group: Group, tokens: Sequence[int]) -> Stretch:
-        """Rows of the tables of tokens and positions, added one token after the other."""
-        b = _Builder(self, OUTSIDE)
-        ports = (self.ports["parameters"], self.ports["normed"], self.ports["residual"])
-        region = units.residual(self.row_beats, ports, self.unit.residual_depth, self.fifo)
+        """A row of the table of tokens for each token, one after the other; that of its position added, if there is one."""
+        b, beats = _Builder(self, OUTSIDE), self.row_beats
+        parameters, residual = self.ports["parameters"], self.ports["residual"]
+        copied = units.copy(beats, (parameters, residual), self.unit.scatter_depth, self.fifo)
+        added = units.residual(
+            beats, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo
+        )
         for row, (token, at) in enumerate(zip(tokens, group, strict=True)):
-            places = {
-                "read_one": self.tables["tokens"] + token * self.row_beats,
-                "read_other": self.tables["positions"] + at.position * self.row_beats,
-                "write": self.places["residual"] + row * self.row_beats,
-            }
-            b.compute("embedding", "embedding", region, Residual(places))
+            read = self.tables["tokens"] + token * beats
+            write = self.places["residual"] + row * beats
+            if "positions" in self.tables:
+                other = self.tables["positions"] + at.position * beats
+                work = Residual({"read_one": read, "read_other": other, "write": write})
+                b.compute("embedding", "embedding", added, work)
+            else:
+                b.compute("embedding", "embedding", copied, Copy({"read": read, "write": write}))
         b.result("embedding", "residual", self.model.d_model, len(group))
         return b.stretch
 
