@@ -73,12 +73,35 @@ class Residual(Work):
 
 @dataclass(frozen=True, slots=True)
 class Norm(Work):
-    """LayerNorm over rows of ``width`` words; gain and shift follow each other in ``buffer`` from beat ``first`` on."""
+    """LayerNorm over rows of ``width`` words; gain and shift follow each other in ``buffer`` from beat ``first`` on.
+
+    ``rms``: by the root of the mean square instead, with a gain only.
+    """
 
     buffer: str
     first: int
     width: int
     eps: float
+    rms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Work):
+    """Product of two features, element by element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate(Work):
+    """Every head of ``words`` words turned in pairs by a row of cosines, then sines, of half as many each.
+
+    Pairs are an element of the first half and one of the second, or neighbours (``interleaved``). As for `Linear`, rows may be
+    ``written`` side by side, from beat ``column`` on.
+    """
+
+    words: int
+    interleaved: bool
+    written: SideBySide | None = None
+    column: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +155,8 @@ class _OfRows(Work):
     head_words: int
     keys: int = 1
     before: int = -1
+    shared: int = 1
+    """Heads that use the same key and value."""
 
     @property
     def row_steps(self) -> int:
@@ -259,7 +284,7 @@ class StreamingProgram:
 
 
 __all__ = [
-    "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "QueryKey",
-    "Residual", "Routes", "SideBySide", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
+    "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "Product",
+    "QueryKey", "Residual", "Rotate", "Routes", "SideBySide", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
     "keys_of_blocks",
 ]  # fmt: skip

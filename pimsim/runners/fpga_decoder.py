@@ -87,12 +87,9 @@ def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> Fpg
     build_graph(work)
     model = work.model
     wanted: list[tuple[str, Any, tuple[Any, ...], str]] = [
-        ("norm", model.norm, ("layernorm",), "has no unit for others"),
         ("norm_offset", model.norm_offset, (0.0,), "stores gains whole"),
-        ("activation", model.activation, ("gelu_tanh", "gelu_erf"), "has tables of GELU only"),
-        ("gated", model.gated, (False,), "has no unit that multiplies two features"),
-        ("position", model.position, ("learned", "none"), "has no unit that rotates"),
-        ("kv_heads", model.key_value_heads, (model.heads,), "gives every head keys of its own"),
+        ("activation", model.activation, ("gelu_tanh", "gelu_erf", "silu"), "has tables of what ReLU is more"),
+        ("rope_fraction", model.rope_fraction, (1.0,), "rotates whole heads"),
         ("parallel_residual", model.parallel_residual, (False,), "adds attention before the feed-forward part"),
         ("attention_scale", model.score_scale, (model.head_width**-0.5,), "scales scores by 1 / sqrt(d_head)"),
         ("embedding_scale", model.embedding_scale, (1.0,), "adds embeddings as they are stored"),
@@ -125,8 +122,9 @@ def _plain(value: Any) -> str:
 def decoder_needs(work: WorkloadConfig) -> EncoderNeeds:
     """Matrices of a decoder, by use."""
     model = work.model
-    attended = model.heads * model.head_width
-    matrices = dict.fromkeys(("query", "key", "value", "output_projection"), model.d_model * attended)
+    attended, kept = model.heads * model.head_width, model.key_value_heads * model.head_width
+    matrices = dict.fromkeys(("query", "output_projection"), model.d_model * attended)
+    matrices |= dict.fromkeys(("key", "value"), model.d_model * kept)
     matrices |= dict.fromkeys(("ffn_up", "ffn_down"), model.d_model * model.d_ff)
     if work.lm_head:
         matrices["lm_head"] = model.d_model * model.vocabulary

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from pimsim.arch.fpga import FpgaConfig
 from pimsim.errors import ProgramError
-from pimsim.functional.streaming.decoder_judge import Cache, DecoderJudge, SequenceRows, operations
+from pimsim.functional.streaming.decoder_judge import Cache, DecoderJudge, SequenceRows, angle_table, operations, turner
 from pimsim.functional.streaming.hazards import first_hazard
 from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.mapper.fpga.decoder import DecoderProgram, append, segments
@@ -19,6 +19,7 @@ from pimsim.program.works import Parameter, StreamingProgram
 from pimsim.runners.fpga_check import StreamingNumbers
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
 from pimsim.workload.models import build_graph
+from pimsim.workload.ops import Rope
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -30,7 +31,7 @@ class MachineTensors(Mapping[str, Any]):
         self._names = {
             f"h{layer}.{name}.{part}"
             for layer in range(model.layers)
-            for name in (*_QKV, *_LINEARS, *_NORMS)
+            for name in (*_QKV, *_LINEARS, *_NORMS, "ffn_gate")
             for part in (("gain", "shift") if name in _NORMS else ("weights", "biases"))
         } | {"final_norm.gain", "final_norm.shift", "lm_head.weights", "lm_head.biases"}
         self._latest: tuple[str, Any] = ("", None)
@@ -55,9 +56,12 @@ class MachineTensors(Mapping[str, Any]):
         if stem == "lm_head":
             return self._matrix("final.lm_head", part, slice(None))
         if last in _QKV:
-            width = self._model.heads * self._model.head_width
-            first = _QKV.index(last) * width
-            return self._matrix(f"{at}qkv", part, slice(first, first + width))
+            queries, kept = (n * self._model.head_width for n in (self._model.heads, self._model.key_value_heads))
+            ends = {"query": (0, queries), "key": (queries, queries + kept), "value": (queries + kept, None)}
+            return self._matrix(f"{at}qkv", part, slice(*ends[last]))
+        if self._model.gated and last in {"ffn_gate", "ffn_up"}:
+            half = slice(self._model.d_ff) if last == "ffn_gate" else slice(self._model.d_ff, None)
+            return self._matrix(f"{at}gate_up", part, half)
         return self._matrix(f"{at}{_LINEARS[last]}", part, slice(None))
 
     def _matrix(self, name: str, part: str, outputs: slice) -> Any:
@@ -80,6 +84,10 @@ _NORMS = {"norm1": "ln_1", "norm2": "ln_2"}
 """Names of the machine's operations -> names in the graph."""
 
 
+FORMS: dict[str, Literal["erf", "tanh", "silu"]] = {"gelu_tanh": "tanh", "gelu_erf": "erf", "silu": "silu"}
+"""Activation of a model -> what the tables of the linear unit are filled with."""
+
+
 class DecoderCheck:
     """One check of the first passes; `program` may be changed by ``change`` before it is carried out.
 
@@ -97,15 +105,26 @@ class DecoderCheck:
         self.weights = {tensor: drawn[tensor] for tensor in drawn if tensor not in tied}
         self.decoder = DecoderProgram(fpga, fpga.encoder, work)
         self.groups = list(islice(self.decoder.groups, passes))
-        self.form: Any = "tanh" if work.model.activation == "gelu_tanh" else "erf"
+        self.form = FORMS[work.model.activation]
         self._given: MutableMapping[str, Any] = {}
         tensors = MachineTensors(self.weights, work.model)
         self.numbers = StreamingNumbers(fpga, name, ChainMap(self._given, tensors), self.form)  # type: ignore[arg-type]
+        self._rope = next((op for op in self.graph if isinstance(op, Rope)), None)
         self.program = StreamingProgram(parameters=list(self.decoder.parameters), beats=self.decoder.beats)
         self._tensors = tensors
         self._references = [Reference(self.graph, work, self.weights) for _ in range(work.batch)]
+        if self._rope is not None:
+            self._place_angles(self._rope)
         self._barrier: tuple[int, ...] = ()
         self._worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
+
+    def _place_angles(self, rope: Rope) -> None:
+        """Cosines and sines of all positions."""
+        count = self.decoder.positions * rope.d_head
+        self._given["angles"] = angle_table(rope, self.decoder.positions)
+        self.program.parameters.append(
+            Parameter("angles", "features", self.decoder.angles, 0, count, count, self.fpga.word_bits)
+        )
 
     def token(self, at: Token) -> int:
         """The token at a place; sequences differ."""
@@ -121,7 +140,8 @@ class DecoderCheck:
     def run(self) -> dict[str, Any]:
         """The ``functional`` section: op by op, then the ends of passes, then what only the order hides."""
         verdicts: list[Verdict] = []
-        cache, message, done = Cache(), "", 0
+        model = self.work.model
+        cache, message, done = Cache(model.heads, model.heads // model.key_value_heads), "", 0
         for number in range(len(self.groups)):
             first = len(self.program.calls)
             self.extend(number)
@@ -197,13 +217,15 @@ class DecoderCheck:
             cache.arrange(capture.values, model.layers, of, head_rows), {}, model.norm_eps,
         )  # fmt: skip
         judge.form = self.form
+        if self._rope is not None:
+            judge.turn = turner(self._rope)
         judge.parallelism = self.fpga.attention.parallelism if self.fpga.attention.schedule == "reordered" else 1
         now: list[Verdict] = []
         if "embedding" in judge.values:
             stream = self._stream(group, [self.token(at) for at in group])
             now.append(judge.placed(stream, len(self.decoder.tables) or 1))
         if now and now[0].passed:
-            now += judge.verdicts(operations(model.layers, of, head_rows), partial=bool(broken))
+            now += judge.verdicts(operations(model, of, head_rows), partial=bool(broken))
         verdicts += now
         wrong = next((each.message(self.numbers.formats.features.name) for each in now if not each.passed), broken)
         where = f"pass {number}: " if len(self.groups) > 1 else ""

@@ -31,6 +31,7 @@ from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.attention.primitives import Elementwise, Product
 from pimsim.workload.models import build_graph
+from pimsim.workload.reference import silu
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, BANKS, LANES = 768, 16, 16
@@ -407,3 +408,13 @@ def test_67_weights_come_through_one_port() -> None:
     weights = 2 * (2 * (4 * 64 * 64 + 2 * 64 * 64)) + 2 * 112 * 64
     assert result.ports["hbm11"].bytes_read > 2 * weights
     assert sum(not port.bytes_read + port.bytes_written for port in result.ports.values()) >= 20
+
+
+@pytest.mark.parametrize(("entries", "largest"), [(177, 2.24e-2), (385, 7.37e-5)])
+def test_68_silu_needs_a_longer_table(entries: int, largest: float) -> None:
+    arch = load_arch("fpga_stream_u280", [("fpga.formats.gelu_entries", str(entries))]).value.fpga
+    formats = Formats.of(arch.formats, "silu")
+    spec = formats.features
+    x = np.arange(-16 * 2**22, 16 * 2**22, 997, dtype=np.int64)
+    error = np.abs(formats.gelu.apply(x, spec) * spec.step - silu(x * spec.step)).max()
+    assert error == pytest.approx(largest, rel=0.01)

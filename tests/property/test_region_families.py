@@ -39,19 +39,29 @@ timings = st.builds(
     timing=timings,
     schedule=st.sampled_from(["reordered", "naive"]),
     rows=st.integers(1, 4),
-    beats=st.sampled_from([1, 2, 6]),
+    beats=st.sampled_from([1, 2, 3]),
     lanes=st.integers(1, 4),
     heads=st.sampled_from([1, 2, 12]),
+    shared=st.booleans(),
     interval=st.integers(1, 4),
     start=st.integers(0, 30),
 )
 def test_attention_of_every_context_is_what_a_run_of_its_own_says(
-    timing: PortTiming, schedule: Schedule, rows: int, beats: int, lanes: int, heads: int, interval: int, start: int
+    timing: PortTiming,
+    schedule: Schedule,
+    rows: int,
+    beats: int,
+    lanes: int,
+    heads: int,
+    shared: bool,
+    interval: int,
+    start: int,
 ) -> None:
     families, ports, pipes = Families(), dict.fromkeys(NAMES, timing), Pipelines(statistics_interval=interval)
     lanes = min(lanes, rows) if schedule == "reordered" else lanes
     for before in (*range(start, start + 12), 150, 151):
-        shape = Shape(rows, beats, lanes, heads, 8, before)
+        of = (heads, 8, before, heads) if shared else (heads, 8, before)
+        shape = Shape(rows, beats * heads if shared else beats, lanes, *of)
         for build in (query_key, weighted_values):
             region = build(shape, pipes, PORTS, schedule=schedule)
             found = families.run(region, ports)

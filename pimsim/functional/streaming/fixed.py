@@ -18,8 +18,8 @@ from pimsim.errors import ConfigError
 from pimsim.functional.numerics import FixedSpec, fixed_spec
 
 Ints = npt.NDArray[np.int64]
-GeluForm = Literal["erf", "tanh"]
-"""``x Phi(x)``, or its approximation by a hyperbolic tangent."""
+GeluForm = Literal["erf", "tanh", "silu"]
+"""``x Phi(x)``, its approximation by a hyperbolic tangent, or ``x / (1 + exp(-x))``, which the same unit computes."""
 
 
 def narrow(values: Ints, fraction: int, spec: FixedSpec) -> Ints:
@@ -88,12 +88,14 @@ def inverse_root(x: Ints, spec: FixedSpec) -> Ints:
 
 
 def below_relu(form: GeluForm, size: float) -> float:
-    """How much GELU of ``size`` (at least 0) is less than that: ``a Phi(-a)``, or the same of its tanh form.
+    """How much GELU of ``size`` (at least 0) is less than that: ``a Phi(-a)``, or the same of its tanh form or of SiLU.
 
-    For both forms ``GELU(x) = max(x, 0) - below_relu(|x|)``, and their second derivatives are at most 0.798.
+    For all forms ``GELU(x) = max(x, 0) - below_relu(|x|)``, and their second derivatives are at most 0.798.
     """
     if form == "erf":
         return size * math.erfc(size / math.sqrt(2)) / 2
+    if form == "silu":
+        return size * math.exp(-size) / (1 + math.exp(-size))
     if size > 16:
         return 0.0  # below 1e-126
     return size / (1 + math.exp(math.sqrt(8 / math.pi) * (size + 0.044715 * size**3)))

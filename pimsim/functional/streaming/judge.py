@@ -88,7 +88,7 @@ class Judge:
         if op.name not in self.values:
             return Verdict(op, inf, 0.0, 0.0, inf, inf, (), float("nan"), float("nan"))
         inputs = [self.values[name] for name in op.inputs]
-        found, exact, bound = self._rules[op.kind](self, op, inputs)
+        found, exact, bound = self.rules[op.kind](self, op, inputs)
         verdict = compare(op, found, exact, bound, f"layer {op.layer}, " if op.layer >= 0 else "")
         if op.kind == "scores":
             self._score_error = verdict.error
@@ -112,9 +112,11 @@ class Judge:
 
     def _layernorm(self, op: EncoderOp, inputs: Sequence[Any]) -> Rule:
         found, exact = self._plain(op, inputs)
-        (x,), c = inputs, cut(self.formats.features)
-        c = max(c, self.formats.features.step)  # moments are always cut
-        mean = x.mean(axis=1, keepdims=True)
+        return found, exact, self._normed(op, inputs[0], inputs[0].mean(axis=1, keepdims=True))
+
+    def _normed(self, op: EncoderOp, x: Floats, mean: Floats) -> Floats:
+        """Error of rows that were divided by the root of their mean square distance from ``mean``."""
+        c = max(cut(self.formats.features), self.formats.features.step)  # moments are always cut
         variance = ((x - mean) ** 2).mean(axis=1, keepdims=True) + self.eps
         off = (4 + 2 * np.abs(mean)) * c
         low = 1 / np.sqrt(variance + off)
@@ -124,14 +126,13 @@ class Judge:
         gain = np.abs(np.asarray(self.weights[f"{op.tensor}.gain"], np.float64))
         unit = np.abs(x - mean) * error + c * (root + error) + c
         size = np.abs(x - mean) * root
-        return (
-            found,
-            exact,
+        found: Floats = (
             (gain + cut(self.formats.norm_gain)) * unit
             + size * cut(self.formats.norm_gain)
             + 2 * c
-            + cut(self.formats.biases),
+            + cut(self.formats.biases)
         )
+        return found
 
     def _product(self, x: Floats, inputs: int, biases: FixedSpec) -> Floats:
         """Error of a product's row. ``[rows, 1]``."""
@@ -249,7 +250,7 @@ class Judge:
             )
         return found, exact, np.broadcast_to(bound + self.formats.features.step / 2, exact.shape)
 
-    _rules: ClassVar[dict[str, Callable[..., Rule]]] = {
+    rules: ClassVar[dict[str, Callable[..., Rule]]] = {
         "layernorm": _layernorm,
         "linear": _linear,
         "expert_up": _linear,
@@ -287,7 +288,7 @@ def gelu_error(table: GeluTable, features: FixedSpec) -> float:
     """
     h, end = 2.0**-table.step_bits, (table.entries - 1) * 2.0**-table.step_bits
     between = h * h / 8 * 0.798 if table.interpolates else h / 2
-    behind = below_relu(table.form, end) if end >= 0.76 else 0.17
+    behind = below_relu(table.form, end) if end >= 1.28 else 0.28  # where it is largest, at most
     return max(between + 2 * table.spec.step + features.step, behind + features.step)
 
 

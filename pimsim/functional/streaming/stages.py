@@ -54,6 +54,12 @@ def _zeros(chip: Chip, _work: work.Clear, stage: Stage, _taken: Tokens) -> Token
     return {"zeros": np.zeros((tokens(stage, "zeros", writes=True), chip.beat_bits // 8), np.uint8)}
 
 
+def _times(chip: Chip, _work: work.Product, _stage: Stage, taken: Tokens) -> Tokens:
+    one, other = (chip.features(taken[name]) for name in ("one", "other"))
+    spec = chip.formats.features
+    return {"product": chip.beats(narrow(one * other, 2 * spec.fraction_bits, spec))}
+
+
 def _add(chip: Chip, _work: work.Residual, _stage: Stage, taken: Tokens) -> Tokens:
     one, other = (chip.features(taken[name]) for name in ("one", "other"))
     spec = chip.formats.features
@@ -66,11 +72,11 @@ def _add(chip: Chip, _work: work.Residual, _stage: Stage, taken: Tokens) -> Toke
 def _moments(chip: Chip, norm: work.Norm, _stage: Stage, taken: Tokens) -> Tokens:
     """Mean and inverse deviation of rows in a single pass: ``E[x]`` and ``E[x^2]``, squares cut to the steps of features.
 
-    The mean squares have all the integer bits that they need.
+    The mean squares have all the integer bits that they need. With the root of the mean square, the mean is taken for zero.
     """
     spec = chip.formats.features
     rows = chip.features(taken["input"]).reshape(-1, norm.width)
-    mean = rows.sum(axis=1) // norm.width
+    mean = np.zeros(len(rows), np.int64) if norm.rms else rows.sum(axis=1) // norm.width
     squares = (rows * rows >> spec.fraction_bits).sum(axis=1) // norm.width
     variance = squares - (mean * mean >> spec.fraction_bits)
     root = inverse_root(variance + int(norm.eps / spec.step), spec)
@@ -82,12 +88,40 @@ def _normalize(chip: Chip, norm: work.Norm, _stage: Stage, taken: Tokens) -> Tok
     spec, width = form.features, norm.width
     beats = -(-width * bits // chip.beat_bits)
     gain = chip.buffer(norm.buffer, width, bits, norm.first)
-    shift = chip.buffer(norm.buffer, width, bits, norm.first + beats)
+    shift = np.zeros(width, np.int64) if norm.rms else chip.buffer(norm.buffer, width, bits, norm.first + beats)
     rows, mean, root = taken["ready"][:, :width], taken["ready"][:, width, None], taken["ready"][:, width + 1, None]
     unit = narrow((rows - mean) * root, 2 * spec.fraction_bits, spec)
     scaled = narrow(unit * gain, spec.fraction_bits + form.norm_gain.fraction_bits, spec)
     shifted = scaled + narrow(shift, form.biases.fraction_bits, spec)
     return {"output": chip.beats(narrow(shifted, spec.fraction_bits, spec))}
+
+
+# -------------------------------------------------------------------------------------------------------------- rotation
+
+
+def _collect(chip: Chip, rotation: work.Rotate, stage: Stage, taken: Tokens) -> Tokens:
+    """Whole heads ``[heads of all rows, words]``."""
+    words = chip.features(taken["input"]).ravel()
+    count = tokens(stage, "heads", writes=True)
+    if words.size != count * rotation.words:
+        raise ProgramError(f"{stage.name} must make a head of every {rotation.words} words")
+    return {"heads": words.reshape(count, -1)}
+
+
+def _turn(chip: Chip, rotation: work.Rotate, stage: Stage, taken: Tokens) -> Tokens:
+    """``(a, b) -> (a cos - b sin, a sin + b cos)``, exact but for one rounding; angles arrive with the first head of a row."""
+    spec, half = chip.formats.features, rotation.words // 2
+    starts = moves(stage, "heads") > 0
+    row = latest(moves(stage, "angles")[starts] > 0)
+    angles = chip.features(taken["angles"]).reshape(-1, 2 * half)[row]
+    cos, sin = angles[:, :half], angles[:, half:]
+    heads: Ints = taken["heads"]
+    first, second = (slice(0, None, 2), slice(1, None, 2)) if rotation.interleaved else (slice(half), slice(half, None))
+    a, b = heads[:, first], heads[:, second]
+    found: Ints = np.empty(heads.shape, np.int64)
+    found[:, first] = narrow(a * cos - b * sin, 2 * spec.fraction_bits, spec)
+    found[:, second] = narrow(a * sin + b * cos, 2 * spec.fraction_bits, spec)
+    return {"output": chip.beats(found)}
 
 
 # ---------------------------------------------------------------------------------------------------------- linear layers
@@ -196,7 +230,7 @@ def _query_key(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) ->
     """Scores at each step: the query rows of all lanes, which arrive beat by beat, times all keys of the step."""
     queries = chip.features(taken["query"])
     beats = sizes.heads * sizes.head_words // chip.words
-    keys = _at_once(chip, stage, "key", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    keys = _of_all_heads(chip, sizes, _at_once(chip, stage, "key", taken, sizes.keys))
     count = len(keys)
     arrives = moves(stage, "query") > 0
     number = np.where(arrives, np.cumsum(arrives) - 1, -1).reshape(count, beats)
@@ -259,6 +293,13 @@ def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
     for beat in range(1, parts.shape[-1]):
         total = narrow(total + parts[..., beat], spec.fraction_bits, spec)
     return narrow(total, spec.fraction_bits, chip.formats.features)
+
+
+def _of_all_heads(chip: Chip, sizes: work.QueryKey | work.WeightedValues, met: Ints) -> Ints:
+    """Keys or values of each step ``[steps, beats, keys, words]``: heads that share them use what the first of them took."""
+    beats = sizes.head_words // chip.words
+    apart = met.reshape(-1, sizes.heads // sizes.shared, sizes.shared, beats, sizes.keys, chip.words)
+    return np.repeat(apart[:, :, :1], sizes.shared, axis=2).reshape(-1, sizes.heads * beats, sizes.keys, chip.words)
 
 
 @dataclass(frozen=True)
@@ -416,7 +457,7 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     """Sums of values over the steps of a row, weighted by ``exp(score - bias) (1 / sum)``; a row leaves with its last key."""
     form, heads = chip.formats, sizes.heads
     beats = heads * sizes.head_words // chip.words
-    values = _at_once(chip, stage, "value", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    values = _of_all_heads(chip, sizes, _at_once(chip, stage, "value", taken, sizes.keys))
     count, values = len(values), values.swapaxes(1, 2)
     walk = _walk(sizes, stage, count, sizes.keys)
     packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
@@ -543,6 +584,9 @@ HANDLERS: dict[tuple[type[work.Work], str], Handler] = {
     (work.Clear, "zeros"): _zeros,
     (work.Copy, "copy"): _forward,
     (work.Residual, "add"): _add,
+    (work.Product, "times"): _times,
+    (work.Rotate, "collect"): _collect,
+    (work.Rotate, "turn"): _turn,
     (work.Norm, "moments"): _moments,
     (work.Norm, "normalize"): _normalize,
     (work.Linear, "gather"): _gather,

@@ -31,7 +31,9 @@ from pimsim.program.works import (
     Load,
     Norm,
     Parameter,
+    Product,
     Residual,
+    Rotate,
     SideBySide,
     StreamingProgram,
     Work,
@@ -100,7 +102,12 @@ def check(fpga: FpgaConfig, unit: FpgaEncoder, work: WorkloadConfig) -> None:
         CapacityExceeded: a weight buffer does not hold a tile of outputs.
     """
     model, tile, words = work.model, linear_tile(unit), fpga.beat_bits // fpga.word_bits
-    widths = {"d_model": model.d_model, "d_ff": model.d_ff, "heads * d_head": model.heads * model.head_width}
+    widths = {
+        "d_model": model.d_model,
+        "d_ff": model.d_ff,
+        "heads * d_head": model.heads * model.head_width,
+        "kv_heads * d_head": model.key_value_heads * model.head_width,
+    }
     for name, width in widths.items():
         if width % tile:
             raise MappingError(
@@ -153,7 +160,11 @@ class DecoderProgram:
         self.parameters: list[Parameter] = []
         self.attention = lru_cache(maxsize=None)(self._attention_regions)
         self.row_beats = self.model.d_model // self.words
-        self.query_beats = self.model.heads * self.model.head_width // self.words
+        self.head_beats = self.model.head_width // self.words
+        self.query_beats = self.model.heads * self.head_beats
+        self.key_beats = self.model.key_value_heads * self.head_beats
+        self.turns = self.model.position == "rope"
+        """Whether queries and keys are rotated."""
         self.positions = work.prompt_tokens + work.generate_tokens - 1
         lanes = fpga.attention.parallelism
         self.side_by_side = fpga.attention.schedule == "naive" and lanes > 1
@@ -168,6 +179,8 @@ class DecoderProgram:
             self.tables["tokens"] = self._take(self.model.vocabulary * self.row_beats)
         if work.embeddings and self.model.position == "learned":
             self.tables["positions"] = self._take(self.model.context * self.row_beats)
+        self.angles = self._take(self.positions * self.head_beats) if self.turns else 0
+        """Cosines, then sines, of every position."""
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -182,11 +195,16 @@ class DecoderProgram:
 
     def cache_beats(self) -> int:
         """Beats of the keys, or of the values, of all sequences in a layer."""
-        return self.work.batch * self.capacity * self.query_beats
+        return self.work.batch * self.capacity * self.key_beats
 
     def kept_beats(self, tokens: int) -> int:
         """Beats of keys and values of so many tokens in all layers."""
-        return 2 * self.model.layers * tokens * self.query_beats
+        return 2 * self.model.layers * tokens * self.key_beats
+
+    @property
+    def norm_parts(self) -> int:
+        """Vectors of a norm: gain and shift, or a gain only."""
+        return 1 if self.model.norm == "rmsnorm" else 2
 
     @property
     def buffered_weights(self) -> int:
@@ -198,7 +216,7 @@ class DecoderProgram:
         """How keys and values lie where several are read at once; None where one follows the other."""
         if not self.side_by_side:
             return None
-        return SideBySide(self.work.batch * self.capacity, self.query_beats, self.fpga.attention.parallelism)
+        return SideBySide(self.work.batch * self.capacity, self.key_beats, self.fpga.attention.parallelism)
 
     def _place_features(self) -> None:
         model, n = self.model, self.work.together
@@ -207,6 +225,8 @@ class DecoderProgram:
             **dict.fromkeys(("query", "output"), n * self.query_beats),
             "projected": n * self._row(model.d_model),
             "hidden": n * self._row(model.d_ff),
+            "up": n * self._row(model.d_ff) if model.gated else 0,
+            "unturned": n * self.key_beats if self.turns else 0,
             "logits": self.work.batch * self._row(model.vocabulary) if self.work.lm_head else 0,
             "scores": 0,
             "statistics": 0,
@@ -227,12 +247,15 @@ class DecoderProgram:
         model, attended = self.model, self.model.heads * self.model.head_width
         for layer in range(model.layers):
             self._norm_weights(layer, "norm1", "norm2")
-            for name in ("query", "key", "value"):
-                self._matrix(layer, name, attended, model.d_model, attention=True, bias="attention" in model.biases)
+            kept = model.key_value_heads * model.head_width
+            for name, width in (("query", attended), ("key", kept), ("value", kept)):
+                self._matrix(layer, name, width, model.d_model, attention=True, bias="attention" in model.biases)
             self._matrix(
                 layer, "projection", model.d_model, attended, attention=True, bias="projection" in model.biases
             )
             bias = "feed_forward" in model.biases
+            if model.gated:
+                self._matrix(layer, "ffn_gate", model.d_ff, model.d_model, bias=bias)
             self._matrix(layer, "ffn_up", model.d_ff, model.d_model, bias=bias)
             self._matrix(layer, "ffn_down", model.d_model, model.d_ff, bias=bias)
         if self.work.lm_head:
@@ -240,11 +263,11 @@ class DecoderProgram:
             self._matrix(OUTSIDE, "lm_head", model.vocabulary, model.d_model, bias="lm_head" in model.biases)
 
     def _norm_weights(self, layer: int, *names: str) -> None:
-        """Gain and shift, each in whole beats."""
+        """Gain and, of a LayerNorm, shift, each in whole beats."""
         per_beat = self.fpga.beat_bits // self.unit.weight_bits
         whole = -(-self.model.d_model // per_beat) * per_beat
         for name in names:
-            for part, form in (("gain", "norm_gain"), ("shift", "biases")):
+            for part, form in (("gain", "norm_gain"), ("shift", "biases"))[: self.norm_parts]:
                 base = self._parameter(f"{_name(layer, name)}.{part}", form, self.model.d_model, 0, whole)
                 self._norms.setdefault((layer, name), base)
 
@@ -302,7 +325,8 @@ class DecoderProgram:
         """Attention of ``count`` tokens behind ``start`` others."""
         lanes = self.fpga.attention.parallelism
         lanes = min(lanes, count) if self.fpga.attention.schedule == "reordered" else lanes
-        return Shape(count, self.query_beats, lanes, self.model.heads, self.words, start)
+        shared = self.model.heads // self.model.key_value_heads
+        return Shape(count, self.query_beats, lanes, self.model.heads, self.words, start, shared)
 
     def _attention_regions(self, shape: Shape) -> AttentionRegions:
         return attention_regions(self.fpga.attention, shape)
@@ -314,9 +338,7 @@ class DecoderProgram:
         b, beats = _Builder(self, OUTSIDE), self.row_beats
         parameters, residual = self.ports["parameters"], self.ports["residual"]
         copied = units.copy(beats, (parameters, residual), self.unit.scatter_depth, self.fifo)
-        added = units.residual(
-            beats, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo
-        )
+        added = units.residual(beats, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo)
         for row, (token, at) in enumerate(zip(tokens, group, strict=True)):
             read = self.tables["tokens"] + token * beats
             write = self.places["residual"] + row * beats
@@ -330,24 +352,38 @@ class DecoderProgram:
         return b.stretch
 
     def _project(self, layer: int, of: Sequence[Segment]) -> Stretch:
-        """Norm, queries, and keys and values into the cache."""
+        """Norm, queries, and keys and values into the cache; queries and keys rotated where positions are rotations."""
         b, n = _Builder(self, layer), sum(each.count for each in of)
-        b.norm("norm1", 0, n)
-        b.linear("qkv_projection", "query", "normed", _Rows(self.places["query"], self.query_beats), n)
         first, among = of[0].sequence * self.capacity + of[0].start, self.rows_side_by_side
         step = self.capacity if len(of) > 1 else 1
-        for name, base in zip(("key", "value"), self._caches[layer], strict=True):
-            b.linear("qkv_projection", name, "normed", _Rows(base, self.query_beats, first, step, among), n)
+        keys, values = (_Rows(base, self.key_beats, first, step, among) for base in self._caches[layer])
+        queries, unturned = (
+            _Rows(self.places["query"], self.query_beats),
+            _Rows(self.places["unturned"], self.key_beats),
+        )
+        b.norm("norm1", 0, n)
+        b.linear("qkv_projection", "query", "normed", queries, n)
+        b.linear(
+            "qkv_projection",
+            "key",
+            "normed",
+            unturned if self.turns else keys,
+            n,
+            port="projected" if self.turns else "",
+        )
+        b.linear("qkv_projection", "value", "normed", values, n)
+        if self.turns:
+            b.rotate("turned_query", "query", self.places["query"], queries, "query", of)
+            b.rotate("turned_key", "projected", self.places["unturned"], keys, "key", of)
         return b.stretch
 
     def _attend(self, layer: int, of: Sequence[Segment]) -> Stretch:
         """Attention of one sequence after the other."""
         b, schedule = _Builder(self, layer), self.fpga.attention.schedule
-        head_beats = self.model.head_width // self.words
         for each in of:
             shape = self.shape(each.count, each.start)
             regions, place = self.attention(shape), each.row * self.query_beats
-            kept = each.sequence * self.capacity * self.query_beats
+            kept = each.sequence * self.capacity * self.key_beats
             places = {
                 **self.places,
                 "query": self.places["query"] + place,
@@ -355,7 +391,7 @@ class DecoderProgram:
                 "key": self._caches[layer][0] + kept,
                 "value": self._caches[layer][1] + kept,
             }
-            scores, values = product_works(shape, schedule, places, head_beats)
+            scores, values = product_works(shape, schedule, places, self.head_beats)
             at = b.compute("query x key", "attention_scores", regions.scores, scores)
             prefix = _name(layer, self.of_sequence("", each))
             b.stretch.checkpoints += product_checkpoints(
@@ -378,7 +414,13 @@ class DecoderProgram:
         b.linear("output_projection", "projection", "output", projected, n)
         b.residual("residual1", n)
         b.norm("norm2", 0, n)
-        b.linear("ffn_up", "ffn_up", "normed", _Rows(self.places["hidden"], self._row(model.d_ff)), n, gelu=True)
+        hidden = _Rows(self.places["hidden"], self._row(model.d_ff))
+        if model.gated:
+            b.linear("ffn_up", "ffn_gate", "normed", hidden, n, gelu=True)
+            b.linear("ffn_up", "ffn_up", "normed", replace(hidden, base=self.places["up"]), n, port="projected")
+            b.gate("gated", n)
+        else:
+            b.linear("ffn_up", "ffn_up", "normed", hidden, n, gelu=True)
         b.linear("ffn_down", "ffn_down", "hidden", projected, n)
         b.residual("residual2", n)
         return b.stretch
@@ -464,7 +506,7 @@ class _Builder:
     def norm(self, name: str, row: int, n: int) -> None:
         """Gain and shift, then LayerNorm of ``n`` rows of the stream from ``row`` on."""
         program, unit, d = self.program, self.program.unit, self.program.model.d_model
-        beats = 2 * -(-d * unit.weight_bits // program.fpga.beat_bits)
+        beats = program.norm_parts * -(-d * unit.weight_bits // program.fpga.beat_bits)
         self._fetch("load", "layernorm_weights", beats, program._norms[self.layer, name], NORMS)  # noqa: SLF001
         ports = (program.ports["residual"], program.ports["normed"])
         depths = (unit.moments_depth, unit.normalize_depth)
@@ -473,8 +515,8 @@ class _Builder:
             "read": program.places["residual"] + row * program.row_beats,
             "write": program.places["normed"],
         }
-        work = Norm(at, NORMS, 0, d, program.model.norm_eps)
-        self.compute("LayerNorm", "layernorm", region, work, (NORMS,))
+        work = Norm(at, NORMS, 0, d, program.model.norm_eps, program.model.norm == "rmsnorm")
+        self.compute("norm", program.model.norm, region, work, (NORMS,))
         self.result(name, "normed", d, n)
 
     def residual(self, name: str, n: int) -> None:
@@ -490,12 +532,47 @@ class _Builder:
         self.compute("residual", "residual", region, Residual(at))
         self.result(name, "residual", program.model.d_model, n)
 
-    def linear(self, op: str, name: str, source: str, to: _Rows, n: int, *, gelu: bool = False) -> None:
-        """A matrix, piece by piece, times ``n`` rows."""
+    def rotate(self, name: str, port: str, source: int, to: _Rows, target: str, of: Sequence[Segment]) -> None:
+        """Heads of all rows turned by the angles of their positions, from ``port`` to the port of ``target``."""
+        program, n, first = self.program, sum(each.count for each in of), of[0].start
+        heads = to.beats // program.head_beats
+        ports = (program.ports[port], program.ports["parameters"], program.ports[target])
+        depths = (program.unit.gather_depth, program.unit.normalize_depth)
+        region = units.rotate(
+            n, heads, program.head_beats, ports, depths, program.fifo, to.step * to.beats, same=len(of) > 1
+        )
+        begin = to.first * to.beats
+        at = {
+            "read": source,
+            "read_angles": program.angles + first * program.head_beats,
+            "write": to.base + (0 if to.among else begin),
+        }
+        work = Rotate(
+            at,
+            program.model.head_width,
+            program.model.rope_convention == "interleaved",
+            to.among,
+            begin if to.among else 0,
+        )
+        self.compute("rotate", "rope", region, work)
+        self._checkpoint(name, to, to.beats * program.words, n)
+
+    def gate(self, name: str, n: int) -> None:
+        """The activated rows times those beside them."""
+        program, beats = self.program, n * self.program.model.d_ff // self.program.words
+        ports = (program.ports["hidden"], program.ports["projected"], program.ports["hidden"])
+        region = units.product(beats, ports, program.unit.residual_depth, program.fifo)
+        places = program.places
+        work = Product({"read_one": places["hidden"], "read_other": places["up"], "write": places["hidden"]})
+        self.compute("gate", "gate", region, work)
+        self.result(name, "hidden", program.model.d_ff, n)
+
+    def linear(self, op: str, name: str, source: str, to: _Rows, n: int, *, gelu: bool = False, port: str = "") -> None:
+        """A matrix, piece by piece, times ``n`` rows, to the port of its results or to another ``port``."""
         program = self.program
         pieces = program._weights[self.layer, name]  # noqa: SLF001
         target = name if op == "qkv_projection" else "logits" if op == "lm_head" else _TARGETS[op]
-        ports = (program.ports[source], program.ports[_PORTS.get(target, target)])
+        ports = (program.ports[source], program.ports[port or _PORTS.get(target, target)])
         unit = program.linear_unit
         if program.unit.linear_units == "separate":
             unit = replace(unit, name=f"linear.{target if op == 'qkv_projection' else op}")

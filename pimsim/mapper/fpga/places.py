@@ -43,7 +43,7 @@ def product_works(
 ) -> tuple[QueryKey, WeightedValues]:
     """What both products work on; ``places``: beat addresses by stream."""
     rows = rows_at_once(shape, schedule)
-    sizes = (shape.tokens, rows, shape.heads, head_beats * shape.words, shape.lanes // rows, shape.before)
+    sizes = (shape.tokens, rows, shape.heads, head_beats * shape.words, shape.lanes // rows, shape.before, shape.shared)
     scores = QueryKey(
         {
             "read_query": places["query"],

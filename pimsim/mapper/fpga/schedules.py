@@ -27,8 +27,8 @@ class Shape:
     """``tokens`` rows of ``beats`` beats each, ``lanes`` pairs at once, ``heads`` scores for each pair, ``words`` in a beat.
 
     Every row sees as many keys as there are rows or, with ``before`` (0 or more) keys before the first row, under a causal mask
-    ``before + 1`` and one more with each row. Scores of a lane are padded to a power of two words, and so are the sum and the
-    bias of each head of a row.
+    ``before + 1`` and one more with each row. ``shared`` heads use the same key, which has fewer beats.
+    Scores of a lane are padded to a power of two words, and so are the sum and the bias of each head of a row.
     """
 
     tokens: int
@@ -37,10 +37,16 @@ class Shape:
     heads: int = 3
     words: int = 8
     before: int = -1
+    shared: int = 1
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.beats, self.lanes, self.heads, self.words) < 1:
             raise MappingError("tokens, beats, lanes, heads and words of an attention product must be at least 1")
+
+    @property
+    def key_beats(self) -> int:
+        """Beats of a key or value."""
+        return self.beats // self.shared
 
     @property
     def causal(self) -> bool:
