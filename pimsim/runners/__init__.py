@@ -80,6 +80,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("pim", "attention"): "pimsim.runners.pim_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
     ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
     ("pim", "classifier"): "pimsim.runners.pim_classifier",
@@ -100,6 +101,7 @@ COMMANDED = {
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
@@ -111,6 +113,7 @@ CHECKED = {
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose programs can be checked on numbers."""
 
