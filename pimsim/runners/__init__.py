@@ -78,6 +78,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("aim", "decoder"): "pimsim.runners.aim_decoder",
     ("pim", "attention"): "pimsim.runners.pim_attention",
+    ("hybrid", "attention"): "pimsim.runners.hybrid_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("memory", "requests"): "pimsim.runners.memory",
@@ -91,6 +92,7 @@ COMMANDED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
     ("pim", "attention"),
+    ("hybrid", "attention"),
     ("aim", "trace"),
     ("aim", "decoder"),
     ("memory", "requests"),
@@ -99,7 +101,14 @@ COMMANDED = {
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("hybrid", "attention"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 
