@@ -65,7 +65,7 @@ def _run(machine: str, *settings: str) -> Result:
 def _counted(result: Result, *names: str) -> float:
     assert result.counts is not None
     assert result.counts["equal"], "the program counts other than the closed forms"
-    return sum(result.counts[name] for name in names)
+    return float(sum(result.counts[name] for name in names))
 
 
 @cache

@@ -76,6 +76,10 @@ def _nanojoules(trace: str, component: str) -> float:
     return _traced(trace).by_component[component] * 1e9
 
 
+def _whole(trace: str) -> float:
+    return _traced(trace).joules * 1e9
+
+
 FIGURES: dict[str, Callable[[], float]] = {
     "ddr4_device/read_pj": lambda: _command("RD", "read", _DEVICE) * 1e12,
     "ddr4_device/write_pj": lambda: _command("WR", "write", _DEVICE) * 1e12,
@@ -90,8 +94,8 @@ FIGURES: dict[str, Callable[[], float]] = {
     "random_mix/write_nj": partial(_nanojoules, "random_mix", "write"),
     "refresh_cross/write_nj": partial(_nanojoules, "refresh_cross", "write"),
     "refresh_cross/refresh_nj": partial(_nanojoules, "refresh_cross", "refresh"),
-    **{f"{trace}/dramsim3_nj": lambda trace=trace: _traced(trace).joules * 1e9 for trace in TRACES},
-    **{f"{trace}/drampower_nj": lambda trace=trace: _traced(trace).joules * 1e9 for trace in TRACES},
+    **{f"{trace}/dramsim3_nj": partial(_whole, trace) for trace in TRACES},
+    **{f"{trace}/drampower_nj": partial(_whole, trace) for trace in TRACES},
     "ddr4_device/hour_joules": _hour,
 }
 """Figure -> how it is found."""

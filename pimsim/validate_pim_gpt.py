@@ -7,6 +7,7 @@ that ask for the same work. What was measured is kept for the life of the proces
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -195,7 +196,7 @@ def _measure_all(fresh: Sequence[Run]) -> Iterator[dict[str, dict[str, float]]]:
     if workers <= 1:
         yield from map(_measure, fresh)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_measure, fresh)
 
 
