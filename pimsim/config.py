@@ -315,7 +315,8 @@ def _check_memory(tree: Tree, memory: Any) -> None:
                 f"must have a command of one bank with effect {effect} and data {data} behind memory ports",
                 (*at, "commands"),
             )
-    before = [
+    before = [c.after for c in memory.dram.commands.values() if c.after is not None]
+    before += [
         name
         for name, c in memory.dram.commands.items()
         if (c.effect, c.data, c.needs) == ("none", "none", "any") and c.scope == list(memory.dram.levels)[-1]
@@ -775,6 +776,8 @@ def _check_commands(tree: Tree, dram: DramConfig) -> None:
             given = getattr(dram.commands[name], field)
             if given != value:
                 raise tree.error(f"must be {value}, not {given!r}", ("dram", "commands", name, field))
+        if dram.commands[name].after is not None:
+            raise tree.error("must be left out for a command of a program", ("dram", "commands", name, "after"))
 
 
 def _check_path(tree: Tree, data: Any, source: Source) -> None:
