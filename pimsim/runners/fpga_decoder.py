@@ -22,7 +22,7 @@ from pimsim.result import Latency, Result, Tokens
 from pimsim.runners import RunOptions, streaming
 from pimsim.runners.streaming_books import Books
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
+from pimsim.workload.models import softmax_graph
 
 MAX_POINTS = 200
 """Most moments of the memory over time."""
@@ -79,12 +79,17 @@ def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> Fpg
     Raises:
         MappingError: the machine computes attention only.
         ConfigError: what the model needs is not there; the error names the field.
-        UnsupportedOp, WorkloadError: as for `build_graph`.
+        WorkloadError: as for `build_graph`.
     """
     fpga, work, name = arch.value.fpga, workload.value, arch.value.name
     if fpga.encoder is None:
         raise MappingError(f"{name} must have a section fpga.encoder for {work.name}; it computes attention only")
-    build_graph(work)
+    if work.attention not in ("vanilla", "single_pass"):
+        raise workload.tree.error(
+            f"must be vanilla or single_pass on {name}, which has units for softmax attention only, not {work.attention}",
+            ("attention",),
+        )
+    softmax_graph(work)
     model = work.model
     wanted: list[tuple[str, Any, tuple[Any, ...], str]] = [
         ("norm_offset", model.norm_offset, (0.0,), "stores gains whole"),

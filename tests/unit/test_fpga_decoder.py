@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import InputError, UnsupportedOp
+from pimsim.errors import ConfigError, InputError
 from pimsim.machine.fpga.fast import run_region as fast
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga.decoder import DecoderProgram
@@ -283,7 +283,7 @@ def test_what_the_machine_does_not_have_is_refused(workload: str, fields: dict[s
 
 
 def test_other_algorithms_are_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"^attention must be one of vanilla, single_pass in a decoder, not 'topk'"):
+    with pytest.raises(ConfigError, match=r"attention: must be vanilla or single_pass on fpga_stream_u280, which has"):
         run(workload__attention="topk")
 
 
