@@ -48,6 +48,12 @@ def test_macs_and_parameters_are_the_published_ones(name: str) -> None:
     assert -0.05 <= method.published_parameters(case) / 1e6 - parameters < 0.1
 
 
+def test_macs_at_a_higher_resolution_are_the_published_ones() -> None:
+    """1,486 million for EfficientViT-M5 at 384 x 384 (arXiv 2401.16456, table 2): windows of 12 tokens tile all three stages."""
+    work = load_workload("efficientvit_m5", (("image", "384"), ("model.window", "12"))).value
+    assert work.method().counts(work.case()).macs / 1e6 == pytest.approx(1486, abs=0.5)
+
+
 def test_parameters_of_a_network_by_hand() -> None:
     """SINGLE: stem of widths 1, 2, 4, 8; two blocks without attention; downsampling; one block with it; classifier."""
     stem = sum(9 * a * b + b for a, b in ((3, 1), (1, 2), (2, 4), (4, 8)))
