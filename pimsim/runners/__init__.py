@@ -82,10 +82,12 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("memory", "requests"): "pimsim.runners.memory",
+    ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
+    ("pim", "classifier"): "pimsim.runners.pim_classifier",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-PLANNED = {("mcu", "vit")}
+PLANNED = {("mcu", "vit"), ("mcu", "classifier")}
 """Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
 
 COMMANDED = {
@@ -98,6 +100,8 @@ COMMANDED = {
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
@@ -108,6 +112,8 @@ CHECKED = {
     ("hybrid", "attention"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
 }
 """Pairs whose programs can be checked on numbers."""
 
