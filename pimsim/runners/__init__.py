@@ -81,6 +81,7 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("hybrid", "attention"): "pimsim.runners.hybrid_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
     ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
     ("pim", "classifier"): "pimsim.runners.pim_classifier",
@@ -102,6 +103,7 @@ COMMANDED = {
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
@@ -114,6 +116,7 @@ CHECKED = {
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose programs can be checked on numbers."""
 
