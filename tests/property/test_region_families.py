@@ -117,6 +117,7 @@ SMALL = {"model.layers": 2, "model.d_model": 32, "model.heads": 2, "model.d_ff":
     embeddings=st.booleans(),
     schedule=st.sampled_from(["reordered", "naive"]),
     prefetch=st.sampled_from(["experts", "layers", "none"]),
+    ports=st.integers(0, 3),
     softmax=st.sampled_from(["single_pass", "three_pass"]),
     lanes=st.integers(1, 5),
 )
@@ -129,6 +130,7 @@ def test_timing_every_part_once_is_timing_every_call(
     embeddings: bool,
     schedule: str,
     prefetch: str,
+    ports: int,
     softmax: str,
     lanes: int,
 ) -> None:
@@ -139,6 +141,7 @@ def test_timing_every_part_once_is_timing_every_call(
     machine = {
         "fpga.attention.schedule": schedule, "fpga.attention.softmax": softmax, "fpga.attention.parallelism": lanes,
         "fpga.encoder.weight_prefetch": prefetch,
+        "fpga.encoder.weight_ports": [f"hbm{20 + number}" for number in range(ports)] or None,
     }  # fmt: skip
     work = load_workload("gpt2_decode", [(name, json.dumps(value)) for name, value in fields.items()]).value
     fpga = load_arch("fpga_stream_u280", [(name, json.dumps(value)) for name, value in machine.items()]).value.fpga
