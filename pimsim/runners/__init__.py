@@ -82,10 +82,12 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
+    ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
+    ("pim", "classifier"): "pimsim.runners.pim_classifier",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-PLANNED = {("mcu", "vit")}
+PLANNED = {("mcu", "vit"), ("mcu", "classifier")}
 """Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
 
 COMMANDED = {
@@ -97,6 +99,8 @@ COMMANDED = {
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
     ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
@@ -107,6 +111,8 @@ CHECKED = {
     ("pim", "attention"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
     ("fpga", "decoder"),
 }
 """Pairs whose programs can be checked on numbers."""

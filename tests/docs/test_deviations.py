@@ -390,7 +390,7 @@ STREAMED = [
 ]  # fmt: skip
 
 
-def test_65_a_part_waits_for_the_one_before() -> None:
+def test_69_a_part_waits_for_the_one_before() -> None:
     options = [(text.partition("=")[0].removeprefix("workload."), text.partition("=")[2]) for text in STREAMED[:-1]]
     arch, work = load_arch("fpga_stream_u280").value.fpga, load_workload("gpt2_decode", options).value
     program = DecoderProgram(arch, arch.encoder, work)
@@ -402,14 +402,14 @@ def test_65_a_part_waits_for_the_one_before() -> None:
         assert all("weights" not in call.op for call in calls[number : number + 2])
 
 
-def test_66_nobody_takes_the_largest_logit() -> None:
+def test_70_nobody_takes_the_largest_logit() -> None:
     result = simulate("fpga_stream_u280", "gpt2_decode", overrides=STREAMED)
     assert "lm_head" in result.ops
     assert "argmax" not in result.ops
     assert "argmax" in simulate("pim_gpt", "gpt2_decode", overrides=STREAMED[:-1]).ops
 
 
-def test_67_weights_come_through_one_port() -> None:
+def test_71_weights_come_through_one_port() -> None:
     result = simulate("fpga_stream_u280", "gpt2_decode", overrides=STREAMED)
     assert result.ports is not None
     weights = 2 * (2 * (4 * 64 * 64 + 2 * 64 * 64)) + 2 * 112 * 64
@@ -418,7 +418,7 @@ def test_67_weights_come_through_one_port() -> None:
 
 
 @pytest.mark.parametrize(("entries", "largest"), [(177, 2.24e-2), (385, 7.37e-5)])
-def test_68_silu_needs_a_longer_table(entries: int, largest: float) -> None:
+def test_72_silu_needs_a_longer_table(entries: int, largest: float) -> None:
     arch = load_arch("fpga_stream_u280", [("fpga.formats.gelu_entries", str(entries))]).value.fpga
     formats = Formats.of(arch.formats, "silu")
     spec = formats.features
