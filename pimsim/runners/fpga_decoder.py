@@ -13,10 +13,10 @@ from pimsim.analysis.resources import EncoderNeeds, instances, resources
 from pimsim.arch.fpga import FpgaArchConfig, FpgaEncoder
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
-from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
+from pimsim.machine.fpga.schedule import RunRegion, run_program
 from pimsim.mapper.fpga.decoder import DecoderProgram, Part, append
 from pimsim.mapper.group import prompt_groups
-from pimsim.program.dataflow import Call, verify_calls
+from pimsim.program.dataflow import verify_calls
 from pimsim.program.works import StreamingProgram
 from pimsim.result import Latency, Result, Tokens
 from pimsim.runners import RunOptions, streaming
@@ -38,6 +38,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
     start = time.perf_counter()
     work, fpga = workload.value, arch.value.fpga
     check_baselines(options.baselines, work)  # a wrong one must not cost the run
+    streaming.refuse_strict(arch, workload, options)
     unit = check(arch, workload)
     needs_of = decoder_needs(work)
     needs = resources(fpga, work.model.heads, needs_of)
@@ -48,7 +49,6 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
 
         functional = DecoderCheck(fpga, arch.value.name, work, options.check_tokens).run()
     memory = streaming.memory_behind(fpga)
-    streaming.refuse_strict(arch, workload, options)
     if memory is None:
         timed = time_parts(program, streaming.port_timing(arch.value), streaming.engine_of(options.engine), options)
         books, ends, oracle = timed.books, timed.ends, None
@@ -190,14 +190,6 @@ def whole_program(program: DecoderProgram, passes: int | None = None) -> tuple[S
     return found, lasts
 
 
-def time_whole(
-    program: DecoderProgram, timing: streaming.PortTiming, run_region: RunRegion
-) -> tuple[Sequence[Call], ProgramTimes]:
-    """Time all calls one by one, as `time_parts` need not."""
-    calls = whole_program(program)[0].calls
-    return calls, run_program(calls, timing, run_region)
-
-
 # -------------------------------------------------------------------------------------------------------------- sections
 
 
@@ -254,4 +246,4 @@ def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadCon
     return total
 
 
-__all__ = ["check", "decoder_needs", "estimate_commands", "simulate", "time_parts", "time_whole", "whole_program"]
+__all__ = ["check", "decoder_needs", "estimate_commands", "simulate", "time_parts", "whole_program"]

@@ -13,13 +13,14 @@ from pimsim.machine.fpga.family import Families
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.reference import run_region as run_beats
+from pimsim.machine.fpga.schedule import run_program
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.attention import Pipelines, Schedule, query_key, weighted_values
 from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Action, Fifo, Loop, Region, Run, Stage, nest
 from pimsim.runners import RunOptions
-from pimsim.runners.fpga_decoder import time_parts, time_whole
+from pimsim.runners.fpga_decoder import time_parts, whole_program
 from pimsim.runners.streaming_books import Books
 
 NAMES = ("query", "key", "value", "scores", "statistics", "output")
@@ -148,7 +149,8 @@ def test_timing_every_part_once_is_timing_every_call(
     timing = PortTiming(2, 3, 64, 16, 16)
     program = DecoderProgram(fpga, fpga.encoder, work)
     timed = time_parts(program, timing, Families().run, RunOptions())
-    calls, times = time_whole(program, timing, run_region)
+    calls = whole_program(program)[0].calls
+    times = run_program(calls, timing, run_region)
     assert timed.books == Books.of(calls, times)
     assert timed.ends[-1] == times.cycles
     assert timed.different < len(timed.ends) * (3 * work.model.layers + 2) or len(timed.ends) == 1
