@@ -153,4 +153,6 @@ def test_timing_every_part_once_is_timing_every_call(
     times = run_program(calls, timing, run_region)
     assert timed.books == Books.of(calls, times)
     assert timed.ends[-1] == times.cycles
+    tokens = batch * (prompt + generate - 1)
+    assert sum(timed.kept) == program.kept_beats(calls) == 2 * work.model.layers * tokens * work.model.d_model // 8
     assert timed.different < len(timed.ends) * (3 * work.model.layers + 2) or len(timed.ends) == 1

@@ -23,7 +23,7 @@ from pimsim.mapper.fpga.encoder import OUTSIDE, AttentionRegions, attention_regi
 from pimsim.mapper.fpga.places import pass_work, product_beats, product_checkpoints, product_works
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.mapper.group import Group, groups
-from pimsim.program.dataflow import Call, Region
+from pimsim.program.dataflow import Call, Region, beats
 from pimsim.program.works import (
     Checkpoint,
     Copy,
@@ -175,7 +175,10 @@ class DecoderProgram:
         self.side_by_side = fpga.attention.schedule == "naive" and lanes > 1
         self.capacity = -(-self.positions // lanes) * lanes if self.side_by_side else self.positions
         self._place_features()
+        first = self.beats
         self._caches = [(self._take(size), self._take(size)) for size in [self.cache_beats()] * self.model.layers]
+        self.cached = range(first, self.beats)
+        """Beats of all caches."""
         self._weights: dict[tuple[int, str], list[_Piece]] = {}
         self._norms: dict[tuple[int, str], int] = {}
         self._place_weights()
@@ -202,9 +205,14 @@ class DecoderProgram:
         """Beats of the keys, or of the values, of all sequences in a layer."""
         return self.work.batch * self.capacity * self.key_beats
 
-    def kept_beats(self, tokens: int) -> int:
-        """Beats of keys and values of so many tokens in all layers."""
-        return 2 * self.model.layers * tokens * self.key_beats
+    def kept_beats(self, calls: Sequence[Call]) -> int:
+        """Beats that calls write into caches."""
+        return sum(
+            beats(write.bursts)
+            for call in calls
+            for write in call.region.writes
+            if call.work.at[write.name] in self.cached
+        )
 
     def shares(self, piece: _Piece) -> list[_Share]:
         """What each port brings of a piece: whole tiles of outputs, if these are whole beats, spread evenly."""
@@ -353,15 +361,15 @@ class DecoderProgram:
 
     def _embedding(self, group: Group, tokens: Sequence[int]) -> Stretch:
         """A row of the table of tokens for each token, one after the other; that of its position added, if there is one."""
-        b, beats = _Builder(self, OUTSIDE), self.row_beats
+        b, size = _Builder(self, OUTSIDE), self.row_beats
         parameters, residual = self.ports["parameters"], self.ports["residual"]
-        copied = units.copy(beats, (parameters, residual), self.unit.scatter_depth, self.fifo)
-        added = units.residual(beats, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo)
+        copied = units.copy(size, (parameters, residual), self.unit.scatter_depth, self.fifo)
+        added = units.residual(size, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo)
         for row, (token, at) in enumerate(zip(tokens, group, strict=True)):
-            read = self.tables["tokens"] + token * beats
-            write = self.places["residual"] + row * beats
+            read = self.tables["tokens"] + token * size
+            write = self.places["residual"] + row * size
             if "positions" in self.tables:
-                other = self.tables["positions"] + at.position * beats
+                other = self.tables["positions"] + at.position * size
                 work = Residual({"read_one": read, "read_other": other, "write": write})
                 b.compute("embedding", "embedding", added, work)
             else:
