@@ -78,28 +78,46 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("aim", "decoder"): "pimsim.runners.aim_decoder",
     ("pim", "attention"): "pimsim.runners.pim_attention",
+    ("hybrid", "attention"): "pimsim.runners.hybrid_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
+    ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
+    ("pim", "classifier"): "pimsim.runners.pim_classifier",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-PLANNED = {("mcu", "vit")}
+PLANNED = {("mcu", "vit"), ("mcu", "classifier")}
 """Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
 
 COMMANDED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
     ("pim", "attention"),
+    ("hybrid", "attention"),
     ("aim", "trace"),
     ("aim", "decoder"),
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("hybrid", "attention"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
+    ("fpga", "decoder"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 
