@@ -76,17 +76,27 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
     )
 
 
+_ATTENTION = ("vanilla", "single_pass")
+"""What ``fpga.attention.softmax`` is; others run by themselves, as workloads of kind attention."""
+
+
 def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> FpgaEncoder:
     """The units around attention, if the machine has all that the model needs.
 
     Raises:
         MappingError: the machine computes attention only.
         ConfigError: what the model needs is not there; the error names the field.
-        UnsupportedOp, WorkloadError: as for `build_graph`.
+        WorkloadError: as for `build_graph`.
     """
     fpga, work, name = arch.value.fpga, workload.value, arch.value.name
     if fpga.encoder is None:
         raise MappingError(f"{name} must have a section fpga.encoder for {work.name}; it computes attention only")
+    if work.attention not in _ATTENTION:
+        raise workload.tree.error(
+            f"must be {' or '.join(_ATTENTION)} on {name}, whose attention unit has two schedules of one algorithm, not "
+            f"{work.attention!r}",
+            ("attention",),
+        )
     build_graph(work)
     model = work.model
     wanted: list[tuple[str, Any, tuple[Any, ...], str]] = [

@@ -50,6 +50,13 @@ def test_every_deviation_has_its_number_once() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_73_algorithms_take_one_token() -> None:
+    with pytest.raises(
+        InputError, match=r"^--set workload.attention=topk: attention: attention topk must be left to workloads"
+    ):
+        load_workload("gpt2_decode", [("attention", "topk"), ("prompt_tokens", "8"), ("prefill", "matrix")])
+
+
 def test_every_test_that_is_named_exists() -> None:
     text = (ROOT / "docs" / "DEVIATIONS.md").read_text(encoding="utf-8")
     here = Path(__file__).read_text(encoding="utf-8")
@@ -427,7 +434,7 @@ def test_72_silu_needs_a_longer_table(entries: int, largest: float) -> None:
     assert error == pytest.approx(largest, rel=0.01)
 
 
-def test_73_units_of_the_llama_family_cost_nothing() -> None:
+def test_75_units_of_the_llama_family_cost_nothing() -> None:
     sizes = [text for text in STREAMED if "resources" not in text]
     llama, gpt = (simulate("fpga_stream_u280", name, overrides=options) for name, options in (
         ("smollm2_135m_decode", [*sizes, "workload.model.kv_heads=2"]), ("gpt2_decode", sizes),
