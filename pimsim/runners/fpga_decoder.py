@@ -76,6 +76,10 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
     )
 
 
+_ATTENTION = ("vanilla", "single_pass")
+"""What ``fpga.attention.softmax`` is; others run by themselves, as workloads of kind attention."""
+
+
 def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> FpgaEncoder:
     """The units around attention, if the machine has all that the model needs.
 
@@ -87,9 +91,10 @@ def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> Fpg
     fpga, work, name = arch.value.fpga, workload.value, arch.value.name
     if fpga.encoder is None:
         raise MappingError(f"{name} must have a section fpga.encoder for {work.name}; it computes attention only")
-    if work.attention not in ("vanilla", "single_pass"):
+    if work.attention not in _ATTENTION:
         raise workload.tree.error(
-            f"must be vanilla or single_pass on {name}, which has units for softmax attention only, not {work.attention}",
+            f"must be {' or '.join(_ATTENTION)} on {name}, whose attention unit has two schedules of one algorithm, not "
+            f"{work.attention!r}",
             ("attention",),
         )
     softmax_graph(work)

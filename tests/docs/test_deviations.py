@@ -432,3 +432,14 @@ def test_72_silu_needs_a_longer_table(entries: int, largest: float) -> None:
     x = np.arange(-16 * 2**22, 16 * 2**22, 997, dtype=np.int64)
     error = np.abs(formats.gelu.apply(x, spec) * spec.step - silu(x * spec.step)).max()
     assert error == pytest.approx(largest, rel=0.01)
+
+
+def test_75_units_of_the_llama_family_cost_nothing() -> None:
+    sizes = [text for text in STREAMED if "resources" not in text]
+    llama, gpt = (simulate("fpga_stream_u280", name, overrides=options) for name, options in (
+        ("smollm2_135m_decode", [*sizes, "workload.model.kv_heads=2"]), ("gpt2_decode", sizes),
+    ))  # fmt: skip
+    assert llama.resources == gpt.resources
+    uncosted = {text.partition(":")[0] for text in llama.energy.uncosted}
+    assert {"gate", "rotary"} <= uncosted
+    assert not {"gate", "rotary"} & set(llama.energy.by_component)

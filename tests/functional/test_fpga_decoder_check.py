@@ -77,6 +77,7 @@ FORMS: dict[str, tuple[int, dict[str, Any]]] = {
         4, {"workload__model__tied_embeddings": False, "workload__model__biases": ["attention", "lm_head"]},
     ),
     "matrices in pieces": (4, {"arch__fpga__encoder__buffer_weights": 2048}),
+    "a single pass by name": (4, {"workload__attention": "single_pass"}),
     "weights through three ports": (4, {"arch__fpga__encoder__weight_ports": ["hbm12", "hbm13", "hbm14"]}),
     "heads whose scale is no power of two": (4, {"workload__model__d_head": 24, "workload__model__heads": 2}),
 }  # fmt: skip
