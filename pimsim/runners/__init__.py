@@ -99,7 +99,14 @@ COMMANDED = {
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("aim", "decoder"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 

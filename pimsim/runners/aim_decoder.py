@@ -49,6 +49,11 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = AimMapping(workload.value, graph, arch.value, spec)
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.aim_check import check  # numpy is only needed here
+
+        functional = check(arch.value, workload.value, mapping, options.check_tokens)
     program = AimProgram(
         spec,
         POLICIES[arch.value.quirks],
@@ -89,6 +94,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
         },
         simulation=Simulation(time.perf_counter() - start, sum(totals.commands.values()), peak_memory_bytes()),
         manifest=manifest(options.command_line, hashes),
+        functional=functional,
         legality=None if oracle is None else {"checked": oracle.checked},
         pass_seconds=tuple(ticks * spec.tick_seconds for ticks in totals.token_ticks),
     )

@@ -197,7 +197,7 @@ class Host:
         if instruction.name == "AF":
             base = self._policy.lookup_row
             row = instruction.mode + (self._spec.rows - LOOKUP_TABLES if base is None else base)
-        column = -1 if instruction.name in ("R MEM", "W MEM") else column
+        column = -1 if instruction.name in ("R MEM", "W MEM") else instruction.column + column
         return Request(form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain)
 
 

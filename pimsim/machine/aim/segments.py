@@ -143,7 +143,7 @@ class AimProgram:
         if placed.segment.wait:
             self._host.idle(placed.segment.wait)
         else:
-            self._host.run(placed.segment.at(placed.base))
+            self._host.run(placed.segment.at(placed.base, placed.column))
         self._now, self._due = self._host.end, self._host.channels[0].due
         self._number, self._rows = self._read() if self._remember else (0, ())
         effect = _Effect(
