@@ -71,7 +71,7 @@ class AimMapping:
         self._product = lru_cache(maxsize=None)(self._product_segment)
         self._score = lru_cache(maxsize=None)(self._score_segment)
         self._value = lru_cache(maxsize=4096)(self._value_segment)
-        self._append = lru_cache(maxsize=None)(self._append_segment)
+        self._append = lru_cache(maxsize=16)(self._append_segment)
         self._wait = lru_cache(maxsize=None)(self._wait_segment)
 
     # --- places ---
