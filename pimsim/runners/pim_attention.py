@@ -16,9 +16,10 @@ from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
-from pimsim.mapper.attention.lowering import AttentionLowering, Nested
+from pimsim.mapper.attention.lowering import AttentionLowering
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
+from pimsim.mapper.attention.values import Nested
 from pimsim.mapper.layout import Shape
 from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands

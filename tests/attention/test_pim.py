@@ -20,7 +20,7 @@ from pimsim.functional.attention import AttentionExecutor
 from pimsim.functional.attention_check import AttentionCheck, prepare
 from pimsim.functional.executor import Executor
 from pimsim.mapper.attention.count import count_program
-from pimsim.mapper.attention.lowering import LOWERINGS
+from pimsim.mapper.attention.handlers import LOWERINGS
 from pimsim.program.isa import Placed
 from pimsim.program.verify import verify
 from pimsim.report.growth import persistent_bytes, plot_growth
@@ -287,6 +287,20 @@ def makespan(workers: int, shares: int | None) -> int:
 def test_equal_shares_are_done_sooner_than_whole_heads() -> None:
     lean, per_head = makespan(4, 4), makespan(6, 6)
     assert lean < per_head  # six tiles in each channel, against eight in two of them
+
+
+def test_reordering_saves_no_traffic_where_keys_stay_in_the_banks() -> None:
+    small = ("queries=8", "keys=8", "heads=1", "kv_heads=1", "d_head=16", "phase=prefill", "causal=false")
+    found = {
+        (lanes, reorder): run("reordered", *small, parameters={"lanes": lanes, "reorder": reorder})
+        for lanes, reorder in ((1, True), (4, False), (4, True), (8, True))
+    }
+    assert len({each.figures()["interface_bytes"] for each in found.values()}) == 1
+    assert len({each.to_json()["dram"]["commands"]["MAC_AB"] for each in found.values()}) == 1
+    reads = {key: each.to_json()["counts"]["reads"] for key, each in found.items()}
+    assert reads[1, True] == reads[4, False] > reads[4, True] > reads[8, True]
+    blocks = run("vanilla", *small).figures()
+    assert 2 * blocks["cycles"] < min(each.figures()["cycles"] for each in found.values())
 
 
 @pytest.mark.skipif("PIMSIM_LARGE" not in os.environ, reason="takes a minute; PIMSIM_LARGE=1 runs it")

@@ -11,6 +11,7 @@ import pytest
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp
+from pimsim.functional.fixed_primitives import FixedUnits, constant
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
@@ -26,6 +27,7 @@ from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
+from pimsim.workload.attention.primitives import Elementwise, Product
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,6 +299,13 @@ def test_49_what_cannot_be_placed() -> None:
     for work in ("softmax", "lm_head"):
         with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
+    products = "{qkv_projection: fpga, output_projection: fpga, ffn_up: fpga, ffn_down: fpga}"
+    prompt = ("workload.prefill=matrix", "workload.prompt_tokens=4", "arch.placement=fixed")
+    moved = hybrid(*prompt, f"arch.fixed_prompt={products}", "workload.generate_tokens=2").latency
+    stayed = hybrid(*prompt, f"arch.fixed={products}", "workload.generate_tokens=2").latency
+    assert moved is not None
+    assert stayed is not None
+    assert moved.ttft_s == pytest.approx(stayed.ttft_s, rel=0.01)  # matrices in both memories cost nothing
 
 
 def test_50_a_given_routing_is_dealt_out() -> None:
@@ -349,12 +358,18 @@ def test_58_landmark_decode_is_refused() -> None:
         simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
 
 
-def test_59_primitives_compute_in_float32() -> None:
-    small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
-    result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
-    assert result.functional is not None
-    assert result.functional["format"] == "float32"
-    assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
+def test_59_units_of_primitives_keep_inside_what_is_not_published() -> None:
+    formats = load_arch("edge_moe_zcu102").value.fpga.formats
+    assert formats is not None
+    units = FixedUnits(Formats.of(formats), 8, set())
+    op = Product("p", "product", ("a", "b"), sources=((1, 8), (8, 1)))
+    small, large = np.full((1, 8), 2.0**-22), np.full((8, 1), 0.125)
+    assert (
+        units.compute(op, [small, large]).item() == 2.0**-22
+    )  # eight products of an eighth of a step are added exactly
+    assert constant(1 / 3) == (round(2**32 / 3), 32)  # a factor of 31 significant bits, whatever its size
+    third = Elementwise("t", "elementwise", ("a",), sources=((1, 1),), function="scale", constants=(1 / 3,))
+    assert units.compute(third, [np.full((1, 1), 300.0)]).item() == 100 - 2.0**-22
 
 
 def test_63_rows_of_aim_count_as_open() -> None:

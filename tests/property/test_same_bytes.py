@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "gpt2_decode",
         ("workload.model.layers=1", "workload.generate_tokens=2", "workload.model.d_model=96", "workload.model.heads=4"),
     ),
-    "attention": ("pim_gpt", "attention_heads", ("workload.algorithm=topk", "workload.tokens=64")),
+    "attention": ("pim_gpt", "attention_heads", ("workload.algorithm=flash", "workload.tokens=64")),
     "aim decoder": (
         "aim_gddr6_proper",
         "gpt2_decode",
