@@ -16,6 +16,7 @@ from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
+from pimsim.mapper.attention.least import check_least
 from pimsim.mapper.attention.lowering import AttentionLowering
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
@@ -25,14 +26,13 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
-from pimsim.workload.attention.primitives import Primitive, Source
-from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.attention.primitives import Load, Primitive, Source
 
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
@@ -42,7 +42,7 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
-def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], options: RunOptions) -> Result:
+def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
     Raises:
@@ -138,7 +138,7 @@ def _timed(
     return totals
 
 
-def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:
+def estimate_commands(arch: Loaded[ArchConfig], workload: Expanded) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 
@@ -154,7 +154,7 @@ def attention_algorithms() -> tuple[str, ...]:
     return tuple(discover().names())
 
 
-def _check_states(workload: Loaded[AttentionConfig], lowering: AttentionLowering) -> None:
+def _check_states(workload: Expanded, lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
     from pimsim.functional.attention_check import successor
 
@@ -196,6 +196,7 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
+    check_least(ops, capacity, element)
     cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
     attempts = _attempts(cut, capacity // SOURCES_SHARE)
@@ -221,7 +222,9 @@ def lower(
 
 def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
     """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
-    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
+    given = (op for op in ops if isinstance(op, Source) and op.name in used)
+    largest_first = sorted(given, key=lambda op: (-op.size, op.name))
     movable = [op.name for op in largest_first if op.size >= smallest]
     return [
         (in_turn(ops), False, frozenset()),
