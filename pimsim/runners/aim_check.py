@@ -42,7 +42,7 @@ class AimCheck(DecoderCheck):
     """
 
     def __init__(self, arch: AimConfig, workload: WorkloadConfig, mapping: AimMapping, tokens: int) -> None:
-        super().__init__(workload, tokens, arch.pim.format)
+        super().__init__(workload, tokens, arch.pim.format, mapping.graph)
         mac = mac_arithmetic(arch.pim.format, arch.pim.accumulator, arch.pim.adder_tree)
         self.executor = AimExecutor(self.graph, self.weights, mapping.spec, mac, arch.asic, mapping.matrix_row)
         self.judge = AimJudge(self.graph, self.weights, mac, self.executor.host, mapping.lanes)

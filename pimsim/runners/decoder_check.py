@@ -9,7 +9,7 @@ from typing import Any
 from pimsim.functional.check import Judge
 from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
+from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -24,8 +24,8 @@ class DecoderCheck:
 
     judge: Judge
 
-    def __init__(self, workload: WorkloadConfig, tokens: int, number_format: str) -> None:
-        self.workload, self.graph, self.format = workload, build_graph(workload), number_format
+    def __init__(self, workload: WorkloadConfig, tokens: int, number_format: str, graph: WorkloadGraph) -> None:
+        self.workload, self.graph, self.format = workload, graph, number_format
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         passes = workload.prompt_tokens + workload.generate_tokens - 1
