@@ -14,6 +14,7 @@
     ├── ProgramError              a command program breaks a static rule
     ├── SimulationError
     │   ├── Deadlock              units wait for each other for ever
+    │   ├── Starvation            a unit hardly ever gets what it shares with another
     │   └── TimingViolation       a command was issued against a timing rule or a bank state
     ├── FunctionalMismatch        a mapped program computed something else than the reference
     └── UnknownCoefficient        an energy was asked for that has no coefficient
@@ -105,6 +106,10 @@ class SimulationError(PimsimError):
 
 class Deadlock(SimulationError):
     """Units wait for each other for ever; the message names each one and what it waits for."""
+
+
+class Starvation(SimulationError):
+    """A unit hardly ever gets what it shares with another; the message names the settings that decide it."""
 
 
 class TimingViolation(SimulationError):

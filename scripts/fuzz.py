@@ -12,8 +12,11 @@ process that hangs is killed and the case counted. What is wrong is printed, and
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import random
 import resource
 import subprocess
@@ -23,16 +26,22 @@ import threading
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import fuzz_cases
 
+import pimsim
+
 MEMORY = 1 << 30
 """Address space of a process in bytes."""
 BATCH = 1000
+SEEDS, LENGTH = 200, 512
+"""Cases with which a guided run begins, and the bytes that a case of it is drawn from."""
 HANGS_AFTER = 30 * fuzz_cases.SECONDS
 """Seconds without a finished case after which a process is killed."""
 
@@ -190,15 +199,33 @@ class _Drawn(random.Random):
         return self.getrandbits(16) / 65536
 
 
-def guided(seconds: int) -> None:
-    """Let coverage choose what to draw; ends the process."""
-    import atheris
+def _instrument(instrument: Callable[[FunctionType], Any]) -> None:
+    """Count the branches of every function of pimsim, also of modules that a run would load later, and of nothing else."""
+    for module in pkgutil.walk_packages(pimsim.__path__, "pimsim."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and (function.__module__ or "").startswith("pimsim."):
+            instrument(function)
 
-    atheris.instrument_all()
+
+def guided(seconds: int, seed: int) -> None:
+    """Let coverage of pimsim choose what to draw, from ``SEEDS`` drawn cases on; ends the process."""
+    try:
+        import atheris
+    except ImportError:
+        sys.exit(
+            "error: --guided needs the package atheris, on Linux with Python 3.11 to 3.13: pip install 'pimsim[fuzz]'"
+        )
+    _instrument(atheris.instrument_func)
     folder = tempfile.mkdtemp()
     ready = Path(folder, "ready")
     ready.mkdir()
     fuzz_cases.prepare(ready)
+    corpus = Path(folder, "corpus")
+    corpus.mkdir()
+    for number in range(SEEDS):
+        (corpus / str(number)).write_bytes(random.Random(f"{seed}/{number}").randbytes(LENGTH))  # noqa: S311 (no secrets)
 
     def try_one(data: bytes) -> None:
         _, case = fuzz_cases.make(_Drawn(data))
@@ -206,9 +233,14 @@ def guided(seconds: int) -> None:
         if outcome.fault:
             raise RuntimeError(f"{' '.join(case.arguments)}: {outcome.fault}\n{outcome.stderr}")
 
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={seconds}", "-rss_limit_mb=1024", "-max_len=512", "-len_control=0"], try_one
+    limits = (
+        f"-max_total_time={seconds}",
+        f"-max_len={LENGTH}",
+        f"-seed={seed}",
+        "-rss_limit_mb=1024",
+        "-len_control=0",
     )
+    atheris.Setup([sys.argv[0], *limits, str(corpus)], try_one)
     atheris.Fuzz()
 
 
@@ -227,7 +259,7 @@ def main() -> int:
         work(options.seed, first, count)
         return 0
     if options.guided:
-        guided(options.guided)
+        guided(options.guided, options.seed)
     if options.only is not None:
         return 0 if show(options.seed, options.only) else 1
     report = run_all(options.seed, options.first, options.cases)

@@ -8,6 +8,22 @@ from pydantic import Field
 
 from pimsim.arch.dram import DramConfig
 from pimsim.arch.system import AnyArch, AsicConfig, EnergyConfig
+from pimsim.model import Documented
+
+
+class AimMac(Documented):
+    """The arithmetic of the MAC units; it has no influence on time."""
+
+    format: Literal["float16", "bfloat16"] = Field(
+        "float16", description="number format of weights, vectors and results, which has 16 bits"
+    )
+    accumulator: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="format in which a MAC unit adds up"
+    )
+    adder_tree: bool = Field(
+        True,
+        description="a balanced tree adds the products of a column before the accumulator; false: one product after the other",
+    )
 
 
 class AimConfig(AnyArch):
@@ -15,6 +31,7 @@ class AimConfig(AnyArch):
 
     kind: Literal["aim"] = "aim"
     dram: DramConfig
+    pim: AimMac = Field(AimMac(), description="arithmetic of the MAC units, for --check")
     asic: AsicConfig | None = Field(
         None, description="what does the arithmetic between products of a decoder; null: it takes no time"
     )
@@ -28,4 +45,4 @@ class AimConfig(AnyArch):
     )
 
 
-__all__ = ["AimConfig"]
+__all__ = ["AimConfig", "AimMac"]

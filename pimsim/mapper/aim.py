@@ -73,7 +73,7 @@ class AimMapping:
         self._product = lru_cache(maxsize=None)(self._product_segment)
         self._score = lru_cache(maxsize=None)(self._score_segment)
         self._value = lru_cache(maxsize=4096)(self._value_segment)
-        self._append = lru_cache(maxsize=None)(self._append_segment)
+        self._append = lru_cache(maxsize=16)(self._append_segment)
         self._wait = lru_cache(maxsize=None)(self._wait_segment)
 
     # --- places ---
@@ -108,19 +108,32 @@ class AimMapping:
         """Global buffers that a vector fills."""
         return ceil(length / self.buffer)
 
+    def matrix_row(self, op: ops.Linear, group: int, tile: int) -> int:
+        """Row of a tile of the inputs for a group of outputs."""
+        layer = layer_of(op.name)
+        return max(layer, 0) * self.layer_rows + self._rows[_short(op)] + group * self.tiles(op.d_in) + tile
+
+    def rows_of(self, tokens: int) -> int:
+        """Rows in which weights lie, or what ``tokens`` tokens append."""
+        products = [op for op in self.graph if isinstance(op, ops.Linear)]
+        matrices = sum(self.groups(op) * self.tiles(op.d_in) for op in products)
+        keys = ceil(ceil(tokens / self.banks) / self.channels_per_head)
+        values = self.element_groups * self.tiles(tokens)
+        return matrices + self.workload.model.layers * self.heads_per_channel * (keys + values)
+
     @property
     def _key_rows(self) -> int:
         """Rows of the keys of a head in each of its channels, a row for each block of tokens."""
         return ceil(ceil(self.passes / self.banks) / self.channels_per_head)
 
     @property
-    def _element_groups(self) -> int:
+    def element_groups(self) -> int:
         """Groups of elements of a head, one for each bank, in each of its channels."""
         return ceil(ceil(self.d_head / self.banks) / self.channels_per_head)
 
     @property
     def _value_rows(self) -> int:
-        return self._element_groups * self.tiles(self.passes)
+        return self.element_groups * self.tiles(self.passes)
 
     def head_channels(self, local: int, turn: int) -> Channels:
         """For each head that is the ``local``-th of its channels, the channel whose turn it is among those of the head."""
@@ -158,9 +171,10 @@ class AimMapping:
         for op in self.graph:
             layer = max(layer_of(op.name), -1)
             base = layer * self.layer_rows if layer >= 0 else 0
+            column = (context - 1) % self.buffer // self.lanes if isinstance(op, ops.CacheWrite) else 0
             first = True
             for segment, row in self._lower(op, context):
-                yield PlacedSegment(segment, base + row, op.kind, layer, first)
+                yield PlacedSegment(segment, base + row, op.kind, layer, first, op.name, column)
                 first = False
 
     def _lower(self, op: ops.OpNode, context: int) -> Iterator[tuple[Segment, int]]:
@@ -218,7 +232,7 @@ class AimMapping:
         """
         one = self.head_channels(local, turn)
         every = self._merged([self.head_channels(local, each) for each in range(self.channels_per_head)])
-        rows = [value + group * self.tiles(self.passes) for group in range(self._element_groups)]
+        rows = [value + group * self.tiles(self.passes) for group in range(self.element_groups)]
         return Segment(
             (
                 _make("WR_GB", one, self.key_columns),
@@ -254,7 +268,7 @@ class AimMapping:
         for local in range(self.heads_per_channel):
             row = self._rows["values"] + local * self._value_rows
             for _ in range(self.queries):
-                for group in range(self._element_groups):
+                for group in range(self.element_groups):
                     columns = ceil(context / self.lanes)
                     yield self._value(local, columns, group == 0), row + group * self.tiles(self.passes)
 

@@ -86,6 +86,8 @@ class Instruction(NamedTuple):
     mode: int
     """Activation function that is chosen when it is decoded."""
     line: int
+    column: int = 0
+    """First column; text has no operand for it."""
 
     @property
     def form(self) -> Form:

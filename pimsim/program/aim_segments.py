@@ -32,9 +32,10 @@ class Segment:
         """Rows, counted from the base, that it opens."""
         return frozenset(instruction.row for instruction in self.instructions if instruction.row >= 0)
 
-    def at(self, base: int) -> list[Instruction]:
-        """The instructions with the rows of a place."""
-        return [i._replace(row=i.row + base) if i.row >= 0 else i for i in self.instructions]
+    def at(self, base: int, column: int = 0) -> list[Instruction]:
+        """The instructions with the rows of a place, and the column that WR_ABK writes there."""
+        placed = [i._replace(row=i.row + base) if i.row >= 0 else i for i in self.instructions]
+        return [i._replace(column=column) if i.name == "WR_ABK" else i for i in placed] if column else placed
 
 
 class PlacedSegment(NamedTuple):
@@ -47,6 +48,23 @@ class PlacedSegment(NamedTuple):
     layer: int
     first: bool
     """Whether an operation begins with it."""
+    name: str = ""
+    """Name of the operation in the graph."""
+    column: int = 0
+    """Column that WR_ABK writes; it makes no difference to when."""
 
 
-__all__ = ["PlacedSegment", "Segment"]
+class Transfer(NamedTuple):
+    """What the host sends with an instruction, or takes from it: elements of one of its vectors."""
+
+    instruction: str
+    vector: str
+    """``input``, ``bias`` or ``column``, or ``output`` for what it takes."""
+    elements: tuple[tuple[int, ...], ...]
+    """For each channel, or once for all: a number for each lane of the buffer (``WR_GB``), for each bank (``WR_BIAS``,
+    ``RD_MAC``), or for each lane of each bank (``WR_ABK``). `NOTHING` sends a zero and takes nothing."""
+
+
+NOTHING = -1
+
+__all__ = ["NOTHING", "PlacedSegment", "Segment", "Transfer"]

@@ -111,6 +111,7 @@ CHECKED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
     ("pim", "attention"),
+    ("aim", "decoder"),
     ("hybrid", "attention"),
     ("fpga", "attention"),
     ("fpga", "encoder"),

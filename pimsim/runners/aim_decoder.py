@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from pimsim.analysis.baselines import check_baselines, compare, load_baseline
 from pimsim.analysis.energy import EnergyReport
@@ -30,7 +29,7 @@ from pimsim.result import (
 )
 from pimsim.runners import RunOptions
 from pimsim.runners.aim_energy import costed
-from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
+from pimsim.runners.pim_decoder import command_sink, peak_memory_bytes
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
@@ -49,23 +48,26 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
     spec = arch.value.dram.resolve()
     graph = build_graph(workload.value)
     mapping = AimMapping(workload.value, graph, arch.value, spec)
+    functional = None
+    if options.check_tokens:
+        from pimsim.runners.aim_check import check  # numpy is only needed here
+
+        functional = check(arch.value, workload.value, mapping, options.check_tokens)
+    oracle = StrictOracle(spec) if options.strict else None
     program = AimProgram(
         spec,
         POLICIES[arch.value.quirks],
         mapping.addressed(),
         remember=options.engine == "fast",
-        log=options.strict or options.trace is not None,
+        sink=command_sink(oracle, options),
     )
     report = options.progress
     totals = program.run(
         (mapping.forward_pass(context) for context in range(1, mapping.passes + 1)),
         (lambda done: report(done, mapping.passes)) if report else None,
     )
-    oracle = StrictOracle(spec) if options.strict else None
-    if oracle or options.trace is not None:
-        sink = strict_sink(oracle, options) if oracle else options.trace.append  # type: ignore[union-attr]
-        for row in _trace(program):
-            sink(row)
+    if options.trace is not None:
+        options.trace.sort()
     joules = costed(totals, arch.value, spec)
     seconds = totals.ticks * spec.tick_seconds
     generated = workload.value.generate_tokens
@@ -89,6 +91,7 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[WorkloadConfig], options:
         },
         simulation=Simulation(time.perf_counter() - start, sum(totals.commands.values()), peak_memory_bytes()),
         manifest=manifest(options.command_line, hashes),
+        functional=functional,
         legality=None if oracle is None else {"checked": oracle.checked},
         pass_seconds=tuple(ticks * spec.tick_seconds for ticks in totals.token_ticks),
     )
@@ -107,17 +110,6 @@ def _requests(mapping: AimMapping, context: int) -> int:
         instruction.size * len(instruction.channels)
         for placed in mapping.forward_pass(context)
         for instruction in placed.segment.instructions
-    )
-
-
-def _trace(program: AimProgram) -> Iterator[tuple[int, int, str, tuple[int, ...], int, int]]:
-    return iter(
-        sorted(
-            (entry.cycle, channel, entry.command, entry.where, entry.row, entry.column)
-            for group, log in program.logs
-            for channel in group
-            for entry in log
-        )
     )
 
 

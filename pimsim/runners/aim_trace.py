@@ -16,7 +16,7 @@ from pimsim.program.aim_isr import Instruction, Limits, read_instructions
 from pimsim.result import Dram, Identity, Interface, Result, Simulation, Time, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.aim_energy import costed
-from pimsim.runners.pim_decoder import peak_memory_bytes, strict_sink
+from pimsim.runners.pim_decoder import command_sink, peak_memory_bytes
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.trace import TraceWorkload
 
@@ -27,18 +27,10 @@ def simulate(arch: Loaded[AimConfig], workload: Loaded[TraceWorkload], options: 
     spec = arch.value.dram.resolve()
     instructions = _instructions(spec, workload)
     policy = POLICIES[arch.value.quirks]
-    logged = options.strict or options.trace is not None
-    run = run_aim(spec, policy, instructions, log=logged, progress=options.progress)
     oracle = StrictOracle(spec) if options.strict else None
-    if logged:
-        sink = strict_sink(oracle, options) if oracle else options.trace.append  # type: ignore[union-attr]
-        for row in sorted(
-            (entry.cycle, channel, entry.command, entry.where, entry.row, entry.column)
-            for group, log in zip(run.groups, run.logs, strict=True)
-            for channel in group
-            for entry in log
-        ):
-            sink(row)
+    run = run_aim(spec, policy, instructions, sink=command_sink(oracle, options), progress=options.progress)
+    if options.trace is not None:
+        options.trace.sort()
     hashes = {"arch": arch.hash, "workload": workload.hash}
     return Result(
         arch=Identity(arch.value.name, arch.hash),

@@ -37,6 +37,7 @@ class GroupCheck(PimCheck):
         if arch.pim.format == "int8":
             raise MappingError("pim.format must not be int8 for --check of several tokens at once")
         self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
+        self.format = arch.pim.format
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         self.groups = list(islice(groups(workload), tokens))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from pimsim.arch.dram import DramSpec
@@ -21,7 +20,7 @@ from pimsim.functional.decoder_attention import (
     primitive_judge,
 )
 from pimsim.functional.order import Timed, run_in_issue_order
-from pimsim.functional.verdict import Verdict, relative_error, summary
+from pimsim.functional.verdict import Verdict
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units
@@ -30,11 +29,11 @@ from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Repeat
+from pimsim.runners.decoder_check import DecoderCheck, available_memory
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import layer_of
-from pimsim.workload.reference import Reference, random_weights
 
 
 def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int, timed: Mapping | None = None) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int, timed: Mappin
     return checked.run()
 
 
-class PimCheck:
+class PimCheck(DecoderCheck):
     """One check; `passes` may be changed before `run`, to see what a wrong program does.
 
     Attributes:
@@ -71,14 +70,8 @@ class PimCheck:
     """Comparison of the primitives of attention; None where it is the decoder's own softmax."""
 
     def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
-        self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
-        tied, random = self.graph.tied(), random_weights(self.graph)
-        self.weights = {name: random[name] for name in random if name not in tied}
-        passes = workload.prompt_tokens + workload.generate_tokens - 1
-        self.tokens = [(7919 * i + 17) % workload.model.vocabulary for i in range(min(tokens, passes))]
-        kept = {"cache_bytes": 0} if len(self.tokens) == 1 else {}  # copies pay from the second pass on
-        self._reference = Reference(self.graph, workload, self.weights, **kept)
-        self._exact: list[dict[str, Any]] = []
+        super().__init__(workload, tokens, arch.pim.format, graph_for(workload, arch))
+        self.arch = arch
         scales = None
         if arch.pim.format == "int8":
             every = [self._expected(number) for number in range(len(self.tokens))]
@@ -153,23 +146,9 @@ class PimCheck:
     def _report(
         self, message: str, worst: dict[str, float], differences: Sequence[Verdict], passes: int
     ) -> dict[str, Any]:
-        return {
-            "passed": not message,
-            "format": self.arch.pim.format,
-            "max_abs_error": worst["error"],
-            "max_rel_error": worst["relative"],
-            "tolerance": worst["tolerance"],
-            "compared": len(differences),
-            "passes": passes,
-            "by_op": summary(differences) | (self._primitives.by_kind if self._primitives is not None else {}),
-            "message": message or None,
-        }
-
-    def _expected(self, number: int) -> dict[str, Any]:
-        """Results of the reference in a pass; passes are asked for in order."""
-        if number == len(self._exact):
-            self._exact.append(self._reference.step(self.tokens[number], number))
-        return self._exact[number]
+        report = super()._report(message, worst, differences, passes)
+        report["by_op"] |= self._primitives.by_kind if self._primitives is not None else {}
+        return report
 
     def _enter(self, number: int) -> None:
         """Begin a pass; without embeddings, the stream is put where they would put it."""
@@ -178,22 +157,6 @@ class PimCheck:
             stream = self.judge.stream(self.tokens[number], number)
             start = self.session.mapping.sram["x"]
             self.session.executor.sram[start : start + stream.size] = stream
-
-    def _compare_end(
-        self, exact: dict[str, Any], differences: Sequence[Verdict], number: int, worst: dict[str, float]
-    ) -> str:
-        name = [each.op.name for each in differences if each.op.kind != "argmax"][-1]
-        found = self.judge.found[name]
-        worst["tolerance"] = max(worst["tolerance"], sum(each.relative for each in differences))
-        worst["error"] = max(worst["error"], float(abs(found - exact[name]).max()))
-        relative = relative_error(found, exact[name])
-        worst["relative"] = max(worst["relative"], relative)
-        if relative <= worst["tolerance"]:
-            return ""
-        return (
-            f"{name} must be within {worst['tolerance']:.3g} of the reference at the end of pass {number}, the sum of "
-            f"the errors of all operations, not {relative:.3g} off"
-        )
 
     # -- the machine's order --------------------------------------------------------------------------------------
 
@@ -297,16 +260,6 @@ def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -
             f"--check of {workload.name} must fit into memory: it needs about {needed / 2**30:.1f} GiB, "
             f"not {available / 2**30:.1f} GiB"
         )
-
-
-def available_memory() -> int:
-    """Bytes that programs can still take; without /proc, no limit is known and a huge number comes back."""
-    path = Path("/proc/meminfo")
-    if path.exists():
-        for line in path.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 1 << 62
 
 
 __all__ = ["PimCheck", "available_memory", "check", "require_memory", "timed_steps"]

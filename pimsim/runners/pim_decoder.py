@@ -182,6 +182,13 @@ def strict_sink(oracle: StrictOracle, options: RunOptions) -> Callable[[TraceRow
     return take
 
 
+def command_sink(oracle: StrictOracle | None, options: RunOptions) -> Callable[[TraceRow], object] | None:
+    """Who is told every command: the oracle, the trace that is asked for, both or nobody."""
+    if oracle is not None:
+        return strict_sink(oracle, options)
+    return None if options.trace is None else options.trace.append
+
+
 def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]) -> int:
     """DRAM commands of a whole run without those that refresh adds.
 

@@ -84,7 +84,7 @@ def test_float32() -> None:
 
 
 def test_sequences_that_share_a_cache_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GroupMapping, "_cache_of", lambda self, _: {n: self.layouts[n] for n in ("keys", "values")})
+    monkeypatch.setattr(GroupMapping, "cache_of", lambda self, _: {n: self.layouts[n] for n in ("keys", "values")})
     message = GroupCheck(machine(), workload(GPT2, batch=2, prompt_tokens=2), 4).run()["message"]
     assert message.startswith(
         "sequence 0: h0.scores (attention_scores) must be what the reference computes: layer 0, pass 1"

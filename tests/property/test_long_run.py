@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +122,57 @@ def test_memory_does_not_grow_with_tokens(monkeypatch: pytest.MonkeyPatch) -> No
     assert peak < 3 * held[180] + 2_000_000
     monkeypatch.undo()
     assert totals == FastEngine(arch, spec).run(mapping(arch, spec, 360, *TINY).program())
+
+
+PROCESS = """
+import json, resource, sys
+from test_long_run import TINY, machine, mapping
+from pimsim.machine import fast
+fast.MEMORY_LIMIT, fast.ALIKE_LIMIT = 800, 16
+arch, spec = machine(("dram.channels", "2"), ("asic.sram_bytes", "1048576"))
+engine = fast.FastEngine(arch, spec)
+totals = engine.run(mapping(arch, spec, int(sys.argv[1]), *TINY, ("model.context", "8192")).program())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([peak, list(totals.token_ticks), sum(totals.op_ticks.values()), sum(totals.layer_ticks.values())]))
+"""
+
+
+def in_a_process(tokens: int) -> tuple[int, list[int]]:
+    """(largest resident set in KiB, ends of the passes) of a process of its own, with small tables."""
+    found = subprocess.run(
+        [sys.executable, "-c", PROCESS, str(tokens)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
+    peak, ends, by_op, by_layer = json.loads(found.stdout)
+    assert ends[-1] == by_op == by_layer
+    return peak, ends
+
+
+def test_four_times_the_tokens_take_the_same_memory_and_begin_alike() -> None:
+    """What is left of growth is the program of a pass, which is longer at the end; without limits it is 18 MB, not 8."""
+    (short, ends), (long, further) = in_a_process(1000), in_a_process(4000)
+    assert long < 1.2 * short
+    assert further[:1000] == ends
+    assert len(further) == 4000
+
+
+def test_a_run_in_pieces_adds_up_to_the_same() -> None:
+    """Four calls, between which everything that was remembered is dropped, and one; all totals are equal."""
+    arch, spec = machine(("dram.channels", "2"))
+    of = mapping(arch, spec, 160, *TINY)
+    pieces, ticks = FastEngine(arch, spec), []
+    for first in range(1, 161, 40):
+        totals = pieces.run(of.forward_pass(context) for context in range(first, first + 40))
+        ticks.append(totals.ticks)
+        pieces._forget(set())
+    whole = FastEngine(arch, spec).run(mapping(arch, spec, 160, *TINY).program())
+    assert ticks == whole.token_ticks[39::40]
+    assert (totals.ticks, totals.token_ticks) == (whole.ticks, whole.token_ticks)
+    assert totals.op_ticks == whole.op_ticks
+    assert totals.commands == whole.commands
 
 
 @pytest.mark.skipif(not os.environ.get("PIMSIM_LARGE"), reason="65,536 tokens take minutes; set PIMSIM_LARGE=1")

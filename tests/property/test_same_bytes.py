@@ -17,6 +17,7 @@ from pimsim.machine.fast import FastEngine
 from pimsim.machine.reference import ReferenceEngine
 from pimsim.mapper.mapping import Mapping
 from pimsim.run import simulate
+from pimsim.runners import RUNNERS
 from pimsim.workload.models import build_graph
 
 TRACE = """\
@@ -40,13 +41,25 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "memory": ("hbm2_memory", "requests_random", ("workload.count=300",)),
     "fpga": ("edge_moe_zcu102", "attention_reordered", ("workload.tokens=20",)),
     "encoder": ("edge_moe_zcu102", "m3vit_cityscapes", ("workload.layers=2",)),
+    "hybrid": (
+        "hybrid_pim_fpga",
+        "gpt2_decode",
+        ("workload.model.layers=1", "workload.generate_tokens=2", "workload.model.d_model=96", "workload.model.heads=4"),
+    ),
+    "attention": ("pim_gpt", "attention_heads", ("workload.algorithm=flash", "workload.tokens=64")),
+    "aim decoder": (
+        "aim_gddr6_proper",
+        "gpt2_decode",
+        ("workload.model.layers=1", "workload.generate_tokens=2", "workload.model.d_model=96", "workload.model.heads=4"),
+    ),
+    "fpga dram": ("fpga_stream_u280", "attention_heads", ("workload.algorithm=topk", "workload.tokens=20")),
 }  # fmt: skip
 PROGRAM = """
 import json, sys
 from pimsim.run import simulate
 cases = json.loads(sys.stdin.read())
 for name, (arch, workload, overrides) in cases:
-    traced = name in ("pim", "host", "memory", "aim")
+    traced = name not in ("fpga", "encoder")
     rows = [] if traced else None
     result = simulate(arch, workload, overrides=overrides, trace=rows).to_json()
     for key in ("simulation", "manifest"):
@@ -72,6 +85,7 @@ def test_neither_hash_seed_nor_order_leaves_a_mark(tmp_path: Path) -> None:
     trace = tmp_path / "t.trace"
     trace.write_text(TRACE)
     cases: dict[str, Any] = {**CASES, "aim": ("aim_gddr6", str(trace), ())}
+    assert {load_arch(arch).value.kind for arch, _, _ in cases.values()} == {machine for machine, _ in RUNNERS}
     straight = process(list(cases.items()), "0")
     assert set(straight) == set(cases)
     assert all(len(line) > 1000 for line in straight.values())

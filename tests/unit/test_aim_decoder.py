@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pimsim.analysis.legality import check_trace
 from pimsim.arch.aim import AimConfig
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError, MappingError
+from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.machine.aim.host import run_aim
 from pimsim.machine.aim.policy import POLICIES
 from pimsim.machine.aim.segments import AimProgram
@@ -228,8 +228,6 @@ def test_what_does_not_fit_is_refused() -> None:
         MappingError, match=r"^a forward pass on aim_gddr6 must have one token \(batch: 1, .*\), not 2$"
     ):
         small(machine(), batch=2)
-    with pytest.raises(InputError, match=r"^--check must be left out: "):
-        simulate("aim_gddr6", "gpt2_decode", check_tokens=1)
 
 
 # --------------------------------------------------------------------------------------------------------------- numbers

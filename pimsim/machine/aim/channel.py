@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,10 +94,16 @@ class _Queues:
 class AimChannel:
     """A channel of a DRAM with AiM commands, under a policy about the quirks of aim_simulator."""
 
-    def __init__(self, spec: DramSpec, policy: Policy, *, log: bool = False) -> None:
+    def __init__(
+        self, spec: DramSpec, policy: Policy, *, log: bool = False, sink: Callable[[Issued], object] | None = None
+    ) -> None:
+        """With ``log``, commands are kept; a ``sink`` is told each as it issues, and none is kept."""
         self.spec, self._policy = spec, policy
         self.counts: Counter[str] = Counter()
-        self.log: list[Issued] | None = [] if log else None
+        self.log: list[Issued] | None = [] if log and sink is None else None
+        self._note = sink if self.log is None else self.log.append
+        self.since = 0
+        """Clock of the last command or answer, or at which something was sent to a channel that held nothing."""
         self.wake: float = NEVER
         self.answers = 0
         """Blocking requests that were answered in the clock that was simulated last."""
@@ -126,6 +133,8 @@ class AimChannel:
         if not request.plain:
             if queues.reads or queues.writes or len(queues.aim) > QUEUE:
                 return False
+            if not queues.aim:
+                self.since = clock
             queues.aim.append(request)
         else:
             if queues.aim:
@@ -136,6 +145,8 @@ class AimChannel:
                 queue = queues.reads if request.command == "RD" else queues.writes
                 if len(queue) > QUEUE:
                     return False
+                if not (queues.reads or queues.writes or queues.active):
+                    self.since = clock
                 queue.append(_Queued(request, clock))
         self.wake = clock
         return True
@@ -169,6 +180,7 @@ class AimChannel:
         if done <= clock and (not request.is_barrier or self._writes_done < clock):
             self._finished.popleft()
             self.answers += request.blocks
+            self.since = clock
 
     def _next_answer(self, clock: int) -> float:
         if self.answers:
@@ -241,10 +253,11 @@ class AimChannel:
             self._register_mode = request.register_mode
             command, plan = self._mode_switch, self._calendar.plan(self._mode_switch, self._anywhere)
         self._calendar.record(plan, clock)
+        self.since = clock
         self._rows.apply(command, choice.where, request.row)
         self.counts[command] += 1
-        if self.log is not None:
-            self.log.append(Issued(clock, command, request.where, request.row, request.column, request.source))
+        if self._note is not None:
+            self._note(Issued(clock, command, request.where, request.row, request.column, request.source))
         if command == request.command:
             self._finish(request, clock)
             self._remove(choice)
@@ -311,15 +324,22 @@ class AimChannel:
         return self._due
 
     def waits_for(self) -> str:
-        """What the channel holds, for the report of a deadlock; empty if it holds nothing."""
+        """What the channel wants to issue and for what, since when, and what else it holds; empty if it holds nothing."""
         queues = self._queues
-        held = {
-            "opened for": len(queues.active),
-            "AiM requests": len(queues.aim),
-            "reads": len(queues.reads),
-            "writes": len(queues.writes),
-        }
-        return ", ".join(f"{number} {name}" for name, number in held.items() if number)
+        plain = [*queues.active, *queues.reads, *queues.writes]
+        first = next((each.request for each in queues.active), None) or next(
+            iter([*queues.refreshes, *queues.aim]), None
+        )
+        request = first or next((each.request for each in plain), None)
+        if request is None:
+            return ""
+        held = len(plain) + len(queues.refreshes) + len(queues.aim) - 1
+        behind = f", with {held} requests behind it" if held else ""
+        if request.is_barrier:
+            return f"writes to be done{behind}, since cycle {self.since}"
+        command, _ = self._rows.next_command(request.command, request.where, request.row)
+        wanted = command if command == request.command else f"{command} for {request.command}"
+        return f"a turn to issue {wanted}{behind}, since cycle {self.since}"
 
 
 __all__ = ["AimChannel", "Issued", "Request", "State"]

@@ -15,6 +15,9 @@ from pimsim.machine.aim.channel import NEVER, AimChannel, Issued, Request
 from pimsim.machine.aim.policy import LOOKUP_TABLES, Policy
 from pimsim.program.aim_isr import Instruction
 
+Sink = Callable[[tuple[int, int, str, tuple[int, ...], int, int]], object]
+"""Told every command of every channel, as (cycle, channel, command, address, row, column), in the order of cycles."""
+
 
 @dataclass(frozen=True)
 class AimRun:
@@ -53,14 +56,15 @@ def run_aim(
     instructions: Sequence[Instruction],
     *,
     log: bool = False,
+    sink: Sink | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AimRun:
-    """Run a list of instructions that ends with EOC.
+    """Run a list of instructions that ends with EOC; ``log`` keeps the commands, a ``sink`` is told them instead.
 
     Raises:
         Deadlock: the machine can never answer; the message says what each channel waits for.
     """
-    host = Host(spec, policy, [i.channels for i in instructions], log=log)
+    host = Host(spec, policy, [i.channels for i in instructions], log=log, sink=sink)
     host.run(instructions, progress=progress)
     channels = host.channels
     return AimRun(
@@ -69,6 +73,16 @@ def run_aim(
         counts=tuple(channel.counts for channel in channels),
         logs=tuple(channel.log or [] for channel in channels),
     )
+
+
+def _for_each(group: Sequence[int], sink: Sink) -> Callable[[Issued], None]:
+    """Tell the sink what one channel issues, for each channel that does the same."""
+
+    def tell(issued: Issued) -> None:
+        for channel in group:
+            sink((issued.cycle, channel, issued.command, issued.where, issued.row, issued.column))
+
+    return tell
 
 
 def alike(channels: int, sets: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -83,16 +97,32 @@ def alike(channels: int, sets: Iterable[Sequence[int]]) -> tuple[tuple[int, ...]
 class Host:
     """Decodes instructions and hands their requests to the channels, of which it simulates one of each group."""
 
-    def __init__(self, spec: DramSpec, policy: Policy, sets: Iterable[Sequence[int]], *, log: bool) -> None:
+    def __init__(
+        self,
+        spec: DramSpec,
+        policy: Policy,
+        sets: Iterable[Sequence[int]],
+        *,
+        log: bool = False,
+        sink: Sink | None = None,
+    ) -> None:
         self._spec, self._policy = spec, policy
         self._instructions: Sequence[Instruction] = ()
         self.groups = alike(spec.channels, sets)
-        self.channels = [AimChannel(spec, policy, log=log) for _ in self.groups]
+        self.channels = [
+            AimChannel(spec, policy, log=log, sink=_for_each(group, sink) if sink else None) for group in self.groups
+        ]
         self._number = {channel: n for n, group in enumerate(self.groups) for channel in group}
         self._left_over: list[deque[Request]] = [deque() for _ in self.groups]
         self._outstanding = 0
-        self._head = 0
+        self._head = self._since = 0
+        """Number of the next instruction, and the clock at which the last one was decoded."""
         self._inner = spec.counts[-1]
+        waits = [rule.gap for rule in spec.rules] + [command.latency for command in spec.commands.values()]
+        self._patience = max(waits) + 3 * spec.refresh_interval
+        """Clocks in which something must happen but refreshes falling due: nothing is held back for longer."""
+        self._look = 0
+        """Clock at which to look whether anything has happened."""
         self._nowhere = (-1,) * len(spec.address_fields)
         self.end = 0
         """Clock in which the last instruction was retired."""
@@ -138,21 +168,24 @@ class Host:
         if not self._outstanding and not any(self._left_over):
             return clock + 1
         wake = min(channel.wake for channel in self.channels)
-        if wake == NEVER:
-            raise Deadlock(self._complaint(clock))
+        if wake == NEVER or wake > self._look:
+            self._look = max(self._since, *(channel.since for channel in self.channels)) + self._patience
+            if wake > self._look:
+                raise Deadlock(self._complaint(clock))
         return int(max(wake, clock + 1))
 
     def _complaint(self, clock: int) -> str:
+        """Who waits, for what and since when: the host, then the channels, those alike together."""
         head = self._instructions[self._head]
-        held = [
-            f"channel {group[0]} holds {text}"
-            for group, channel in zip(self.groups, self.channels, strict=True)
-            if (text := channel.waits_for())
-        ]
-        return (
-            f"the machine must answer {head.name} (line {head.line}), but nothing can happen after cycle {clock}: "
-            f"{'; '.join(held) or 'no channel holds a request'}"
-        )
+        what = f"{head.name} ({f'line {head.line}' if head.line else f'instruction {self._head}'})"
+        refused = sum(map(len, self._left_over))
+        wants = f"{what} to be answered" if self._outstanding else f"{refused} places in queues for {what}"
+        waiting = [f"host waits for {wants}, since cycle {self._since}"]
+        for group, channel in zip(self.groups, self.channels, strict=True):
+            if text := channel.waits_for():
+                alike = f" and {len(group) - 1} like it wait" if len(group) > 1 else " waits"
+                waiting.append(f"channel {group[0]}{alike} for {text}")
+        return f"{'; '.join(waiting)}; nothing can happen after cycle {clock}"
 
     def _hand_over(self, clock: int) -> bool:
         """Left-overs first, then at most one new instruction; whether an instruction was retired."""
@@ -173,6 +206,7 @@ class Host:
 
     def _decode(self, clock: int) -> bool:
         """Send the requests of the next instruction; whether it is done with."""
+        self._since = clock
         instruction = self._instructions[self._head]
         form = instruction.form
         if instruction.name in ("SYNC", "EOC"):
@@ -197,8 +231,8 @@ class Host:
         if instruction.name == "AF":
             base = self._policy.lookup_row
             row = instruction.mode + (self._spec.rows - LOOKUP_TABLES if base is None else base)
-        column = -1 if instruction.name in ("R MEM", "W MEM") else column
+        column = -1 if instruction.name in ("R MEM", "W MEM") else instruction.column + column
         return Request(form.command or "", where, row, column, self._head, form.register_mode, form.blocks, form.plain)
 
 
-__all__ = ["AimRun", "Host", "alike", "run_aim"]
+__all__ = ["AimRun", "Host", "Sink", "alike", "run_aim"]

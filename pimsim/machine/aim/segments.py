@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pimsim.arch.dram import DramSpec
-from pimsim.errors import SimulationError
+from pimsim.errors import Deadlock, SimulationError
 from pimsim.machine.aim.channel import Issued, State
-from pimsim.machine.aim.host import Host
+from pimsim.machine.aim.host import Host, Sink
 from pimsim.machine.aim.policy import Policy
 from pimsim.program.aim_segments import PlacedSegment, Segment
 from pimsim.trace.totals import RunTotals
+
+MEMORY_LIMIT = 20_000
+"""Effects and states that are remembered before they are cleared."""
 
 Pattern = tuple[tuple[tuple[int, ...], ...], ...]
 """For each group of channels and each bank: which of the distinct open rows it has open."""
@@ -55,14 +58,22 @@ class AimProgram:
         policy: which quirks it has.
         sets: every set of channels that an instruction of the program addresses.
         remember: whether a segment that starts from a known state is looked up rather than simulated.
-        log: keep every command; only without ``remember``.
+        log: keep every command; nothing is remembered then.
+        sink: told every command, in the order of cycles; nothing is remembered or kept then.
     """
 
     def __init__(
-        self, spec: DramSpec, policy: Policy, sets: Iterable[Sequence[int]], *, remember: bool = True, log: bool = False
+        self,
+        spec: DramSpec,
+        policy: Policy,
+        sets: Iterable[Sequence[int]],
+        *,
+        remember: bool = True,
+        log: bool = False,
+        sink: Sink | None = None,
     ) -> None:
-        self._spec, self._remember = spec, remember and not log
-        self._host = Host(spec, policy, sets, log=log)
+        self._spec, self._remember = spec, remember and not log and sink is None
+        self._host = Host(spec, policy, sets, log=log, sink=sink)
         self.groups = self._host.groups
         self.totals = RunTotals()
         self.simulated = 0
@@ -96,7 +107,20 @@ class AimProgram:
             for placed in segments:
                 self._run(placed)
             self.totals.token_ticks.append(self._now)
+            if not self._remember or len(self._tally) > MEMORY_LIMIT:
+                self._summed()
+            if max(len(self._plain), len(self._refreshed), len(self._memories)) > MEMORY_LIMIT:
+                self._forget()
         return self._summed()
+
+    def _forget(self) -> None:
+        """Drop what was remembered; a run of any length needs bounded memory."""
+        if not self._live:
+            self._write()
+            self._live = True
+        for table in (self._plain, self._refreshed, self._numbers, self._memories):
+            table.clear()
+        self._number, self._rows = self._read()
 
     def _run(self, placed: PlacedSegment) -> None:
         before = self._now
@@ -143,7 +167,10 @@ class AimProgram:
         if placed.segment.wait:
             self._host.idle(placed.segment.wait)
         else:
-            self._host.run(placed.segment.at(placed.base))
+            try:
+                self._host.run(placed.segment.at(placed.base, placed.column))
+            except Deadlock as error:
+                raise Deadlock(f"{placed.name or placed.op}: {error}") from error
         self._now, self._due = self._host.end, self._host.channels[0].due
         self._number, self._rows = self._read() if self._remember else (0, ())
         effect = _Effect(

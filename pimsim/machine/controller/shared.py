@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pimsim.arch.dram import DramSpec
-from pimsim.errors import SimulationError
+from pimsim.errors import SimulationError, Starvation
 from pimsim.machine.channel import ChannelCore, Target
 from pimsim.machine.controller.fast import FastController
 from pimsim.machine.controller.policy import Policy
@@ -23,6 +23,11 @@ from pimsim.traffic.stream import Request
 
 HOST = "host"
 """Reason under which a channel books its ticks for requests, and the operation of their commands."""
+
+PER_COMMAND = 20
+"""Requests that one command of the program may have to wait for, on average."""
+UNPAID = 20_000
+"""Requests beyond that after which a channel is taken to starve its program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,18 @@ class SharedChannel(ChannelCore):
         self._closers = self._closing_targets()
         self._program_until = 0
         self._displaced_by_host = False
+        self._unpaid = 0
+        """Requests that the program waited for, less `PER_COMMAND` for each of its commands."""
 
     def issue(self, target: Target, row: int = -1, column: int = -1) -> int | None:
-        """As `ChannelCore.issue`, after a turn of the requests if it is their turn."""
+        """As `ChannelCore.issue`, after a turn of the requests if it is their turn.
+
+        Raises:
+            Starvation: there are always so many requests that the program hardly gets on.
+        """
         if self._is_hosts_turn():
-            self._serve()
+            self._serve(self.base + 1)
+        self._unpaid = max(0, self._unpaid - PER_COMMAND)
         if not self._displaced_by_host:
             return super().issue(target, row, column)
         before = self.refresh_commands.copy()
@@ -71,14 +83,18 @@ class SharedChannel(ChannelCore):
         return tick
 
     def wait(self, until: int, reason: str) -> None:
-        """As `ChannelCore.wait`; requests that come meanwhile are served."""
+        """As `ChannelCore.wait`; requests that come meanwhile are served.
+
+        Raises:
+            Starvation: as in `issue`.
+        """
         queues = self.requests
         while self.base < until - 1:
             self._accept()
             if queues.reads or queues.writes:
                 before = self.base
                 if self.due > before + 1:
-                    self._serve()
+                    self._serve(until)
                 if self.base == before:  # a refresh is in the way
                     self.refresh(reason)
                 continue
@@ -102,8 +118,8 @@ class SharedChannel(ChannelCore):
         oldest = min(queue[0].entered for queue in (queues.reads, queues.writes) if queue)
         return waiting >= self._turns.batch or now - oldest >= self._turns.patience
 
-    def _serve(self) -> None:
-        """A turn of the requests."""
+    def _serve(self, wanted: int) -> None:
+        """A turn of the requests; the program wants the channel from tick ``wanted`` on."""
         start, open_before = self.base, self.requests.served.row_open_ticks
         self.turns += 1
         if self.opened:
@@ -114,7 +130,10 @@ class SharedChannel(ChannelCore):
             self.open_ticks += self.base - start
         served, tick = 0, self.base + 1
         while served < self._turns.turn and tick < self.due:
-            served += self.requests.step(tick)
+            now = self.requests.step(tick)
+            served += now
+            if tick >= wanted:
+                self._wait_for(now)
             if not (self.requests.reads or self.requests.writes):
                 break
             tick = self.requests.next_tick(tick)
@@ -125,6 +144,16 @@ class SharedChannel(ChannelCore):
         self.spent[HOST] += self.base - start
         self.host_ticks += self.base - start
         self._program_until = self.base + 1 + self._turns.program
+
+    def _wait_for(self, requests: int) -> None:
+        self._unpaid += requests
+        if self._unpaid > UNPAID:
+            raise Starvation(
+                f"a PIM program beside host traffic must issue at least a command for {PER_COMMAND} requests that it waits "
+                f"for, but {UNPAID:,} more were served up to tick {self.base}: requests come faster than they are served, and "
+                f"host_traffic.turn ({self._turns.turn}) is too long for host_traffic.program_clocks "
+                f"({self._turns.program // self.spec.ticks_per_clock}); change one of them or host_traffic.stream.interval"
+            )
 
     def _take_note(self, tick: int, command: str, where: tuple[int, ...], row: int, column: int) -> None:
         self.base = tick
