@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import prod
 from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
@@ -42,6 +43,13 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
+_NO_CHECK = {
+    True: "programs of attention by itself have no scales for integers",
+    False: "the errors that it allows are relative to a result, and those of fixed point are not",
+}
+"""Whether the format is int8 -> why attention by itself has no check in it."""
+
+
 def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
@@ -54,13 +62,14 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
     if options.check_tokens and arch.value.pim.format not in FLOAT_BITS:
         raise InputError(
-            f"--check must be left out where pim.format is {arch.value.pim.format}: their programs have no scales"
+            f"--check must be left out where pim.format is {arch.value.pim.format}: {_NO_CHECK[arch.value.pim.format == 'int8']}"
         )
     if arch.value.host_traffic:
         raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
+    _check_room(arch.value, spec, work)
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
     after = "odd" if inputs.chunks > 1 else ""
     lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after=after, shares=work.shares)
@@ -112,6 +121,22 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _check_room(arch: ArchConfig, spec: DramSpec, work: AttentionConfig) -> None:
+    """Before tensors are drawn.
+
+    Raises:
+        CapacityExceeded: what is given is larger than banks and SRAM together.
+    """
+    element = format_bytes(arch.pim.format)
+    given = element * sum(prod(shape) for shape in work.method().inputs(work.chunk_case()).values())
+    banks = spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes
+    if given > banks + arch.asic.sram_bytes:
+        raise CapacityExceeded(
+            f"tensors of attention {work.algorithm} must fit into {banks:,} bytes of banks and {arch.asic.sram_bytes:,} of SRAM, "
+            f"not take {given:,}"
+        )
 
 
 def _timed(
