@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from math import prod
 from typing import cast
@@ -17,6 +17,7 @@ from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
+from pimsim.mapper.attention.least import check_least
 from pimsim.mapper.attention.lowering import AttentionLowering
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
@@ -26,14 +27,13 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
-from pimsim.workload.attention.primitives import Primitive, Source
-from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.attention.primitives import Load, Primitive, Source
 
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
@@ -50,7 +50,7 @@ _NO_CHECK = {
 """Whether the format is int8 -> why attention by itself has no check in it."""
 
 
-def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], options: RunOptions) -> Result:
+def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
     Raises:
@@ -69,7 +69,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
-    _check_room(arch.value, spec, work)
+    _check_room(arch.value, spec, work.title, work.method().inputs(work.chunk_case()).values())
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
     after = "odd" if inputs.chunks > 1 else ""
     lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after=after, shares=work.shares)
@@ -123,19 +123,18 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     )
 
 
-def _check_room(arch: ArchConfig, spec: DramSpec, work: AttentionConfig) -> None:
-    """Before tensors are drawn.
+def _check_room(arch: ArchConfig, spec: DramSpec, title: str, given: Iterable[tuple[int, ...]]) -> None:
+    """Before tensors are drawn; ``given``: their shapes.
 
     Raises:
         CapacityExceeded: what is given is larger than banks and SRAM together.
     """
-    element = format_bytes(arch.pim.format)
-    given = element * sum(prod(shape) for shape in work.method().inputs(work.chunk_case()).values())
+    size = format_bytes(arch.pim.format) * sum(prod(shape) for shape in given)
     banks = spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes
-    if given > banks + arch.asic.sram_bytes:
+    if size > banks + arch.asic.sram_bytes:
         raise CapacityExceeded(
-            f"tensors of attention {work.algorithm} must fit into {banks:,} bytes of banks and {arch.asic.sram_bytes:,} of SRAM, "
-            f"not take {given:,}"
+            f"tensors of {title} must fit into {banks:,} bytes of banks and {arch.asic.sram_bytes:,} of SRAM, "
+            f"not take {size:,}"
         )
 
 
@@ -163,7 +162,7 @@ def _timed(
     return totals
 
 
-def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:
+def estimate_commands(arch: Loaded[ArchConfig], workload: Expanded) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 
@@ -179,7 +178,7 @@ def attention_algorithms() -> tuple[str, ...]:
     return tuple(discover().names())
 
 
-def _check_states(workload: Loaded[AttentionConfig], lowering: AttentionLowering) -> None:
+def _check_states(workload: Expanded, lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
     from pimsim.functional.attention_check import successor
 
@@ -221,6 +220,7 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
+    check_least(ops, capacity, element)
     cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
     attempts = _attempts(cut, capacity // SOURCES_SHARE)
@@ -246,7 +246,9 @@ def lower(
 
 def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
     """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
-    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
+    given = (op for op in ops if isinstance(op, Source) and op.name in used)
+    largest_first = sorted(given, key=lambda op: (-op.size, op.name))
     movable = [op.name for op in largest_first if op.size >= smallest]
     return [
         (in_turn(ops), False, frozenset()),
