@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-import numpy as np
 
 from pimsim.workload.attention import primitives as p
 from pimsim.workload.attention.primitives import Primitive
@@ -49,15 +47,14 @@ def masked_lengths(ops: Iterable[Primitive]) -> dict[str, Masked]:
 
 def _of_band(op: p.Scores, band: p.Band) -> Masked:
     heads, rows, columns = op.shape
-    allowed = band.array(rows, columns)
     of_keys = heads // op.sources[1][0]
-    per_row, per_column = allowed.sum(1), allowed.sum(0) * of_keys
-    total = heads * int(allowed.sum())
-    return Masked(_runs(np.tile(per_row, heads)), _runs(np.tile(per_column, heads // of_keys)), total)
+    per_row, per_column = band.lengths(rows, columns)
+    met = [of_keys * entries for entries in per_column]
+    return Masked(_runs(per_row * heads), _runs(met * (heads // of_keys)), heads * sum(per_row))
 
 
-def _runs(entries: np.ndarray) -> Lengths:
-    return tuple((len(list(rows)), length) for length, rows in groupby(entries.tolist()))
+def _runs(entries: Sequence[int]) -> Lengths:
+    return tuple((len(list(rows)), length) for length, rows in groupby(entries))
 
 
 __all__ = ["Lengths", "Masked", "masked_lengths"]
