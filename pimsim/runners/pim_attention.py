@@ -60,12 +60,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
-    if options.check_tokens and arch.value.pim.format not in FLOAT_BITS:
-        raise InputError(
-            f"--check must be left out where pim.format is {arch.value.pim.format}: {_NO_CHECK[arch.value.pim.format == 'int8']}"
-        )
-    if arch.value.host_traffic:
-        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
+    _check_format(arch, options)
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
@@ -121,6 +116,17 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
         legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _check_format(arch: Loaded[ArchConfig], options: RunOptions) -> None:
+    """Raises: InputError, if a check is asked for in a format that has none; ConfigError, if a host has traffic of its own."""
+    number_format = arch.value.pim.format
+    if options.check_tokens and number_format not in FLOAT_BITS:
+        raise InputError(
+            f"--check must be left out where pim.format is {number_format}: {_NO_CHECK[number_format == 'int8']}"
+        )
+    if arch.value.host_traffic:
+        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
 
 
 def _check_room(arch: ArchConfig, spec: DramSpec, title: str, given: Iterable[tuple[int, ...]]) -> None:

@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
+FLOOR = {"errors", "registry", "model", "yamlio", "jsonio", "lines"}
 FACTS = FLOOR | {"arch", "workload", "loaded", "checks", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
@@ -25,10 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "yamlio": {"errors"},
     "jsonio": {"errors"},
+    "lines": {"errors"},
     "traffic": FLOOR,
     "arch": FLOOR | {"traffic"},
     "workload": FLOOR | {"traffic"},
-    "trace": {"errors", "names"},
+    "trace": {"errors", "lines", "names"},
     "program": {"errors", "arch"},
     "bounds": {"errors", "arch", "workload"},
     "mapper": FLOOR | {"arch", "workload", "program", "bounds"},
@@ -54,10 +55,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quality": FACTS | {"catalog", "compare"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
-    | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_counts", "validate_edge_moe"},
-    "validate_counts": FACTS | {"catalog", "machine", "trace"},
+    | {"catalog", "result", "validate_aim", "validate_attention", "validate_dram", "validate_edge_moe"}
+    | {"validate_energy", "validate_pim_gpt"},
     "validate_aim": FACTS | {"catalog", "run", "runners"},
-    "validate_edge_moe": {"run", "result", "analysis", "validate_edge_moe_numbers"},
+    "validate_attention": FACTS | {"analysis", "compare", "result", "run"},
+    "validate_dram": FACTS | {"catalog", "machine", "result", "run", "trace"},
+    "validate_edge_moe": {"analysis", "config", "result", "run", "runners", "validate_edge_moe_numbers"},
+    "validate_energy": FACTS | {"analysis", "catalog", "trace"},
+    "validate_pim_gpt": FACTS | {"analysis", "bounds", "runners"},
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS

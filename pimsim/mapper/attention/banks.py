@@ -51,6 +51,15 @@ class Piece:
         return tuple(range(i, min(i + step, self.inner)) for i in range(0, self.inner, step))
 
     @property
+    def lead(self) -> int:
+        """Dots at its beginning that are nobody's, where rows begin inside a group."""
+        return 0
+
+    def meets_with(self, other: Piece) -> bool:
+        """Whether vectors that meet this piece and another one are in the global buffer together."""
+        return self == other
+
+    @property
     def groups(self) -> int:
         """Groups of dots."""
         return ceil(self.dots / self.shape.banks)
@@ -104,6 +113,15 @@ class BankTensor:
     cuts: set[int] = field(default_factory=set)
     """Rows at which pieces begin, besides the first."""
     orientations: dict[Orientation, list[Piece]] = field(default_factory=dict)
+
+    @property
+    def grows(self) -> bool:
+        """Whether views may end where no piece does."""
+        return False
+
+    def lead(self, orientation: Orientation, rows: range) -> int:  # noqa: ARG002
+        """Rows before the first one that a product meets together with it, and that are nobody's."""
+        return 0
 
     def pieces(self, orientation: Orientation, head: int, rows: range) -> list[Piece]:
         """Pieces of these rows, in order."""
