@@ -226,8 +226,8 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
-    check_least(ops, capacity, element)
     cut = sliced(ops, capacity // SCORES_SHARE)
+    check_least(cut, capacity, element)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
     attempts = _attempts(cut, capacity // SOURCES_SHARE)
     for number, (order, compact, in_banks) in enumerate(attempts):

@@ -154,7 +154,7 @@ def test_decisions_come_from_a_distribution_or_a_file(tmp_path: Path) -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(UnsupportedOp, match=r"^load\.\d+ must load rows of a tensor as they lie in memory"):
         run("landmark", "keys=40", "heads=1", "d_head=4", parameters={"block": 3})
-    with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must be at least 200016, as product\.1 "):
+    with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must be at least 200016, as product\.1/h0 "):
         run("vanilla", "keys=100000", "heads=1", "d_head=8")
     with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8: their programs"):
         run("vanilla", "keys=40", machine=["arch.pim.format=int8"], check_tokens=1)
