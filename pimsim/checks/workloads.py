@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from pydantic import ValidationError
 
 from pimsim.errors import WorkloadError
@@ -15,13 +17,24 @@ MAX_TOKENS = 10_000_000
 MAX_MODEL = {"layers": 10_000, "d_model": 1_000_000, "d_ff": 10_000_000, "vocabulary": 100_000_000, "context": 10**9}
 """Largest shape of a decoder; what is larger is a slip, and would only fail for lack of memory."""
 
+MAX_REPEATED = 10_000
+"""Blocks or layers that an attention algorithm stacks."""
+
+REPEATED = {"blocks", "layers", "depth", "embed_layers"}
+
+MAX_PARAMETER = 10_000_000
+"""Any other whole number among the parameters of an attention algorithm."""
+
+MAX_ELEMENTS = 2**34
+"""Of all given tensors of an attention problem: 64 GiB in float32."""
+
 
 def check_attention(loaded: Loaded[AttentionConfig]) -> None:
     """Check that an attention problem has parameters that its algorithm knows, and sizes that it takes.
 
     Raises:
-        ConfigError: a parameter is unknown or out of range, sizes do not fit each other, or the algorithm has no such
-            phase or case.
+        ConfigError: a parameter is unknown or out of range, sizes do not fit each other, the algorithm has no such
+            phase or case, or its tensors are far beyond what can be simulated.
     """
     tree, work = loaded.tree, loaded.value
     try:
@@ -38,6 +51,18 @@ def check_attention(loaded: Loaded[AttentionConfig]) -> None:
         method.check(case)
     except WorkloadError as error:
         raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
+    for name, value in method.model_dump().items():
+        limit = MAX_REPEATED if name in REPEATED else MAX_PARAMETER
+        if isinstance(value, int) and value > limit:
+            raise tree.error(f"must be at most {limit:,}, not {value:,}", ("parameters", name))
+    sizes = {name: prod(shape) for name, shape in method.inputs(case).items()}
+    if sum(sizes.values()) > MAX_ELEMENTS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise tree.error(
+            f"must leave attention {work.algorithm} at most {MAX_ELEMENTS:,} elements in its given tensors, not "
+            f"{sum(sizes.values()):,}, of which {largest} has {sizes[largest]:,}",
+            ("parameters",) if work.parameters else ("algorithm",),
+        )
 
 
 def check_attention_of_decoder(loaded: Loaded[WorkloadConfig]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from math import prod
 from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
@@ -42,6 +43,13 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
+_NO_CHECK = {
+    True: "programs of attention by itself have no scales for integers",
+    False: "the errors that it allows are relative to a result, and those of fixed point are not",
+}
+"""Whether the format is int8 -> why attention by itself has no check in it."""
+
+
 def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
@@ -52,15 +60,11 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
     start = time.perf_counter()
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
-    if options.check_tokens and arch.value.pim.format not in FLOAT_BITS:
-        raise InputError(
-            f"--check must be left out where pim.format is {arch.value.pim.format}: their programs have no scales"
-        )
-    if arch.value.host_traffic:
-        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
+    _check_format(arch, options)
     from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
+    _check_room(arch.value, spec, work.title, work.method().inputs(work.chunk_case()).values())
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
     after = "odd" if inputs.chunks > 1 else ""
     lowering, block = lower(arch.value, spec, inputs.ops, inputs.indices(), after=after, shares=work.shares)
@@ -112,6 +116,32 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
         legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _check_format(arch: Loaded[ArchConfig], options: RunOptions) -> None:
+    """Raises: InputError, if a check is asked for in a format that has none; ConfigError, if a host has traffic of its own."""
+    number_format = arch.value.pim.format
+    if options.check_tokens and number_format not in FLOAT_BITS:
+        raise InputError(
+            f"--check must be left out where pim.format is {number_format}: {_NO_CHECK[number_format == 'int8']}"
+        )
+    if arch.value.host_traffic:
+        raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
+
+
+def _check_room(arch: ArchConfig, spec: DramSpec, title: str, given: Iterable[tuple[int, ...]]) -> None:
+    """Before tensors are drawn; ``given``: their shapes.
+
+    Raises:
+        CapacityExceeded: what is given is larger than banks and SRAM together.
+    """
+    size = format_bytes(arch.pim.format) * sum(prod(shape) for shape in given)
+    banks = spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes
+    if size > banks + arch.asic.sram_bytes:
+        raise CapacityExceeded(
+            f"tensors of {title} must fit into {banks:,} bytes of banks and {arch.asic.sram_bytes:,} of SRAM, "
+            f"not take {size:,}"
+        )
 
 
 def _timed(

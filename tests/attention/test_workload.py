@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pimsim.cli import app
 from pimsim.config import load_workload
-from pimsim.errors import ConfigError
+from pimsim.errors import CapacityExceeded, ConfigError, InputError
 from pimsim.run import simulate
 from pimsim.workload.attention.base import discover
 
@@ -102,3 +102,50 @@ def test_list_says_phases_parameters_and_machines() -> None:
     assert rows["topk"]["phases"] == ["prefill", "decode"]
     assert rows["topk"]["parameters"] == {"k": 128, "chunk": 1024}
     assert "fpga" in rows["reordered"]["machines"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            ("parameters.latents", "1000000000000000"),
+            "--set workload.parameters.latents=1000000000000000: parameters.latents: must be at most 10,000,000, not "
+            "1,000,000,000,000,000",
+        ),
+        (
+            ("parameters.blocks", "1000000000"),
+            "--set workload.parameters.blocks=1000000000: parameters.blocks: must be at most 10,000, not 1,000,000,000",
+        ),
+        (
+            ("heads", "1024"),
+            r"algorithm: must leave attention cmab at most 17,179,869,184 elements in its given tensors, not ",
+        ),
+    ],
+)
+def test_what_no_machine_holds_is_bad_input(option: tuple[str, str], message: str) -> None:
+    wide = [("d_head", "65536")] if option[0] == "heads" else []
+    result = CliRunner().invoke(
+        app,
+        ["run", "--arch", "pim_gpt", "--workload", "attention_decode", "--set", "workload.algorithm=cmab",
+         "--set", "workload.phase=update", "--set", "workload.queries=1",
+         *(text for path, value in [option, *wide] for text in ("--set", f"workload.{path}={value}"))],
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_tensors_that_memories_do_not_hold_are_refused_before_they_are_drawn() -> None:
+    with pytest.raises(
+        CapacityExceeded,
+        match=r"^tensors of attention vanilla must fit into 4,294,967,296 bytes of banks and 131,072 of SRAM, not take "
+        r"15,360,001,536$",
+    ):
+        simulate("pim_gpt", "attention_decode", overrides=["workload.keys=5000000"])
+
+
+@pytest.mark.parametrize(
+    ("number_format", "why"), [("int8", "programs of attention by"), ("fixed16_8", "the errors that")]
+)
+def test_integers_have_no_check_and_the_message_says_why(number_format: str, why: str) -> None:
+    with pytest.raises(InputError, match=rf"^--check must be left out where pim\.format is {number_format}: {why} "):
+        simulate("pim_gpt", "attention_decode", overrides=[f"arch.pim.format={number_format}"], check_tokens=1)

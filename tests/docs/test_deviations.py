@@ -21,15 +21,16 @@ from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.fpga.expansion import lower
+from pimsim.mapper.fpga.lengths import masked_lengths
 from pimsim.mapper.mapping import Mapping
-from pimsim.program.dataflow import Call, Loop, beats
+from pimsim.program.dataflow import Call, beats
 from pimsim.program.works import Linear, Norm
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_decoder import whole_program
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
-from pimsim.workload.attention.primitives import Elementwise, Product
+from pimsim.workload.attention.primitives import Elementwise, Exclude, Primitive, Product
 from pimsim.workload.models import build_graph
 from pimsim.workload.reference import silu
 
@@ -259,14 +260,13 @@ def test_43_units_for_primitives_cost_no_resources() -> None:
     assert simulate("edge_moe_zcu102", "attention_reordered", overrides=small[1:]).resources is not None
 
 
-def test_44_masked_rows_are_equally_long() -> None:
-    case = Case(queries=7, keys=7, d_head=8)
-    program = lower(
-        algorithm("single_pass", {"block": 7}).expand(case), stream_units(load_arch("edge_moe_zcu102").value)
-    )
-    scores = next(call for call in program.calls if call.op == "scores")
-    lengths = {run.count for run in scores.region.stages[1].nest if isinstance(run, Loop)}
-    assert len(lengths) <= 2  # seven rows of 1 to 7 scores
+def test_44_rows_that_data_mask_are_equally_long() -> None:
+    kind, case = algorithm("tca"), Case(phase="query", queries=2, keys=11, d_head=8)
+    program = lower(kind.expand(case), stream_units(load_arch("edge_moe_zcu102").value))
+    masked = [op for op in kind.expand(case) if isinstance(op, Exclude)]
+    assert masked
+    assert not masked_lengths(op for op in kind.expand(case) if isinstance(op, Primitive))
+    assert all(len(stage.nest) <= 2 for call in program.calls if call.op == "softmax" for stage in call.region.stages)
 
 
 def test_45_primitives_follow_each_other() -> None:

@@ -22,8 +22,11 @@ from pimsim.machine.fpga.ports import Behind, PortChannel, PortTiming, open_chan
 from pimsim.program.dataflow import Fifo, Read, Region, Stage, Write, iterations
 
 NEVER = 1 << 62
-LONG_RUN = 48
-"""Runs of at least this many iterations are watched iteration by iteration, shorter ones only as parts of loops."""
+LONG_RUN = 256
+"""Runs of at least this many iterations are watched iteration by iteration, shorter ones only as parts of loops.
+
+To watch costs as much as twenty iterations, and rows of masked scores are runs that never come again.
+"""
 
 
 class _Queue:

@@ -17,6 +17,7 @@ from math import prod
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.fpga import streams
 from pimsim.mapper.fpga.buffers import Buffer, Memory
+from pimsim.mapper.fpga.lengths import masked_lengths
 from pimsim.mapper.fpga.passes import Pass, passes
 from pimsim.mapper.fpga.streams import Lanes, Rows
 from pimsim.program.dataflow import Burst, Call, Region
@@ -180,6 +181,7 @@ class _Lowering:
         self.machine = machine
         self.ops: list[Primitive] = [op for op in graph if isinstance(op, Primitive)]
         self.needs = _Needs(self.ops)
+        self.masked = masked_lengths(self.ops)
         self.by_name = {op.name: op for op in self.ops}
         self.memory = Memory(machine.words_per_beat, machine.ports)
         self.buffer = Buffer(machine.buffer_words)
@@ -387,6 +389,12 @@ class _Lowering:
         stream, port = next(((value.stream, value.port) for value in operands if value.stream), (None, ""))
         if stream is not None:
             work = [replace(work[0], rows=stream.count), *work[1:]]
+        masked = self.masked.get(op.name)
+        if masked is not None:
+            first = masked.rows if stream is None else masked.columns
+            work = [
+                each.of_rows(first if number == 0 else masked.rows, masked.total) for number, each in enumerate(work)
+            ]
         *before, last = self._regions(work, stream, port)
         for region in before:
             number = self._add(op, region, operands, (), ())

@@ -23,17 +23,18 @@ others                 a pass of exponential, divide, elementwise, reduce or mov
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from pimsim.errors import UnsupportedOp
+from pimsim.mapper.fpga.lengths import Lengths
 from pimsim.workload.attention import primitives as p
 from pimsim.workload.attention.primitives import Primitive
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """``outputs`` results of ``inner`` elements each, spread evenly over ``rows`` rows, on one unit."""
+    """``outputs`` results of ``inner`` elements each on one unit, spread evenly over ``rows`` rows if no lengths are known."""
 
     unit: str
     rows: int
@@ -43,6 +44,17 @@ class Pass:
     """What is counted for each element."""
     output: str = ""
     """What is counted for each result."""
+    live: int = -1
+    """How many of the results are entries that a mask leaves; the others are as many in every row. -1: none."""
+    lengths: Lengths = ()
+    """Rows and the results of each, in order, where they are known."""
+
+    def of_rows(self, lengths: Lengths, total: int) -> Pass:
+        """With rows as long as their entries, if the results are these, and the rest is equal for all rows."""
+        rest, over = divmod(self.outputs - total, self.rows)
+        if self.live != total or over or self.rows != sum(rows for rows, _ in lengths):
+            return self
+        return replace(self, lengths=tuple((rows, entries + rest) for rows, entries in lengths))
 
 
 def _rows(op: Primitive) -> int:
@@ -50,8 +62,11 @@ def _rows(op: Primitive) -> int:
 
 
 def _scores(op: Primitive) -> list[Pass]:
-    bias = [Pass("elementwise", _rows(op), op.live)] if len(op.sources) > 2 else []
-    return [Pass("multiply_accumulate", _rows(op), op.live, op.sources[0][-1], "macs", "scores"), *bias]
+    bias = [Pass("elementwise", _rows(op), op.live, live=op.live)] if len(op.sources) > 2 else []
+    return [
+        Pass("multiply_accumulate", _rows(op), op.live, op.sources[0][-1], "macs", "scores", live=op.live),
+        *bias,
+    ]
 
 
 def _entries(op: Primitive) -> int:
@@ -61,32 +76,40 @@ def _entries(op: Primitive) -> int:
 
 def _product(op: Primitive) -> list[Pass]:
     bias = [Pass("elementwise", _rows(op), op.size)] if len(op.sources) > 2 else []
-    return [Pass("multiply_accumulate", _rows(op), _entries(op), op.sources[1][-1], "macs"), *bias]
+    entries = _entries(op)
+    return [Pass("multiply_accumulate", _rows(op), entries, op.sources[1][-1], "macs", live=entries), *bias]
 
 
 def _weighted_sum(op: Primitive) -> list[Pass]:
     width = op.sources[1][-1]
     rescale = [Pass("elementwise", _rows(op), _rows(op) * width)] if len(op.sources) > 2 else []
-    return [Pass("multiply_accumulate", _rows(op), _entries(op), width, "macs"), *rescale]
+    entries = _entries(op)
+    return [Pass("multiply_accumulate", _rows(op), entries, width, "macs", live=entries), *rescale]
 
 
 def _exponentiate(op: Primitive) -> list[Pass]:
     assert isinstance(op, p.Exponentiate)
     rows, live, carried = op.rows, op.live, op.rows if len(op.sources) > 1 else 0
-    first = Pass("compare", rows, live + carried)
+    first = Pass("compare", rows, live + carried, live=live)
     if op.layout == "mla":
-        return [first, Pass("exponential", rows, live + carried, element="exps")]
+        return [first, Pass("exponential", rows, live + carried, element="exps", live=live)]
     return [
         first,
-        Pass("exponential", rows, live, element="exps"),
+        Pass("exponential", rows, live, element="exps", live=live),
         Pass("logarithm", rows, rows + carried, element="logs"),
-        Pass("exponential", rows, live + 2 * carried, element="exps"),  # of an old state: softplus and factor
+        Pass(
+            "exponential", rows, live + 2 * carried, element="exps", live=live
+        ),  # of an old state: softplus and factor
     ]
 
 
 def _softmax(op: Primitive) -> list[Pass]:
     rows, live = _rows(op), op.live
-    return [Pass("compare", rows, live), Pass("exponential", rows, live, element="exps"), Pass("divide", rows, live)]
+    return [
+        Pass("compare", rows, live, live=live),
+        Pass("exponential", rows, live, element="exps", live=live),
+        Pass("divide", rows, live, live=live),
+    ]
 
 
 def _merge(op: Primitive) -> list[Pass]:
@@ -146,7 +169,7 @@ def _depthwise(op: Primitive) -> list[Pass]:
 def _elementwise(op: Primitive) -> list[Pass]:
     assert isinstance(op, p.Elementwise)
     if op.function in p.EXPONENTIAL:
-        return [Pass("exponential", _rows(op), op.live, element="exps")]
+        return [Pass("exponential", _rows(op), op.live, element="exps", live=op.live)]
     unit = "divide" if op.function in {"divide", "quantise", "inverse_root"} else "elementwise"
     return [Pass(unit, _rows(op), op.size)]
 

@@ -91,12 +91,12 @@ def _lane_parts(work: Pass, outputs: int, lanes: int) -> list[tuple[Does, int]]:
 
 
 def _stage(number: int, work: Pass, unit: Lanes, took: Tokens, gave: Tokens) -> Stage:
-    """All rows of a pass; longer rows come first, as results are spread evenly."""
+    """All rows of a pass; where results are spread evenly, longer rows come first."""
     actions = _Actions()
     least, longer = divmod(work.outputs, work.rows)
     body = [
         Loop(count, actions.row(_lane_parts(work, outputs, unit.lanes), (), took, gave))
-        for outputs, count in ((least + 1, longer), (least, work.rows - longer))
+        for count, outputs in work.lengths or ((longer, least + 1), (work.rows - longer, least))
         if count
     ]
     loops = nest(*body)

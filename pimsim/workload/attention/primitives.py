@@ -54,6 +54,11 @@ class Band:
             allowed &= distance <= self.high
         return allowed
 
+    def lengths(self, rows: int, columns: int) -> tuple[list[int], list[int]]:
+        """Pairs that attend in each row, and in each column."""
+        allowed = self.array(rows, columns)
+        return allowed.sum(1).tolist(), allowed.sum(0).tolist()
+
     def count(self, rows: int, columns: int) -> int:
         """Number of pairs that attend, row by row without the matrix."""
         here = self.row0 - self.col0 + np.arange(rows)
