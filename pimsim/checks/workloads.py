@@ -17,7 +17,7 @@ MAX_TOKENS = 10_000_000
 MAX_MODEL = {"layers": 10_000, "d_model": 1_000_000, "d_ff": 10_000_000, "vocabulary": 100_000_000, "context": 10**9}
 """Largest shape of a decoder; what is larger is a slip, and would only fail for lack of memory."""
 
-MAX_REPEATED = 10_000
+MAX_REPEATED = 1000
 """Blocks or layers that an attention algorithm stacks."""
 
 REPEATED = {"blocks", "layers", "depth", "embed_layers"}

@@ -114,7 +114,7 @@ def test_list_says_phases_parameters_and_machines() -> None:
         ),
         (
             ("parameters.blocks", "1000000000"),
-            "--set workload.parameters.blocks=1000000000: parameters.blocks: must be at most 10,000, not 1,000,000,000",
+            "--set workload.parameters.blocks=1000000000: parameters.blocks: must be at most 1,000, not 1,000,000,000",
         ),
         (
             ("heads", "1024"),
