@@ -19,6 +19,7 @@ from typing import Any
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import Banks, BankTensor, Orientation, Piece, View
 from pimsim.mapper.attention.handlers import LOWERINGS
+from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested, Value, WeightsValue, three
 from pimsim.mapper.builder import BlockBuilder
@@ -420,32 +421,32 @@ class AttentionLowering:
         """All rows of a view, into the SRAM."""
         target = self.new(name, shape)
         index = self.builder.op(kind, name) if kind else self.index
-        items: dict[int, list[Item]] = {}
+        read: dict[int, list[Run]] = {}
         at = target.at
         for head in view.heads:
             for piece in view.tensor.pieces("rows", head, view.rows):
                 start = at + (piece.rows.start - view.rows.start) * piece.width
                 for channel, runs in self._transfer("RD", piece, start).items():
-                    items.setdefault(channel, []).extend(runs)
+                    read.setdefault(channel, []).extend(runs)
             at += len(view.rows) * view.tensor.shape[2]
+        items = {channel: self._in_all_banks(runs) for channel, runs in read.items()}
         token = self.on_channels(items, (*ready, *self.waits([], [target])), index)
         self.mark(token, [], [target])
         return target
 
-    def _transfer(self, command: str, piece: Piece, sram: int) -> dict[int, list[Item]]:
-        """Read or write a piece by rows: all banks' rows open at once, dot after dot; SRAM ``[rows, width]``."""
-        found: dict[int, list[Item]] = {}
+    def _transfer(self, command: str, piece: Piece, sram: int) -> dict[int, list[Run]]:
+        """Read or write a piece by rows, dot after dot; SRAM ``[rows, width]``."""
+        found: dict[int, list[Run]] = {}
         for chunk, inner in enumerate(piece.chunks):
             for group in range(piece.groups):
-                items = found.setdefault(piece.owner(group), [])
+                runs = found.setdefault(piece.owner(group), [])
                 column = piece.column(group, chunk)
                 for row, part in _by_rows(column, piece.columns(chunk), self.shape.columns):
                     done = row * self.shape.columns + part.start - column
                     carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
-                    items.append(Run("ACT_AB", self.pim.none, row=row))
                     for bank in range(piece.dots_of(group)):
                         dot = group * self.shape.banks + bank
-                        items.append(
+                        runs.append(
                             Run(
                                 command,
                                 self._where(bank),
@@ -457,21 +458,36 @@ class AttentionLowering:
                                 elements=ragged(carried, self.shape.lanes),
                             )
                         )
-                    items.append(Run("PREab", self.pim.none))
         return found
+
+    def scattered(self, runs: Iterable[Run]) -> list[Item]:
+        """Accesses to rows of single banks, with the commands that open and close these."""
+        return overlapped(self.pim.spec, runs)
+
+    def _in_all_banks(self, runs: Iterable[Run]) -> list[Item]:
+        """Accesses to rows that are opened in all banks at once, each row once."""
+        rows: dict[int, list[Run]] = {}
+        for run in runs:
+            rows.setdefault(run.row, []).append(run)
+        items: list[Item] = []
+        for row, of_row in rows.items():
+            items += [Run("ACT_AB", self.pim.none, row=row), *of_row, Run("PREab", self.pim.none)]
+        return items
 
     def write_rows(self, view: View, value: Value, index: int | None = None) -> dict[str, None]:
         """Write rows ``[heads, rows, width]`` from the SRAM to a view, in every orientation of its tensor; returns the tokens."""
         width, tokens = view.tensor.shape[2], []
         for number, orientation in enumerate(view.tensor.orientations):
-            items: dict[int, list[Item]] = {}
+            written: dict[int, list[Run]] = {}
             at = value.at
             for head in view.heads:
                 for row in view.rows:
                     start = at + (row - view.rows.start) * width
                     for channel, runs in self._write_row(view.tensor, orientation, head, row, start).items():
-                        items.setdefault(channel, []).extend(runs)
+                        written.setdefault(channel, []).extend(runs)
                 at += len(view.rows) * width
+            with_rows = self.scattered if orientation == "rows" else self._in_all_banks
+            items = {channel: with_rows(runs) for channel, runs in written.items()}
             into = self.builder.op("copy", self._op.name) if number else index
             tokens.append(self.on_channels(items, self.waits([value], []), into))
             self.mark(tokens[-1], [value], [])
@@ -479,44 +495,40 @@ class AttentionLowering:
 
     def _write_row(
         self, tensor: BankTensor, orientation: Orientation, head: int, row: int, sram: int
-    ) -> dict[int, list[Item]]:
+    ) -> dict[int, list[Run]]:
+        """The writes of one row ``[width]``: a dot, or an element of every dot."""
         piece = next(p for p in tensor.orientations[orientation] if p.head == head and row in p.rows)
         inside = row - piece.rows.start
         if orientation == "rows":
             return {piece.owner(inside // self.shape.banks): self.row_access("WR", piece, inside, sram)}
-        found: dict[int, list[Item]] = {}
+        found: dict[int, list[Run]] = {}
         for group in range(piece.groups):
             place = piece.place(group * self.shape.banks, inside)
-            found.setdefault(place.channel, []).extend(
-                [
-                    Run("ACT_AB", self.pim.none, row=place.row),
-                    Run(
-                        "WR",
-                        self.pim.none,
-                        row=place.row,
-                        column=place.column,
-                        count=piece.dots_of(group),
-                        sweep=True,
-                        lane=place.lane,
-                        sram=sram + group * self.shape.banks,
-                        sram_step=1,
-                    ),
-                    Run("PREab", self.pim.none),
-                ]
+            found.setdefault(place.channel, []).append(
+                Run(
+                    "WR",
+                    self.pim.none,
+                    row=place.row,
+                    column=place.column,
+                    count=piece.dots_of(group),
+                    sweep=True,
+                    lane=place.lane,
+                    sram=sram + group * self.shape.banks,
+                    sram_step=1,
+                )
             )
         return found
 
-    def row_access(self, command: str, piece: Piece, dot: int, sram: int) -> list[Item]:
-        """Read or write one dot of a piece."""
+    def row_access(self, command: str, piece: Piece, dot: int, sram: int) -> list[Run]:
+        """Read or write one dot of a piece; `overlapped` opens and closes the rows."""
         group, bank = divmod(dot, self.shape.banks)
-        items: list[Item] = []
+        runs: list[Run] = []
         for chunk, inner in enumerate(piece.chunks):
             column = piece.column(group, chunk)
             for row, part in _by_rows(column, piece.columns(chunk), self.shape.columns):
                 done = row * self.shape.columns + part.start - column
                 carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
-                items += [
-                    Run("ACT", self._where(bank), row=row),
+                runs.append(
                     Run(
                         command,
                         self._where(bank),
@@ -526,10 +538,9 @@ class AttentionLowering:
                         sram=sram + inner.start + done * self.shape.lanes,
                         sram_step=self.shape.lanes,
                         elements=ragged(carried, self.shape.lanes),
-                    ),
-                    Run("PREpb", self._where(bank)),
-                ]
-        return items
+                    )
+                )
+        return runs
 
 
 def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range]]:
