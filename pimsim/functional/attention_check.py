@@ -304,7 +304,7 @@ class AttentionCheck:
         given[:, : rows.shape[1]] = rows
         for pieces in tensor.orientations.values():
             for piece in pieces:
-                executor.fill(piece, given[piece.head, piece.rows.start : piece.rows.stop])
+                executor.fill(piece, given[piece.head, list(piece.rows)])
 
     def output(self, executor: AttentionExecutor, name: str) -> Array:
         """A result, from where the program left it."""
@@ -319,8 +319,8 @@ class AttentionCheck:
         pieces: Iterable[Any] = next(iter(view.tensor.orientations.values()))
         for piece in pieces:
             content: PieceLike = piece
-            whole[piece.head, piece.rows.start : piece.rows.stop] = executor.content(content)
-        part = whole[view.heads.start : view.heads.stop, view.rows.start : view.rows.stop]
+            whole[piece.head, list(piece.rows)] = executor.content(content)
+        part = whole[view.heads.start : view.heads.stop, view.rows.start : view.rows.stop : view.rows.step]
         return part.reshape(value.shape)
 
     def _other_order(self, timed: Iterable[Timed], found: Mapping[str, Array]) -> str:

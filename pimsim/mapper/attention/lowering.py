@@ -120,8 +120,9 @@ class AttentionLowering:
         elif isinstance(op, prim.Keep | prim.Load) and given is not None:
             view = given
             if isinstance(op, prim.Load):
-                view = given.part(1, op.start, op.start + op.shape[-2]) if self._stays(op) else None
-                self._cut(given.part(1, op.start, op.start + op.shape[-2]))
+                loaded = given.part(1, op.rows.start, op.rows.stop, op.rows.step)
+                view = loaded if self._stays(op) else None
+                self._cut(loaded)
         elif isinstance(op, prim.Arrange) and given is not None and not op.order and not op.split:
             view = _reshaped(given, op.to)
         elif isinstance(op, prim.Part) and given is not None:
@@ -183,8 +184,12 @@ class AttentionLowering:
 
     @staticmethod
     def _cut(view: View | None) -> None:
-        if view is not None:
+        if view is None:
+            return
+        if view.rows.step == 1:
             view.tensor.cuts |= {view.rows.start, view.rows.stop}
+        elif view.rows:
+            view.tensor.apart.add(view.rows)
 
     def _use(self, op: Primitive) -> None:
         """Note how an operation needs the tensors that it finds in memory."""
@@ -425,8 +430,7 @@ class AttentionLowering:
         at = target.at
         for head in view.heads:
             for piece in view.tensor.pieces("rows", head, view.rows):
-                start = at + (piece.rows.start - view.rows.start) * piece.width
-                for channel, runs in self._transfer("RD", piece, start).items():
+                for channel, runs in self._transfer("RD", piece, view, at).items():
                     read.setdefault(channel, []).extend(runs)
             at += len(view.rows) * view.tensor.shape[2]
         items = {channel: self._in_all_banks(runs) for channel, runs in read.items()}
@@ -434,8 +438,8 @@ class AttentionLowering:
         self.mark(token, [], [target])
         return target
 
-    def _transfer(self, command: str, piece: Piece, sram: int) -> dict[int, list[Run]]:
-        """Read or write a piece by rows, dot after dot; SRAM ``[rows, width]``."""
+    def _transfer(self, command: str, piece: Piece, view: View, sram: int) -> dict[int, list[Run]]:
+        """Read or write a piece by rows, dot after dot; SRAM ``[rows of the view, width]``."""
         found: dict[int, list[Run]] = {}
         for chunk, inner in enumerate(piece.chunks):
             for group in range(piece.groups):
@@ -445,7 +449,7 @@ class AttentionLowering:
                     done = row * self.shape.columns + part.start - column
                     carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
                     for bank in range(piece.dots_of(group)):
-                        dot = group * self.shape.banks + bank
+                        place = view.place_of(piece.rows[group * self.shape.banks + bank])
                         runs.append(
                             Run(
                                 command,
@@ -453,7 +457,7 @@ class AttentionLowering:
                                 row=row,
                                 column=part.start,
                                 count=len(part),
-                                sram=sram + dot * piece.width + inner.start + done * self.shape.lanes,
+                                sram=sram + place * piece.width + inner.start + done * self.shape.lanes,
                                 sram_step=self.shape.lanes,
                                 elements=ragged(carried, self.shape.lanes),
                             )
@@ -497,8 +501,8 @@ class AttentionLowering:
         self, tensor: BankTensor, orientation: Orientation, head: int, row: int, sram: int
     ) -> dict[int, list[Run]]:
         """The writes of one row ``[width]``: a dot, or an element of every dot."""
-        piece = next(p for p in tensor.orientations[orientation] if p.head == head and row in p.rows)
-        inside = row - piece.rows.start
+        piece = tensor.piece_of(head, row, orientation)
+        inside = piece.number_of(row)
         if orientation == "rows":
             return {piece.owner(inside // self.shape.banks): self.row_access("WR", piece, inside, sram)}
         found: dict[int, list[Run]] = {}

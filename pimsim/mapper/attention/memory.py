@@ -60,7 +60,7 @@ def load(b: AttentionLowering, op: prim.Load) -> None:
     if op.name in b.views:
         b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens, load=op.name)
         return
-    view = value.view.part(1, op.start, op.start + op.shape[-2])
+    view = value.view.part(1, op.rows.start, op.rows.stop, op.rows.step)
     if view is None:
         raise UnsupportedOp(f"{op.name} must load rows of one head of {op.inputs[0]}, not of several")
     b.values[op.name] = b.read_view(view, op.name, op.shape, value.tokens)
@@ -88,13 +88,13 @@ def gather(b: AttentionLowering, op: prim.Gather) -> None:
         raise UnsupportedOp(f"{op.name} must be given the outcome of {op.inputs[1]}, on which its addresses depend")
     view, width = source.view, source.view.tensor.shape[2]
     target = b.new(op.name, op.shape)
-    chosen = list(flat(b.indices[op.inputs[1]]))
+    chosen = [row for index in flat(b.indices[op.inputs[1]]) for row in op.rows_of(index)]
     per_head = len(chosen) // op.shape[0]
     read: dict[int, list[Run]] = {}
     for number, row in enumerate(chosen):
         head = view.heads[number // per_head * len(view.heads) // op.shape[0]]
         piece = view.tensor.piece_of(head, view.rows[row])
-        dot = view.rows[row] - piece.rows.start
+        dot = piece.number_of(view.rows[row])
         runs = b.row_access("RD", piece, dot, target.at + number * width)
         read.setdefault(piece.owner(dot // b.shape.banks), []).extend(runs)
     items = {channel: b.scattered(runs) for channel, runs in read.items()}
