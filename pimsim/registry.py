@@ -55,21 +55,21 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
 
-class Kinds(Mapping[str, type[T]]):
-    """Classes by the name of their kind, each imported when it is asked for: a run builds the models of its own kinds only.
+class Lazy(Mapping[str, T]):
+    """Classes or functions by name, each imported when it is asked for: a run builds the models of its own kinds only.
 
-    >>> kinds: Kinds[object] = Kinds({"registry": "pimsim.registry:Registry"})
+    >>> kinds: Lazy[type] = Lazy({"registry": "pimsim.registry:Registry"})
     >>> list(kinds), kinds["registry"].__name__
     (['registry'], 'Registry')
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
-        """``places``: kind -> ``"module:Class"``."""
+        """``places``: name -> ``"module:name"``."""
         self._places = places
 
-    def __getitem__(self, kind: str) -> type[T]:
-        module, _, name = self._places[kind].partition(":")
-        found: type[T] = getattr(import_module(module), name)
+    def __getitem__(self, key: str) -> T:
+        module, _, name = self._places[key].partition(":")
+        found: T = getattr(import_module(module), name)
         return found
 
     def __iter__(self) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""Kinds of architecture: what a file's ``kind`` may be, and the model that it must then fit."""
+"""Lazy of architecture: what a file's ``kind`` may be, and the model that it must then fit."""
 
 from __future__ import annotations
 
 from pimsim.arch.system import AnyArch
-from pimsim.registry import Kinds
+from pimsim.registry import Lazy
 
-ARCH_KINDS: Kinds[AnyArch] = Kinds(
+ARCH_KINDS: Lazy[type[AnyArch]] = Lazy(
     {
         "pim": "pimsim.arch.system:ArchConfig",
         "aim": "pimsim.arch.aim:AimConfig",

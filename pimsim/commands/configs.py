@@ -8,7 +8,8 @@ from typing import Any
 from pimsim.analysis.energy import DramMachine, Memory
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
-from pimsim.config import Loaded, check_limits, load_arch, load_dram, load_workload, split_overrides
+from pimsim.checks.dram import check_limits
+from pimsim.config import Loaded, load_arch, load_dram, load_workload, split_overrides
 from pimsim.errors import InputError
 
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pimsim.checks.workloads import check_decoder
 from pimsim.commands.output import choose, write_json
 from pimsim.commands.stream import Silent, display
-from pimsim.config import Loaded, check_decoder, load_arch, load_workload, split_overrides
+from pimsim.config import Loaded, load_arch, load_workload, split_overrides
 from pimsim.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""Kinds of workload: what a file's ``kind`` may be, and the model that it must then fit."""
+"""Lazy of workload: what a file's ``kind`` may be, and the model that it must then fit."""
 
 from __future__ import annotations
 
-from pimsim.registry import Kinds
+from pimsim.registry import Lazy
 from pimsim.workload.config import AnyWorkload
 
-WORKLOAD_KINDS: Kinds[AnyWorkload] = Kinds(
+WORKLOAD_KINDS: Lazy[type[AnyWorkload]] = Lazy(
     {
         "decoder": "pimsim.workload.config:WorkloadConfig",
         "attention": "pimsim.workload.attention_only:AttentionConfig",

@@ -14,7 +14,7 @@ import pimsim
 ROOT = Path(pimsim.__file__).parent
 
 FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
-FACTS = FLOOR | {"arch", "workload", "config"}
+FACTS = FLOOR | {"arch", "workload", "loaded", "checks", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": FLOOR | {"analysis", "result", "trace"},
     # top-level modules
     "catalog": {"errors", "yamlio"},
-    "config": FLOOR | {"arch", "workload", "catalog"},
+    "loaded": FLOOR,
+    "checks": FLOOR | {"arch", "workload", "loaded"},
+    "config": FLOOR | {"arch", "workload", "loaded", "checks", "catalog"},
     "schema": FACTS | {"explore"},
     "show": FACTS,
     "result": FACTS | {"analysis", "trace", "report"},  # the plot methods, at call time

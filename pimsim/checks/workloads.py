@@ -1,0 +1,57 @@
+"""Checks across fields of workloads."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from pimsim.errors import WorkloadError
+from pimsim.loaded import Loaded
+from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.config import WorkloadConfig
+
+MAX_TOKENS = 10_000_000
+"""Prompt and generated tokens."""
+
+MAX_MODEL = {"layers": 10_000, "d_model": 1_000_000, "d_ff": 10_000_000, "vocabulary": 100_000_000, "context": 10**9}
+"""Largest shape of a decoder; what is larger is a slip, and would only fail for lack of memory."""
+
+
+def check_attention(loaded: Loaded[AttentionConfig]) -> None:
+    """Check that an attention problem has parameters that its algorithm knows, and sizes that it takes.
+
+    Raises:
+        ConfigError: a parameter is unknown or out of range, sizes do not fit each other, or the algorithm has no such
+            phase or case.
+    """
+    tree, work = loaded.tree, loaded.value
+    try:
+        method = work.method()
+    except WorkloadError as error:
+        named = next((key for key in work.parameters if f" {key} of" in str(error) or repr(key) in str(error)), None)
+        raise tree.error(str(error), ("parameters", *([named] if named else []))) from None
+    try:
+        case = work.case()
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise tree.error(message, (message.split()[0],)) from None
+    try:
+        method.check(case)
+    except WorkloadError as error:
+        raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
+
+
+def check_decoder(loaded: Loaded[WorkloadConfig]) -> None:
+    """Refuse a decoder that is far beyond what can be simulated.
+
+    Raises:
+        ConfigError: it has too many tokens or its model is too large.
+    """
+    limits: dict[tuple[str, ...], int] = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
+    limits |= {("model", name): limit for name, limit in MAX_MODEL.items()}
+    for path, limit in limits.items():
+        value = getattr(loaded.value.model if path[0] == "model" else loaded.value, path[-1])
+        if value > limit:
+            raise loaded.tree.error(f"must be at most {limit:,}, not {value:,}", path)
+
+
+__all__ = ["check_attention", "check_decoder"]
