@@ -198,12 +198,14 @@ class AttentionCheck:
         constants: Mapping[str, Mapping[str, Any]],
         rows: int,
         ops: Sequence[Primitive] = (),
+        decided: Mapping[str, Any] | None = None,
     ) -> None:
-        """``ops``: operations of the program, if they are others than those of the expansion."""
+        """``ops`` and ``decided``: operations of the program and what data decide in them, if not those of the expansion."""
         self.arch, self.spec, self.inputs, self.values = arch, spec, inputs, values
         self.constants = {(-1, name): found for name, found in constants.items()}
         self.rows = rows
         self.ops = ops or inputs.ops
+        self.decided = inputs.decided if decided is None else decided
         self._by_name = {op.name: op for op in self.ops}
 
     def run(self, program: Sequence[Placed], timed: Iterable[Timed]) -> dict[str, Any]:
@@ -278,7 +280,7 @@ class AttentionCheck:
         columns = arch.pim.global_buffer_bytes // self.spec.burst_bytes
         executor = AttentionExecutor(self.spec, arch.asic, arch.pim, max(1, self.rows), columns, self.constants)
         executor.sram[:] = np.nan  # what nobody wrote must not pass for a number
-        executor.replay = self.inputs.decided
+        executor.replay = self.decided
         for op in self.inputs.ops:
             if isinstance(op, prim.Source):
                 self._place(executor, self.values[op.name], self.inputs.chunk_of(op, 0))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from pimsim.analysis.baselines import load_baseline
@@ -17,6 +17,7 @@ from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.lowering import AttentionLowering
+from pimsim.mapper.attention.parts import Rewritten, by_heads, stored_in_parts
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested
@@ -76,8 +77,9 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
     if options.check_tokens:
         from pimsim.runners.pim_check import timed_steps
 
+        decided = lowering.rewritten.shared(inputs.decided)
         check = AttentionCheck(
-            arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops
+            arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops, decided
         )
         functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
     spans = SpanList()
@@ -196,38 +198,63 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
-    cut = sliced(ops, capacity // SCORES_SHARE)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
-    attempts = _attempts(cut, capacity // SOURCES_SHARE)
-    for number, (order, compact, in_banks) in enumerate(attempts):
+    full = CapacityExceeded("")
+    for attempt in _attempts(ops, capacity):
         lowering = AttentionLowering(
-            order,
+            attempt.order,
             pim,
             Banks(shape, spec.rows, shares),
-            Space(capacity, shape.lanes, element, compact=compact),
-            indices,
-            in_banks=in_banks,
+            Space(capacity, shape.lanes, element, compact=attempt.compact),
+            attempt.rewritten.shared(indices),
+            rewritten=attempt.rewritten,
+            in_banks=attempt.in_banks,
+            keeps_in_banks=attempt.keeps_in_banks,
             serial=arch.dispatch == "serial",
             name=name,
             after=after,
         )
         try:
             return lowering, lowering.lower()
-        except CapacityExceeded:
-            if number == len(attempts) - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+        except CapacityExceeded as error:
+            full = error
+    raise full
 
 
-def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
-    """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
+@dataclass(frozen=True)
+class _Attempt:
+    """A way to carry an expansion out."""
+
+    rewritten: Rewritten
+    order: Sequence[Primitive]
+    compact: bool = False
+    """Whether places in the SRAM are used again as soon as possible."""
+    in_banks: frozenset[str] = frozenset()
+    """Sources that are fetched from the banks when they are needed."""
+    keeps_in_banks: bool = False
+
+
+def _attempts(ops: Sequence[Primitive], capacity: int) -> Iterator[_Attempt]:
+    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, a share of the heads at a time."""
     largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
-    movable = [op.name for op in largest_first if op.size >= smallest]
-    return [
-        (in_turn(ops), False, frozenset()),
-        (ops, False, frozenset()),
-        *((ops, True, frozenset(movable[:moved])) for moved in range(len(movable) + 1)),
-    ]
+    movable = [op.name for op in largest_first if op.size >= capacity // SOURCES_SHARE]
+    whole = _cut(Rewritten(ops), capacity)
+    yield _Attempt(whole, in_turn(whole.ops))
+    yield _Attempt(whole, whole.ops)
+    for moved in range(len(movable) + 1):
+        yield _Attempt(whole, whole.ops, compact=True, in_banks=frozenset(movable[:moved]))
+    for parts in range(1, max(op.shape[0] for op in ops) + 1):
+        shared = by_heads(ops, parts)
+        if shared is not None:
+            cut = stored_in_parts(_cut(shared, capacity))
+            yield _Attempt(cut, cut.ops, compact=True)
+            yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable))
+            yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable), keeps_in_banks=True)
+
+
+def _cut(before: Rewritten, capacity: int) -> Rewritten:
+    """Scores that are too large in slices of heads and rows."""
+    return replace(before, ops=sliced(before.ops, capacity // SCORES_SHARE))
 
 
 __all__ = [

@@ -66,6 +66,7 @@ EVERY = [(name, *each) for name in discover().names() for each in cases(name)]
 EXACT_IN_SHORT = {"vanilla", "single_pass", "flash", "lean", "reordered", "topk", "topk_ffn", "longformer", "linear"}
 """Checked in bfloat16; the others in float32, as their normalisations of a few elements make much of little errors."""
 
+
 def test_every_algorithm_and_every_primitive_has_its_case() -> None:
     assert {name for name, _, _ in EVERY} == set(discover().names())
     kinds = {
@@ -151,7 +152,9 @@ def test_what_is_refused() -> None:
     arch = load_arch("pim_gpt").value
     b = Expansion({"table": (2, 6, 4)})
     b.store(b.load(b.add(Arrange, b["table"], to=(4, 3, 4))))
-    with pytest.raises(UnsupportedOp, match=r"^load\.1 must load rows of a tensor as they lie in memory, not of arrange\.1"):
+    with pytest.raises(
+        UnsupportedOp, match=r"^load\.1 must load rows of a tensor as they lie in memory, not of arrange\.1"
+    ):
         lower(arch, arch.dram.resolve(), [op for op in b.graph() if isinstance(op, primitives.Primitive)], {})
     with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must hold the results of the attention algorithm: "):
         run("vanilla", "keys=100000", "heads=1", "d_head=8")

@@ -41,6 +41,8 @@ class Piece:
 
     def number_of(self, row: int) -> int:
         """Which of its rows a row of the tensor is; -1 if it lies in another piece."""
+        if isinstance(self.rows, range):
+            return self.rows.index(row) if row in self.rows else -1
         return self._numbers.get(row, -1)
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import Banks, BankTensor, Orientation, Piece, View
 from pimsim.mapper.attention.handlers import LOWERINGS
+from pimsim.mapper.attention.parts import Rewritten, Window
 from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested, Value, WeightsValue, three
@@ -41,7 +42,9 @@ class AttentionLowering:
         banks: DRAM rows to give out.
         space: the SRAM.
         indices: name of a result that addresses depend on -> its integers, from a functional run.
+        rewritten: what became of the operations of the expansion, if ``ops`` are others.
         in_banks: sources that lie in the banks although they are used on chip; they are fetched where they are read.
+        keeps_in_banks: whether what is kept goes to the banks, also where it is computed on chip.
         serial: one operation at a time.
         name: of the block.
         after: name of the block whose end this one waits for, where it is one of a stream.
@@ -55,13 +58,17 @@ class AttentionLowering:
         space: Space,
         indices: Mapping[str, Nested],
         *,
+        rewritten: Rewritten | None = None,
         in_banks: frozenset[str] = frozenset(),
+        keeps_in_banks: bool = False,
         serial: bool = False,
         name: str = "attention",
         after: str = "",
     ) -> None:
         self.ops, self.pim, self.banks, self.space, self.indices = list(ops), pim, banks, space, indices
-        self.in_banks = in_banks
+        self.keeps_in_banks = keeps_in_banks
+        self.in_banks, self.rewritten = in_banks, rewritten or Rewritten(ops)
+        self._written_in_parts = {window.whole for window in self.rewritten.windows.values()}
         self.shape = pim.shape
         self.builder = BlockBuilder(name, self.shape.channels, serial=serial)
         self.after = after
@@ -78,7 +85,7 @@ class AttentionLowering:
         self.readers = self._consumers()
         self._last = {name: number for number, op in enumerate(self.ops) for name in op.inputs}
         self._spilled: set[str] = set()
-        """Results on chip that are written to memory because rows of them are gathered from there."""
+        """Results on chip that are written to memory, because rows of them are gathered from there or to be kept there."""
         self._demand()
 
     # -- what must lie where --------------------------------------------------------------------------------------
@@ -113,6 +120,10 @@ class AttentionLowering:
         if isinstance(op, prim.Source | prim.EmptyState):
             wanted = op.name in self.in_banks or self._wanted_in_memory(op.name)
             view = self._new_tensor(op) if wanted else None
+        elif op.name in self.rewritten.windows:
+            view = self._window(self.rewritten.windows[op.name])
+        elif op.name in self._written_in_parts:
+            view = _whole(self._tensors[op.name])
         elif isinstance(op, prim.Store):
             view = self._new_tensor(op)
         elif isinstance(op, prim.Append) and given is not None:
@@ -130,7 +141,7 @@ class AttentionLowering:
             view = given.part(axis, op.start, op.stop) if axis < 2 else None
             if view is not None and axis == 1:
                 self._cut(view)
-        if view is None and gathered:
+        if view is None and (gathered or (isinstance(op, prim.Keep) and self.keeps_in_banks)):
             view = self._new_tensor(op)
             self._spilled.add(op.name)
         if view is not None:
@@ -173,9 +184,12 @@ class AttentionLowering:
         )
 
     def _new_tensor(self, op: Primitive) -> View:
-        heads, rows, width = three(op.shape)
-        tensor = self._tensors[op.name] = BankTensor(op.name, (heads, rows, width))
-        return View(tensor, range(heads), range(rows))
+        tensor = self._tensors[op.name] = BankTensor(op.name, three(op.shape))
+        return _whole(tensor)
+
+    def _window(self, window: Window) -> View:
+        tensor = self._tensors.setdefault(window.whole, BankTensor(window.whole, three(window.shape)))
+        return View(tensor, window.heads, window.rows)
 
     def _grown(self, cache: View, op: prim.Append) -> View:
         heads, rows, width = cache.tensor.shape
@@ -231,7 +245,10 @@ class AttentionLowering:
                 )
             self._op = op
             self._index = -1
-            if self._in_name_only(op):
+            if op.name in self._written_in_parts:
+                tokens = {token: None for name in op.inputs for token in self.values[name].tokens}
+                self.values[op.name] = Value(op.shape, view=self.views[op.name], tokens=tokens)
+            elif self._in_name_only(op):
                 self.values[op.name] = Value(op.shape, made_of=op.inputs)
             else:
                 handler(self, op)
@@ -239,6 +256,9 @@ class AttentionLowering:
                 value = self.values[op.name]
                 value.view = self.views[op.name]
                 value.tokens = self.write_rows(value.view, value, self.builder.op("spill", op.name))
+                if op.name in self.persistent:
+                    self.persistent[op.name] = self.values[op.name] = replace(value, buffer=None)
+                    self.done_with(value)
             self._release(number)
         return self._in_a_stream(self.builder.build()) if self.after else self.builder.build()
 
@@ -261,14 +281,14 @@ class AttentionLowering:
         """Whether an operation rearranges results in memory for nobody but who looks at them after the run."""
         if not isinstance(op, prim.Join | prim.Part | prim.Arrange) or op.name in self.views:
             return False
-        sources = [self.values[name] for name in op.inputs]
-        if not all(value.view is not None or value.made_of for value in sources):
+        kept = [name in self.persistent or self.values[name].view or self.values[name].made_of for name in op.inputs]
+        if not all(kept):
             return False
         return all(self.in_name_only_next(reader) for reader, _ in self.readers[op.name])
 
     def in_name_only_next(self, op: Primitive) -> bool:
-        """Whether an operation and all that reads it only rearrange."""
-        return isinstance(op, prim.Join | prim.Part | prim.Arrange) and all(
+        """Whether an operation and all that reads it only rearrange, or keep."""
+        return isinstance(op, prim.Join | prim.Part | prim.Arrange | prim.Keep) and all(
             self.in_name_only_next(reader) for reader, _ in self.readers[op.name]
         )
 
@@ -554,6 +574,10 @@ def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range
         take = min(count, per_row - first)
         yield row, range(first, first + take)
         column, count = column + take, count - take
+
+
+def _whole(tensor: BankTensor) -> View:
+    return View(tensor, range(tensor.shape[0]), range(tensor.shape[1]))
 
 
 def _axis(op: prim.Part) -> int:
