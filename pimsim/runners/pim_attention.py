@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.strict import StrictOracle
@@ -35,6 +35,9 @@ from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Primitive, Source
 from pimsim.workload.attention_only import AttentionConfig
 
+if TYPE_CHECKING:
+    from pimsim.functional.attention_check import Inputs
+
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
 
@@ -59,7 +62,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         )
     if arch.value.host_traffic:
         raise arch.tree.error("must be left out where attention runs by itself", ("host_traffic",))
-    from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
+    from pimsim.functional.attention_check import prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
     inputs = prepare(work.method(), work.case(), work.seed, arch.value.pim.format, work.decisions, work.chunk_case())
@@ -73,15 +76,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         )
         turns.append(Placed(other, 0, -1))
     passes = [[turns[number % len(turns)]] for number in range(inputs.chunks)]
-    functional = None
-    if options.check_tokens:
-        from pimsim.runners.pim_check import timed_steps
-
-        decided = lowering.rewritten.shared(inputs.decided)
-        check = AttentionCheck(
-            arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops, decided
-        )
-        functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
+    functional = _checked(arch.value, spec, inputs, lowering, passes) if options.check_tokens else None
     spans = SpanList()
     oracle = StrictOracle(spec) if options.strict else None
     recorders = [each for each in (options.recorder, spans if inputs.chunks == 1 else None) if each is not None]
@@ -114,6 +109,20 @@ def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], option
         legality=None if oracle is None else {"checked": oracle.checked},
         memory=attention_memory(lowering, block, spans.blocks, spec, element, totals.token_ticks),
     )
+
+
+def _checked(
+    arch: ArchConfig, spec: DramSpec, inputs: Inputs, lowering: AttentionLowering, passes: Sequence[list[Placed]]
+) -> dict[str, Any]:
+    """The ``functional`` section: the program on numbers, in its own order and in the machine's."""
+    from pimsim.functional.attention_check import AttentionCheck
+    from pimsim.runners.pim_check import timed_steps
+
+    decided = lowering.rewritten.shared(inputs.decided)
+    check = AttentionCheck(
+        arch, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops, decided
+    )
+    return check.run([placed for [placed] in passes], timed_steps(arch, spec, passes))
 
 
 def _timed(

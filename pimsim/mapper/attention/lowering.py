@@ -19,7 +19,7 @@ from typing import Any
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import Banks, BankTensor, Orientation, Piece, View
 from pimsim.mapper.attention.handlers import LOWERINGS
-from pimsim.mapper.attention.parts import Rewritten, Window
+from pimsim.mapper.attention.parts import Rewritten
 from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested, Value, WeightsValue, three
@@ -120,12 +120,8 @@ class AttentionLowering:
         if isinstance(op, prim.Source | prim.EmptyState):
             wanted = op.name in self.in_banks or self._wanted_in_memory(op.name)
             view = self._new_tensor(op) if wanted else None
-        elif op.name in self.rewritten.windows:
-            view = self._window(self.rewritten.windows[op.name])
-        elif op.name in self._written_in_parts:
-            view = _whole(self._tensors[op.name])
-        elif isinstance(op, prim.Store):
-            view = self._new_tensor(op)
+        elif isinstance(op, prim.Store) or op.name in self._written_in_parts:
+            view = self._stored(op)
         elif isinstance(op, prim.Append) and given is not None:
             view = self._grown(given, op)
         elif isinstance(op, prim.Keep | prim.Load) and given is not None:
@@ -187,7 +183,11 @@ class AttentionLowering:
         tensor = self._tensors[op.name] = BankTensor(op.name, three(op.shape))
         return _whole(tensor)
 
-    def _window(self, window: Window) -> View:
+    def _stored(self, op: Primitive) -> View:
+        """A tensor of its own, a part of one that is written in parts, or that one."""
+        window = self.rewritten.windows.get(op.name)
+        if window is None:
+            return _whole(self._tensors[op.name]) if op.name in self._written_in_parts else self._new_tensor(op)
         tensor = self._tensors.setdefault(window.whole, BankTensor(window.whole, three(window.shape)))
         return View(tensor, window.heads, window.rows)
 

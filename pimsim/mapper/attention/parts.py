@@ -117,8 +117,8 @@ def _joined(name: str, parts: Sequence[Primitive], like: Primitive) -> Primitive
 # ------------------------------------------------------------------------------------------------------------ by heads
 
 HEAD_WISE = (
-    prim.Keep, prim.Load, prim.Gather, prim.Pick, prim.Part, prim.Join, prim.Arrange, prim.Scores, prim.Product, prim.Exponentiate,
-    prim.WeightedSum, prim.Merge, prim.Normalise, prim.Softmax, prim.TopK, prim.Elementwise, prim.Reduce,
+    prim.Keep, prim.Load, prim.Gather, prim.Pick, prim.Part, prim.Join, prim.Arrange, prim.Scores, prim.Product,
+    prim.Exponentiate, prim.WeightedSum, prim.Merge, prim.Normalise, prim.Softmax, prim.TopK, prim.Elementwise, prim.Reduce,
     prim.Constant,
 )  # fmt: skip
 """Kinds that do the same for every entry of the first axis, if they do not work along it."""
