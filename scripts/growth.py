@@ -3,7 +3,7 @@
 
 ``python scripts/growth.py`` prints the tables of the rows in docs/growth_rows.json; with ``--write`` puts them into the page, and
 draws the figures. ``--measure`` runs everything again and stores the rows (a few minutes), ``--measure pim_gpt`` one machine,
-``--measure access`` what irregular access costs.
+``--measure access`` what irregular access costs, ``--measure chunks`` long prompts in chunks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import access_cost
+import chunked_prompts
 
 from pimsim.analysis.comparison import FIGURES, Row, growth
 from pimsim.compare import compare, load_archs, parse_entry
@@ -36,7 +37,7 @@ MACHINES = {
 
 TOKEN_CONTEXTS = [1024 << 2 * i for i in range(4)]
 PROMPT_CONTEXTS = [128 << i for i in range(10)]
-PATIENCE = 5.0
+PATIENCE = 8.0
 """Processor seconds: an algorithm whose run takes longer is not run at larger contexts."""
 
 
@@ -273,7 +274,41 @@ def parts(stored: dict[str, Any]) -> dict[str, str]:
     found |= {f"{machine} stops": "\n".join(stops(rows, machine)) for machine in MACHINES}
     found["machines"] = "\n".join(machine_table(rows))
     found["access"] = "\n".join(access_tables(stored))
+    for machine in MACHINES:
+        found[f"{machine} chunks"] = "\n".join(chunk_table(chunks_of(stored, machine)))
+    found["chunks off"] = "\n".join(chunks_off(stored))
     return found
+
+
+def chunks_of(stored: dict[str, Any], machine: str) -> list[Row]:
+    """Chunks of long prompts that were run."""
+    return [Row(**row) for row in stored["chunks"][machine]]
+
+
+CHUNK_CLAIMS = {"seconds": "quadratic", "joules": "quadratic", "interface_bytes": "quadratic", "peak_bytes": "linear"}
+"""All chunks meet all keys before them, and have the scores of a chunk at once."""
+
+
+def chunk_table(chunks: Sequence[Row]) -> Iterator[str]:
+    """Laws of long prompts in chunks; those that differ from the claim are bold."""
+    yield f"| algorithm | contexts | {' | '.join(TITLES.values())} | time of 64k |"
+    yield "| --- | --- |" + " --- |" * (len(TITLES) + 1)
+    for entry in chunked_prompts.ENTRIES:
+        drawn = [r for r in chunked_prompts.prompts(chunks) if r.attention == entry and r.seconds is not None]
+        cells = [_law(drawn, figure, CHUNK_CLAIMS[figure]) for figure in FIGURES]
+        last = si(drawn[-1].seconds, "s") if drawn[-1].context == 65_536 else ""
+        yield f"| `{entry}` | {short(drawn[0].context)} to {short(drawn[-1].context)} | {' | '.join(cells)} | {last} |"
+
+
+def chunks_off(stored: dict[str, Any]) -> Iterator[str]:
+    """How far chunks that were run lie from the line between their neighbours: the largest, of each figure."""
+    worst: dict[str, tuple[float, str]] = {}
+    for machine in MACHINES:
+        for entry, keys, figure, error in chunked_prompts.off(chunks_of(stored, machine)):
+            where = f"`{entry}` on `{machine}`, {keys:,} keys"
+            worst[figure] = max(worst.get(figure, (0.0, where)), (abs(error), where))
+    for figure, (error, where) in worst.items():
+        yield f"* {TITLES[figure]}: {100 * error:.2g} % ({where})."
 
 
 def laws(stored: dict[str, Any]) -> list[Row]:
@@ -301,9 +336,13 @@ def main() -> None:
     """See the module."""
     stored = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
     if "--measure" in sys.argv:
-        wanted = [arg for arg in sys.argv[1:] if not arg.startswith("-")] or [*MACHINES, "access"]
-        for name in wanted:
-            stored |= measure_access() if name == "access" else {name: measure_laws(name)}
+        ways = {
+            "access": measure_access,
+            "chunks": lambda: {"chunks": {name: chunked_prompts.measure(name, MACHINES[name]) for name in MACHINES}},
+            **{name: lambda name=name: {name: measure_laws(name)} for name in MACHINES},
+        }
+        for name in [arg for arg in sys.argv[1:] if not arg.startswith("-")] or ways:
+            stored |= ways[name]()
             ROWS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     if "--write" in sys.argv:
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), stored), encoding="utf-8")
