@@ -24,6 +24,10 @@ class FpgaLanes(Documented):
 class FpgaPrimitives(Documented):
     """Units by name, the buffer that they share, and the ports behind which tensors lie."""
 
+    arithmetic: Literal["fixed", "float32"] | None = Field(
+        None, description="fixed: the formats of fpga.formats; absent: these where the machine has them, else float32"
+    )
+
     buffer_words: PositiveInt = Field(description="words of the buffer on the chip that operands and results share")
     fixed_schedules: bool = Field(
         True,

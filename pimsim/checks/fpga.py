@@ -50,6 +50,10 @@ def check_fpga(loaded: Loaded[Any]) -> None:
         raise tree.error("must be given, as softmax is three_pass", ("fpga", "attention", "three_pass"))
     if fpga.encoder is not None:
         _check_encoder(tree, fpga)
+    if fpga.primitives is not None and fpga.primitives.arithmetic == "fixed" and fpga.formats is None:
+        raise tree.error(
+            "must be float32, as the machine has no fpga.formats, not 'fixed'", ("fpga", "primitives", "arithmetic")
+        )
     for number, port in enumerate(fpga.primitives.ports if fpga.primitives is not None else ()):
         _check_placement(tree, {str(number): port}, ports.names, ("fpga", "primitives", "ports"))
 

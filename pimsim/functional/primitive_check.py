@@ -1,6 +1,7 @@
 """Whether a streaming program of attention primitives computed its algorithm: call by call, at the end, and in both orders.
 
-Each call is compared with the meaning of its primitive in float64 on the very operands that it had. What may differ is derived.
+Each call is compared with the meaning of its primitive in float64 on the very operands that it had. What may differ is derived:
+in fixed point by `pimsim.functional.fixed_primitive_bounds`, in float32 here.
 With u = 2^-24 the unit roundoff of the words, n the length of the longest sum, and magnitudes instead of signed values:
 
 =====================  =====================================================================================================
@@ -19,19 +20,34 @@ moves, selections      none; 127 x / top may round to the other neighbour where 
 The end is compared with the algorithm's reference, which knows neither primitives nor the program. Errors grow on their way there
 as the data have it, so the tolerance is found by Monte Carlo arithmetic (Parker 1997): the program is carried out in float64 with
 every entry of every result moved by its whole bound, up or down at random, and the decisions of the run; how far the largest of
-`DRAWS` such ends lies from the undisturbed one is how far the end may lie from the reference.
+`DRAWS` such ends lies from the undisturbed one is how far the end may lie from the reference. Errors of a format that truncates
+have one sign, and add up where random ones cancel: in fixed point, two more runs move all entries down, and all up.
+
+In fixed point a result that does not fit its format fails the check, whatever it does to the end, and the message names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pimsim.functional.primitives import Step, StreamMemory, execute, execute_changed, execute_in_time, results_of
+from pimsim.functional.fixed_primitive_bounds import FixedBounds
+from pimsim.functional.fixed_primitives import FixedUnits, Overflow, whole_numbers
+from pimsim.functional.primitives import (
+    FloatUnits,
+    Step,
+    StreamMemory,
+    Units,
+    execute,
+    execute_changed,
+    execute_in_time,
+    results_of,
+)
+from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.verdict import relative_error
 from pimsim.program.streaming import StreamProgram
 from pimsim.workload.attention import primitives as p
@@ -225,10 +241,16 @@ BOUNDS: dict[str, Any] = {
 """Kind -> bound of its errors, given operands and exact result."""
 
 
+Bounds = Callable[[Primitive, Sequence[Any], Any], Any]
+"""How far each entry of a result may be off, given the operation, its operands and the exact result."""
+
+
 @dataclass
 class PrimitiveJudge:
     """Compares every step; use it as the observer of `pimsim.functional.primitives.execute`."""
 
+    units: Units
+    bounds: Bounds
     compared: int = 0
     message: str = ""
     """What differs first, or nothing."""
@@ -239,13 +261,18 @@ class PrimitiveJudge:
         """Compare a call; after the first difference nothing is looked at any more."""
         if self.message:
             return
-        operands = [_wide(each) for each in step.operands]
+        operands = [
+            _wide(self.units.opened(name, each)) for name, each in zip(step.op.inputs, step.operands, strict=False)
+        ]
         exact = step.op.meaning(*operands)
         self.compared += 1
         if isinstance(step.op, p.Decision):
             self.decisions[step.op.name] = step.stored
         for got, want, bound in zip(
-            _parts(step.stored), _parts(exact), _parts(bounds_of(step.op, operands, exact)), strict=True
+            _parts(self.units.opened(step.op.name, step.stored)),
+            _parts(exact),
+            _parts(self.bounds(step.op, operands, exact)),
+            strict=True,
         ):
             self.message = self.message or _difference(step.op, got, want, bound)
 
@@ -259,24 +286,31 @@ def bounds_of(op: Primitive, operands: Sequence[Any], exact: Any) -> Any:
 
 
 class Disturbance:
-    """Moves every entry of a result by its bound, up or down at random; decisions are those of the run that is judged."""
+    """Moves every entry of a result by its bound; decisions are those of the run that is judged.
 
-    def __init__(self, seed: int, decisions: Mapping[str, Array]) -> None:
+    ``signs``: what bounds are multiplied with, at random: up or down, or always the same.
+    """
+
+    def __init__(
+        self, seed: int, decisions: Mapping[str, Array], bounds: Bounds, signs: tuple[float, ...] = (-1.0, 1.0)
+    ) -> None:
         self._random = np.random.default_rng(seed)
         self._decisions = decisions
+        self._bounds = bounds
+        self._signs = signs
 
     def __call__(self, op: Primitive, operands: Sequence[Any], found: Any) -> Any:
         """The result that is put down."""
         if op.name in self._decisions:
             return self._decisions[op.name]
-        bounds = bounds_of(op, operands, found)
+        bounds = self._bounds(op, operands, found)
         if isinstance(found, Weights):
             factor = None if found.factor is None else self._moved(found.factor, bounds.factor)
             return Weights(self._moved(found.head, bounds.head), factor, self._moved(found.weights, bounds.weights))
         return self._moved(found, bounds)
 
     def _moved(self, value: Array, by: Array) -> Any:
-        return value + by * self._random.choice((-1.0, 1.0), np.shape(value))
+        return value + by * self._random.choice(self._signs, np.shape(value))
 
 
 def _parts(value: Any) -> list[Array]:
@@ -345,7 +379,15 @@ def compare_end(
 
 
 DRAWS = 3
-"""Disturbed runs."""
+"""Disturbed runs whose entries move at random."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """The formats of a machine and the words of its beats; without one it computes in float32."""
+
+    formats: Formats
+    beat: int
 
 
 def check(
@@ -355,6 +397,7 @@ def check(
     case: Case,
     seed: int,
     decided: Mapping[str, Any] | None,
+    fixed: FixedPoint | None = None,
 ) -> dict[str, Any]:
     """Carry the program out and compare it: call by call, at the end, and in the machine's order.
 
@@ -363,59 +406,95 @@ def check(
         times: (start, end) of every call, as the machine runs them.
         method: The algorithm, ``case`` its sizes and ``seed`` that of its sample, on which the program runs.
         decided: Decisions that the program was built on.
+        fixed: What the machine computes in, if it is not float32.
     """
-    tensors = {name: given.astype(np.float32) for name, given in method.sample(case, seed).items()}
-    judge = PrimitiveJudge()
-    memory = filled(program, tensors, np.float32)
+    units, bounds, signs = _machine(fixed, method, case, decided)
+    name = "float32" if fixed is None else fixed.formats.features.name
+    tensors = units.given(method.sample(case, seed))
+    judge = PrimitiveJudge(units, bounds)
+    memory = filled(program, tensors, units)
     execute(program.calls, memory, judge)
+    overflows: dict[str, Overflow] = dict(getattr(units, "overflows", {}))
     results = results_of(memory, program.results, program.assembled)
     wide = {name: given.astype(np.float64) for name, given in tensors.items()}
-    undisturbed = _changed(program, wide, lambda op, _operands, value: judge.decisions.get(op.name, value))
-    disturbed = [_changed(program, wide, Disturbance(seed, judge.decisions)) for seed in range(DRAWS)]
-    errors = compare_end(results, method.reference(case, wide), undisturbed, disturbed)
-    message = judge.message or next((error.message for error in errors if error.message), "")
-    message = message or _against(decided, results) or _in_time(program, times, tensors, results)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        undisturbed = _changed(program, wide, lambda op, _operands, value: judge.decisions.get(op.name, value))
+        disturbed = [
+            _changed(program, wide, Disturbance(seed, judge.decisions, bounds, drawn))
+            for seed, drawn in enumerate(signs)
+        ]
+        ends = {name: units.opened(name, value) for name, value in results.items()}
+        errors = compare_end(ends, method.reference(case, wide), undisturbed, disturbed)
+    message = _overflowed(overflows) or judge.message or next((error.message for error in errors if error.message), "")
+    message = message or _against(decided, results, name) or _in_time(program, times, tensors, results, units)
     worst = max(errors, key=lambda error: error.relative - error.tolerance)
-    return {
+    found = {
         "passed": not message,
-        "format": "float32",
+        "format": name,
         "max_abs_error": max(error.largest for error in errors),
         "max_rel_error": worst.relative,
         "tolerance": worst.tolerance,
         "compared": judge.compared,
         "message": message or None,
     }
+    return found if fixed is None else found | {"overflows": {op: each.count for op, each in overflows.items()}}
 
 
-def filled(program: StreamProgram, tensors: Mapping[str, Any], dtype: Any) -> StreamMemory:
+def _machine(
+    fixed: FixedPoint | None, method: Algorithm, case: Case, decided: Mapping[str, Any] | None
+) -> tuple[Units, Bounds, list[tuple[float, ...]]]:
+    """(what computes, bounds of its errors, signs of the disturbances of each disturbed run)."""
+    drawn: list[tuple[float, ...]] = [(-1.0, 1.0)] * DRAWS
+    if fixed is None:
+        return FloatUnits(), bounds_of, drawn
+    whole = whole_numbers(op for op in method.expand(case, decided) if isinstance(op, Primitive))
+    bounds = FixedBounds(fixed.formats, fixed.beat, frozenset(whole))
+    return FixedUnits(fixed.formats, fixed.beat, whole), bounds, [*drawn, (-1.0,), (1.0,)]
+
+
+def _overflowed(overflows: Mapping[str, Overflow]) -> str:
+    """The first operation whose results do not fit, or nothing."""
+    for name, each in overflows.items():
+        return (
+            f"{name} ({each.kind}) must fit {each.format}; {each.count} of its numbers do not, the largest of which has the "
+            f"magnitude {each.largest:.6g}"
+        )
+    return ""
+
+
+def filled(program: StreamProgram, tensors: Mapping[str, Any], units: Units) -> StreamMemory:
     """The words of the machine before the program begins."""
-    memory = StreamMemory(program.memory_words, program.buffer_words, dtype)
+    memory = StreamMemory(program.memory_words, program.buffer_words, units)
     for name, places in program.inputs.items():
         for place in places:
             memory.write((place,), tensors[name])
     for op, place in program.presets:
-        memory.write((place,), op.meaning())
+        memory.write((place,), units.closed(op.meaning()))
     return memory
 
 
 def _changed(program: StreamProgram, tensors: Mapping[str, Any], change: Any) -> dict[str, Any]:
-    memory = filled(program, tensors, np.float64)
+    memory = filled(program, tensors, FloatUnits(np.float64))
     execute_changed(program.calls, memory, change)
     return results_of(memory, program.results, program.assembled)
 
 
-def _against(decided: Mapping[str, Any] | None, results: Mapping[str, Any]) -> str:
+def _against(decided: Mapping[str, Any] | None, results: Mapping[str, Any], number_format: str) -> str:
     """Whether what the data decide on the machine is what the program was built on."""
     for name, expected in (decided or {}).items():
         if name in results and not np.array_equal(results[name], expected):
-            return f"{name} must be what the program was built on; the data decide otherwise in float32"
+            return f"{name} must be what the program was built on; the data decide otherwise in {number_format}"
     return ""
 
 
 def _in_time(
-    program: StreamProgram, times: Sequence[tuple[int, int]], tensors: Mapping[str, Any], expected: Mapping[str, Any]
+    program: StreamProgram,
+    times: Sequence[tuple[int, int]],
+    tensors: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    units: Units,
 ) -> str:
-    memory = filled(program, tensors, np.float32)
+    memory = filled(program, tensors, units)
     execute_in_time(program.calls, memory, times)
     found = results_of(memory, program.results, program.assembled)
     for name, value in expected.items():
@@ -431,5 +510,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 __all__ = [
-    "BOUNDS", "DRAWS", "EXACT", "Disturbance", "EndError", "PrimitiveJudge", "bounds_of", "check", "compare_end", "filled",
+    "BOUNDS", "DRAWS", "EXACT", "Disturbance", "EndError", "FixedPoint", "PrimitiveJudge", "bounds_of", "check", "compare_end",
+    "filled",
 ]  # fmt: skip

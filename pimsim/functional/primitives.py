@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,49 @@ INDEX = {"gather": 1, "pick": 1}
 """Kind of primitive -> its operand that is a whole number, which words hold exactly up to 2^24."""
 
 
+class Units(Protocol):
+    """What numbers a machine has, and what its units make of them."""
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Type of the arrays that hold words."""
+
+    def given(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Tensors as words."""
+
+    def opened(self, name: str, value: Any) -> Any:
+        """Words of an operation as numbers."""
+
+    def closed(self, value: Any) -> Any:
+        """Numbers that words hold, as words."""
+
+    def compute(self, op: Primitive, operands: Sequence[Any]) -> Any:
+        """The result of a primitive, words from words."""
+
+
+@dataclass(frozen=True)
+class FloatUnits:
+    """Every result is that of the primitive's meaning, rounded to the format of the words."""
+
+    dtype: npt.DTypeLike = np.float32
+
+    def given(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Tensors in the format of the words."""
+        return {name: values.astype(self.dtype) for name, values in tensors.items()}
+
+    def opened(self, _name: str, value: Any) -> Any:
+        """The words themselves."""
+        return value
+
+    def closed(self, value: Any) -> Any:
+        """The numbers themselves."""
+        return value
+
+    def compute(self, op: Primitive, operands: Sequence[Any]) -> Any:
+        """What the primitive means."""
+        return op.meaning(*operands)
+
+
 @dataclass(frozen=True)
 class Step:
     """What a call computed, what it read and what it left."""
@@ -37,11 +80,12 @@ class Step:
 class StreamMemory:
     """The words of the memory and of the buffer."""
 
-    def __init__(self, memory_words: int, buffer_words: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, memory_words: int, buffer_words: int, units: Units) -> None:
         """Unused words are not a number, so that nothing can be read that was never written."""
+        self.units = units
         self.words = {
-            "memory": np.full(memory_words, np.nan, dtype),
-            "chip": np.full(max(1, buffer_words), np.nan, dtype),
+            "memory": np.full(memory_words, np.nan, units.dtype),
+            "chip": np.full(max(1, buffer_words), np.nan, units.dtype),
         }
 
     def window(self, place: Place) -> Array:
@@ -76,7 +120,7 @@ class StreamMemory:
         if position is not None:
             index = operands[position]  # of words that were never written, the first row serves as well as any
             operands[position] = np.where(np.isfinite(index), index, 0).astype(np.int64)
-        return tuple(operands), op.meaning(*operands)
+        return tuple(operands), self.units.compute(op, operands)
 
 
 def execute(calls: Sequence[Call], memory: StreamMemory, observe: Callable[[Step], None] | None = None) -> None:
@@ -124,4 +168,4 @@ def results_of(
     return found
 
 
-__all__ = ["Step", "StreamMemory", "execute", "execute_changed", "execute_in_time", "results_of"]
+__all__ = ["FloatUnits", "Step", "StreamMemory", "Units", "execute", "execute_changed", "execute_in_time", "results_of"]

@@ -10,7 +10,8 @@ from typing import Any
 from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
 from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError, MappingError, UnsupportedOp
-from pimsim.functional.primitive_check import check
+from pimsim.functional.primitive_check import FixedPoint, check
+from pimsim.functional.streaming.fixed import Formats
 from pimsim.machine.fpga.schedule import ProgramTimes
 from pimsim.mapper.fpga.expansion import StreamUnits, lower
 from pimsim.mapper.fpga.streams import Lanes
@@ -68,7 +69,9 @@ def simulate(
         result,
         counts=counts_section(counts_of(program), method.counts(case, decided or None), origin),
         memory=memory_of(program, times, word, machine.buffer_words, result.time.clock_hz),
-        functional=check(program, spans, method, case, work.seed, decided) if options.check_tokens else None,
+        functional=check(program, spans, method, case, work.seed, decided, fixed_point(arch.value.fpga))
+        if options.check_tokens
+        else None,
     )
 
 
@@ -86,6 +89,13 @@ def stream_units(arch: FpgaArchConfig) -> StreamUnits:
         fpga.attention.fifo_depth,
         arch.name,
     )
+
+
+def fixed_point(fpga: FpgaConfig) -> FixedPoint | None:
+    """What the units compute in; None: float32."""
+    if fpga.formats is None or (fpga.primitives is not None and fpga.primitives.arithmetic == "float32"):
+        return None
+    return FixedPoint(Formats.of(fpga.formats), words_of_beat(fpga))
 
 
 def words_of_beat(fpga: FpgaConfig) -> int:
@@ -177,4 +187,4 @@ def _thinned(profile: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
     return [max(profile[at : at + size], key=lambda point: point[1]) for at in range(0, len(profile), size)]
 
 
-__all__ = ["counts_of", "memory_of", "simulate", "stream_units"]
+__all__ = ["counts_of", "fixed_point", "memory_of", "simulate", "stream_units"]

@@ -291,6 +291,20 @@ def test_equal_shares_are_done_sooner_than_whole_heads() -> None:
     assert lean < per_head  # six tiles in each channel, against eight in two of them
 
 
+def test_reordering_saves_no_traffic_where_keys_stay_in_the_banks() -> None:
+    small = ("queries=8", "keys=8", "heads=1", "kv_heads=1", "d_head=16", "phase=prefill", "causal=false")
+    found = {
+        (lanes, reorder): run("reordered", *small, parameters={"lanes": lanes, "reorder": reorder})
+        for lanes, reorder in ((1, True), (4, False), (4, True), (8, True))
+    }
+    assert len({each.figures()["interface_bytes"] for each in found.values()}) == 1
+    assert len({each.to_json()["dram"]["commands"]["MAC_AB"] for each in found.values()}) == 1
+    reads = {key: each.to_json()["counts"]["reads"] for key, each in found.items()}
+    assert reads[1, True] == reads[4, False] > reads[4, True] > reads[8, True]
+    blocks = run("vanilla", *small).figures()
+    assert 2 * blocks["cycles"] < min(each.figures()["cycles"] for each in found.values())
+
+
 @pytest.mark.skipif("PIMSIM_LARGE" not in os.environ, reason="takes a minute; PIMSIM_LARGE=1 runs it")
 def test_flash_and_vanilla_move_the_published_words() -> None:
     sizes = ["phase=prefill", "queries=1024", "keys=1024", "heads=1", "d_head=64", "causal=false"]

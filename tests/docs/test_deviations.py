@@ -13,6 +13,7 @@ from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.functional.attention_check import prepare
+from pimsim.functional.fixed_primitives import FixedUnits, constant
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
@@ -31,6 +32,7 @@ from pimsim.run import simulate
 from pimsim.runners import pim_attention
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
+from pimsim.workload.attention.primitives import Elementwise, Product
 from pimsim.workload.models import build_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -359,12 +361,18 @@ def test_58_landmarks_lie_in_rows_of_their_own() -> None:
     assert first.row0 + first.dram_rows <= second.row0
 
 
-def test_59_primitives_compute_in_float32() -> None:
-    small = ("workload.algorithm=flash", "workload.tokens=8", "workload.heads=1")
-    result = simulate("edge_moe_zcu102", "attention_reordered", overrides=small, check_tokens=1)
-    assert result.functional is not None
-    assert result.functional["format"] == "float32"
-    assert load_arch("edge_moe_zcu102").value.fpga.formats is not None
+def test_59_units_of_primitives_keep_inside_what_is_not_published() -> None:
+    formats = load_arch("edge_moe_zcu102").value.fpga.formats
+    assert formats is not None
+    units = FixedUnits(Formats.of(formats), 8, set())
+    op = Product("p", "product", ("a", "b"), sources=((1, 8), (8, 1)))
+    small, large = np.full((1, 8), 2.0**-22), np.full((8, 1), 0.125)
+    assert (
+        units.compute(op, [small, large]).item() == 2.0**-22
+    )  # eight products of an eighth of a step are added exactly
+    assert constant(1 / 3) == (round(2**32 / 3), 32)  # a factor of 31 significant bits, whatever its size
+    third = Elementwise("t", "elementwise", ("a",), sources=((1, 1),), function="scale", constants=(1 / 3,))
+    assert units.compute(third, [np.full((1, 1), 300.0)]).item() == 100 - 2.0**-22
 
 
 def test_64_the_order_of_rows_knows_no_refresh() -> None:

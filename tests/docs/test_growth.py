@@ -116,7 +116,7 @@ def test_addresses_are_what_the_controller_decodes() -> None:
 
 
 def test_gathered_rows_of_other_banks_overlap() -> None:
-    """In a channel: the next row opens nRRD later in another bank, after nRC in the same one; of one DRAM row only bursts count."""
+    """In a channel: the next row opens nRRD later in another bank, or nRC later in the same one; one DRAM row opens once."""
     arch = load_arch("pim_gpt")
     timing = arch.value.dram.resolve().timing
     one, other_banks, same_row, same_bank = (

@@ -26,19 +26,27 @@ def narrow(values: Ints, fraction: int, spec: FixedSpec) -> Ints:
     >>> narrow(np.array([-3, 3, 300]), 1, FixedSpec(8, 8, "truncate", "wrap"))
     array([  -2,    1, -106])
     """
+    return fit(rounded(values, fraction, spec), spec)
+
+
+def rounded(values: Ints, fraction: int, spec: FixedSpec) -> Ints:
+    """Integers with ``fraction`` bits behind the point in steps of a format, whatever its range."""
     shift = fraction - spec.fraction_bits
     if shift <= 0:
-        rounded = values << -shift
-    elif spec.rounding == "truncate":
-        rounded = values >> shift
-    else:
-        half = np.int64(1) << (shift - 1)
-        rounded = (values + half - 1 + ((values >> shift) & 1)) >> shift
+        return values << -shift
+    if spec.rounding == "truncate":
+        return values >> shift
+    half = np.int64(1) << (shift - 1)
+    return (values + half - 1 + ((values >> shift) & 1)) >> shift
+
+
+def fit(values: Ints, spec: FixedSpec) -> Ints:
+    """Steps of a format brought into its range."""
     low, high = spec.limits
     if spec.overflow == "saturate":
-        clipped: Ints = np.clip(rounded, low, high)
+        clipped: Ints = np.clip(values, low, high)
         return clipped
-    wrapped: Ints = ((rounded - low) & ((1 << spec.bits) - 1)) + low
+    wrapped: Ints = ((values - low) & ((1 << spec.bits) - 1)) + low
     return wrapped
 
 
@@ -64,6 +72,11 @@ def reciprocal(x: Ints, spec: FixedSpec) -> Ints:
     one = np.int64(1) << (2 * spec.fraction_bits)
     found: Ints = np.where(x == 0, 0, one // np.where(x == 0, 1, x))
     return found
+
+
+def logarithm(x: Ints, spec: FixedSpec) -> Ints:
+    """``ln(x)`` in one format, exact up to the last step, which is dropped; what is not positive is taken for one step."""
+    return np.floor(np.log(np.maximum(x, 1) * spec.step) / spec.step).astype(np.int64)
 
 
 def inverse_root(x: Ints, spec: FixedSpec) -> Ints:
@@ -153,8 +166,11 @@ __all__ = [
     "Ints",
     "accumulate",
     "exponential",
+    "fit",
     "gelu_formula",
     "inverse_root",
+    "logarithm",
     "narrow",
     "reciprocal",
+    "rounded",
 ]

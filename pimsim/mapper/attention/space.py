@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 
 from pimsim.errors import CapacityExceeded
@@ -33,6 +34,7 @@ class Space:
         self.capacity, self.lanes, self.element_bytes = capacity, lanes, element_bytes
         self._taken: list[Buffer] = []
         self._past: list[tuple[int, int, tuple[str, ...]]] = []
+        """Places given back, (start, stop, tokens of their users), disjoint and in order."""
         self._next = 0
         self.live = 0
         """Elements in use."""
@@ -55,9 +57,7 @@ class Space:
                 f"{size * self.element_bytes} bytes where {max(0, free) * self.element_bytes} of "
                 f"{self.capacity * self.element_bytes} are free"
             )
-        tokens = dict.fromkeys(token for a, b, past in self._past if a < at + size and at < b for token in past)
-        self._past = [entry for entry in self._past if not (at <= entry[0] and entry[1] <= at + size)]
-        buffer = Buffer(at, size, tuple(tokens))
+        buffer = Buffer(at, size, self._past_users(at, at + size))
         self._taken.append(buffer)
         self._taken.sort(key=lambda each: each.at)
         self._note(name, size)
@@ -66,8 +66,20 @@ class Space:
     def give_back(self, name: str, buffer: Buffer) -> None:
         """Nobody reads it any more, once its tokens and those of its readers are there."""
         self._taken.remove(buffer)
-        self._past.append((buffer.at, buffer.at + buffer.length, (*buffer.tokens, *buffer.readers)))
+        insort(self._past, (buffer.at, buffer.at + buffer.length, (*buffer.tokens, *buffer.readers)), key=_start)
         self._note(name, -buffer.length)
+
+    def _past_users(self, start: int, stop: int) -> tuple[str, ...]:
+        """Tokens of those who used a place before; what lies outside of it keeps them for the next who takes that."""
+        first = bisect_right(self._past, start, key=_start)
+        if first and self._past[first - 1][1] > start:
+            first -= 1
+        last = bisect_left(self._past, stop, key=_start)
+        met = self._past[first:last]
+        rests = [(a, start, past) for a, _, past in met[:1] if a < start]
+        rests += [(stop, b, past) for _, b, past in met[-1:] if b > stop]
+        self._past[first:last] = rests
+        return tuple(dict.fromkeys(token for _, _, past in met for token in past))
 
     def _fit(self, size: int) -> int:
         """The first gap behind the place that was given out last, then from the beginning; the capacity if there is none."""
@@ -89,6 +101,10 @@ class Space:
         self.live += change
         self.peak = max(self.peak, self.live)
         self.history.append((name, self.live))
+
+
+def _start(entry: tuple[int, int, tuple[str, ...]]) -> int:
+    return entry[0]
 
 
 __all__ = ["Buffer", "Space"]

@@ -81,11 +81,13 @@ class LlmInt8(Algorithm):
         wq = b.keep(b.apply("quantise", b["w"], top_of_columns))
         top_of_rows = b.reduce("abs_max", b.apply("unless_at_least", x, constants=limit))
         xq = b.apply("zero_where", b.apply("quantise", x, top_of_rows), outliers)
-        y: Primitive = b.apply("multiply", b.product(xq, wq), top_of_rows)
-        y = b.apply("scale", b.apply("multiply", y, top_of_columns), constants=(127.0**-2,))
+        y: Primitive = b.apply(
+            "scale", b.product(xq, wq), constants=(127.0**-2,)
+        )  # first, so that fixed point can hold it
+        y = b.apply("multiply", b.apply("multiply", y, top_of_rows), top_of_columns)
         if columns:
-            w = b.apply("multiply", b.add(Select, wq, axis=-2, index=columns), top_of_columns)
-            far = b.product(b.add(Select, x, axis=-1, index=columns), b.apply("scale", w, constants=(1 / 127,)))
+            w = b.apply("scale", b.add(Select, wq, axis=-2, index=columns), constants=(1 / 127,))
+            far = b.product(b.add(Select, x, axis=-1, index=columns), b.apply("multiply", w, top_of_columns))
             y = b.apply("add", y, far)
         b.store(y, name="output")
         return b.graph()
