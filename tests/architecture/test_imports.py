@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,
     "plan": FACTS,
-    "quality": FACTS | {"catalog", "compare"},
+    "quality": FACTS | {"catalog", "compare", "run"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
     | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_counts", "validate_edge_moe"},
