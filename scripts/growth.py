@@ -74,6 +74,7 @@ STUDIES = (
     Study("vanilla", "linear", "linear"),
     Study("single_pass:block=256", "linear", "linear"),
     Study("topk:k=64", "linear", "linear"),
+    Study("landmark", "linear", "linear"),
     Study("longformer:side=128:global_tokens=8", "constant", "linear"),
     Study("linear", "constant", "constant"),
     Study("aaren@update", "constant", "constant"),
@@ -95,6 +96,7 @@ PIM = "pim_gpt"
 REASONS: dict[tuple[str, str], str] = {
     ("vanilla", PIM): "keys and values are multiplied where they lie; the other brings all of them through its ports",
     ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys over all channels is little work for each",
+    ("landmark", PIM): "landmarks are multiplied in the banks; four blocks are read by either and multiplied on chip",
     ("topk:k=64", PIM): "scores in the banks; selection, on the ASIC, and 64 gathered values take as long as these",
     (
         "longformer:side=128:global_tokens=8",
@@ -125,6 +127,7 @@ REASONS: dict[tuple[str, str], str] = {
 
 WHOLE_RUNS = {
     "`topk`, 64 of 4,096 keys": ("algorithm=topk", "parameters.k=64", "keys=4096"),
+    "`landmark`, 4 of 80 blocks of 4,096 keys": ("algorithm=landmark", "keys=4096"),
     "`vanilla`, 4,096 keys": ("algorithm=vanilla", "keys=4096"),
     "`kv_drop`, compaction to 1,024 keys": ("algorithm=kv_drop", "parameters.budget=1024", "keys=1025"),
     "`vanilla`, 1,025 keys": ("algorithm=vanilla", "keys=1025"),
@@ -137,11 +140,11 @@ WHOLE_RUNS = {
 # -------------------------------------------------------------------------------------------------------------- measure
 
 
-def measure_laws(machine: str) -> list[dict[str, Any]]:
+def measure_laws(machine: str, studies: Sequence[Study] = STUDIES) -> list[dict[str, Any]]:
     """Rows of one machine."""
     archs = load_archs([machine], MACHINES[machine])
     found = []
-    for study in STUDIES:
+    for study in studies:
         slow = ""
         for context in study.contexts:
             if slow:
@@ -349,6 +352,8 @@ def main() -> None:
         for machine in MACHINES:
             figure = plot_comparison([_named(row) for row in laws(stored) if row.arch == machine])
             figure.savefig(DOCS / "img" / f"growth_{machine}.png", dpi=110)
+            figure = plot_comparison([_named(row) for row in chunked_prompts.prompts(chunks_of(stored, machine))])
+            figure.savefig(DOCS / "img" / f"growth_chunks_{machine}.png", dpi=110)
     elif "--measure" not in sys.argv:
         for name, text in parts(stored).items():
             sys.stdout.write(f"{name}\n\n{text}\n\n")

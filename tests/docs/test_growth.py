@@ -17,6 +17,7 @@ from pimsim.machine.controller.policy import AddressMap
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import access_cost  # noqa: E402
+import chunked_prompts  # noqa: E402
 import growth as script  # noqa: E402
 
 STORED = json.loads(script.ROWS.read_text(encoding="utf-8"))
@@ -137,3 +138,29 @@ def test_measured_laws_of_the_page_come_from_the_rows() -> None:
             found = growth([r["context"] for r in rows], [r["seconds"] for r in rows])
             assert found is not None
             assert found.law == law, (machine, entry)
+
+
+@pytest.mark.parametrize("machine", script.MACHINES)
+@pytest.mark.parametrize("entry", chunked_prompts.ENTRIES)
+def test_a_chunk_gives_the_stored_row(machine: str, entry: str) -> None:
+    archs = load_archs([machine], script.MACHINES[machine])
+    sizes = [("heads", "1"), ("causal", "true")]
+    [row] = compare([parse_entry(entry)], archs, [320], "attention_heads", sizes, queries=chunked_prompts.CHUNK)
+    [stored] = [r for r in STORED["chunks"][machine] if (r["attention"], r["context"]) == (entry, 320)]
+    for figure in FIGURES:
+        assert getattr(row, figure) == pytest.approx(stored[figure], rel=1e-12), figure
+
+
+@pytest.mark.parametrize("machine", script.MACHINES)
+def test_prompts_in_chunks_are_quadratic_up_to_64k(machine: str) -> None:
+    """A prompt of 1,024 is the sum of 16 runs; the law is fitted here without `growth`, by what doubling does."""
+    chunks = script.chunks_of(STORED, machine)
+    prompts = list(chunked_prompts.prompts(chunks))
+    for entry in chunked_prompts.ENTRIES:
+        rows = {row.context: row for row in prompts if row.attention == entry}
+        assert list(rows) == [1024 << i for i in range(7)]
+        ran = [row.seconds for row in chunks if row.attention == entry and row.context % 64 == 0 and row.context <= 1024]
+        assert len(ran) == 16
+        assert rows[1024].seconds == pytest.approx(sum(ran), rel=1e-12)
+        doubled = rows[65_536].seconds / rows[32_768].seconds  # type: ignore[operator]
+        assert 3.6 < doubled < 4.1, entry
