@@ -17,6 +17,7 @@ from typing import Any
 from pimsim.arch.mcu import McuConfig
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
+from pimsim.workload.classifier import ClassifierConfig
 from pimsim.workload.vision import VitConfig
 from pimsim.workload.vit_memory import MemoryPlan, Microcontroller
 
@@ -32,7 +33,7 @@ class BufferPlan:
     """Where the buffers of one inference lie in the memory of a device."""
 
     arch: Loaded[McuConfig]
-    workload: Loaded[VitConfig]
+    workload: Loaded[VitConfig] | Loaded[ClassifierConfig]
     plan: MemoryPlan
 
     def to_json(self) -> dict[str, Any]:
@@ -80,9 +81,9 @@ def plan(arch: Loaded[Any], workload: Loaded[Any]) -> BufferPlan:
         MappingError: the device or the workload is of another kind.
         CapacityExceeded: the buffers do not fit.
     """
-    if not isinstance(arch.value, McuConfig) or not isinstance(workload.value, VitConfig):
+    if not isinstance(arch.value, McuConfig) or not isinstance(workload.value, VitConfig | ClassifierConfig):
         raise MappingError(
-            f"a plan of buffers must be for an architecture of kind mcu and a workload of kind vit, not for "
+            f"a plan of buffers must be for an architecture of kind mcu and a workload of kind vit or classifier, not for "
             f"{arch.value.name} of kind {arch.value.kind} and {workload.value.name} of kind {workload.value.kind}"
         )
     found = workload.value.plan()

@@ -220,6 +220,8 @@ class Result:
     """What a reader of the figures should know about this run."""
     placement: dict[str, str] | None = None
     """On a hybrid machine: kind of work -> ``"pim"`` or ``"fpga"``."""
+    prompt_placement: dict[str, str] | None = None
+    """The same while prompts are processed as matrices; None where they are not."""
     links: dict[str, Link] | None = None
     """On a hybrid machine: direction of the link -> traffic; ``link_in`` is towards the streaming unit."""
     demand: dict[str, float] | None = None
@@ -343,6 +345,7 @@ _ORDER = (
     "routing",
     "requests",
     "placement",
+    "prompt_placement",
     "links",
     "baselines",
     "functional",

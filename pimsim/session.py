@@ -16,7 +16,6 @@ from pimsim.functional.functions import rope_tables
 from pimsim.functional.numerics import float_spec
 from pimsim.functional.stream import HybridExecutor, StreamMemory
 from pimsim.mapper.choice import mapping_for
-from pimsim.mapper.group import GroupMapping
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
@@ -73,7 +72,8 @@ class Session:
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
-            elif isinstance(op, Linear) and isinstance(self.executor, HybridExecutor):
+            if isinstance(op, Linear) and isinstance(mapping, HybridMapping) and mapping.streamed_tokens(op.kind):
+                assert isinstance(self.executor, HybridExecutor)
                 self.executor.stream.place(layer_of(op.name), op.name.partition(".")[2], self._matrix(op))
         if "token_table" in mapping.layouts:
             self._place_table("token_table", "embed.tokens", workload.model.embedding_scale)
@@ -136,8 +136,9 @@ class Session:
         if compute.function == "argmax":
             start = compute.sources[0]
             logits = self.executor.sram[start : start + compute.length]
-            slot = start // self.mapping.stride if isinstance(self.mapping, GroupMapping) else 0
-            self._logits[slot, compute.offset : compute.offset + compute.length] = logits
+            self._logits[
+                int(compute.parameters.partition("@")[2] or 0), compute.offset : compute.offset + compute.length
+            ] = logits
 
     @property
     def logits(self) -> Array:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What real activations select, on a PIM machine: the table of docs/quality.md.
 
-``python scripts/recorded_selections.py MODEL.gguf`` puts each of `ENTRIES` into the model, records what the last of 128 tokens of the
-story selects in some layers, replays that on ``pim_gpt``, and prints cycles and the spread over channels beside those of drawn
+``python scripts/recorded_selections.py MODEL.gguf`` puts each of `ENTRIES` into the model, records what the last of 128 tokens of
+the story selects in some layers, replays that on ``pim_gpt``, and prints cycles and the spread over channels beside those of drawn
 activations.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pimsim.quality import TEXT, Recordings, read_text, with_algorithm
 from pimsim.compare import parse_entry
+from pimsim.quality import TEXT, Recordings, read_text, with_algorithm
 from pimsim.run import simulate
 from pimsim.workload.attention.base import algorithm
 from pimsim.workload.sequence import TextModel

@@ -15,6 +15,9 @@ Side = Literal["pim", "fpga"]
 PLACEABLE = ("attention", "qkv_projection", "output_projection", "ffn_up", "ffn_down")
 """Work that may go to either side; everything else is the ASIC's. Attention goes where its KV cache lies, as a whole."""
 
+PLACEABLE_PRODUCTS = PLACEABLE[1:]
+"""Of these, what needs no cache, so that it may be elsewhere while prompts are processed."""
+
 FPGA, LINK_IN, LINK_OUT = UNITS = ("fpga", "link_in", "link_out")
 """Units beyond the channels and the ASIC; ``in`` is towards the streaming unit."""
 
@@ -40,10 +43,12 @@ class StreamPorts(Documented):
 
 
 class StreamAttention(Documented):
-    """Attention of one query token; depths in fabric cycles."""
+    """Attention of one token, or of several of a sequence; depths in fabric cycles."""
 
     lanes: PositiveInt = Field(description="tokens at once: each lane has a port for keys and one for values")
-    parallelism: PositiveInt = Field(description="query heads that meet a beat of keys or values at once")
+    parallelism: PositiveInt = Field(
+        description="queries, heads times tokens, that meet a beat of keys or values at once"
+    )
     load_depth: PositiveInt
     product_depth: PositiveInt
     statistics_interval: PositiveInt = Field(description="cycles for each score of a lane")
@@ -55,9 +60,10 @@ class StreamAttention(Documented):
 
 
 class StreamLinear(Documented):
-    """Matrix-vector products; depths in fabric cycles."""
+    """Products with a matrix of weights; depths in fabric cycles."""
 
     lanes: PositiveInt = Field(description="beats of weights at once, from as many ports")
+    parallelism: PositiveInt = Field(1, description="tokens that meet a beat of weights at once")
     load_depth: PositiveInt
     product_depth: PositiveInt
     store_depth: PositiveInt
@@ -94,9 +100,14 @@ class HybridConfig(ArchConfig):
     fixed: dict[str, Side] = Field(
         default_factory=dict, description="with placement fixed: work -> side; what is left out stays on the PIM side"
     )
+    fixed_prompt: dict[str, Side] = Field(
+        default_factory=dict,
+        description="with placement fixed and prefill matrix: products -> side while prompts are processed; what is left "
+        "out is where `fixed` has it",
+    )
 
 
 __all__ = [
-    "FPGA", "LINK_IN", "LINK_OUT", "PLACEABLE", "UNITS", "HybridConfig", "LinkConfig", "Placement", "Side",
+    "FPGA", "LINK_IN", "LINK_OUT", "PLACEABLE", "PLACEABLE_PRODUCTS", "UNITS", "HybridConfig", "LinkConfig", "Placement", "Side",
     "StreamAttention", "StreamLinear", "StreamPorts", "StreamUnit",
 ]  # fmt: skip

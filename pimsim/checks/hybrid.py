@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pimsim.arch.formats import FLOAT_BITS, format_bytes
-from pimsim.arch.hybrid import PLACEABLE
+from pimsim.arch.hybrid import PLACEABLE, PLACEABLE_PRODUCTS
 from pimsim.checks.pim import check_arch
 from pimsim.errors import did_you_mean
 from pimsim.loaded import Loaded
@@ -39,13 +39,17 @@ def check_hybrid(loaded: Loaded[Any]) -> None:
                 f"must be at most {most}, as each lane has {per}, of {fpga.ports.count}, not {lanes}",
                 ("fpga", name, "lanes"),
             )
-    for work in arch.fixed:
-        if work not in PLACEABLE:
-            raise tree.error(
-                f"must be about {', '.join(PLACEABLE)}, not {work!r}{did_you_mean(work, PLACEABLE)}", ("fixed", work)
-            )
-    if arch.fixed and arch.placement != "fixed":
-        raise tree.error(f"must be left out unless placement is fixed, not {arch.placement}", ("fixed",))
+    for field, given, choices in (
+        ("fixed", arch.fixed, PLACEABLE),
+        ("fixed_prompt", arch.fixed_prompt, PLACEABLE_PRODUCTS),
+    ):
+        for work in given:
+            if work not in choices:
+                raise tree.error(
+                    f"must be about {', '.join(choices)}, not {work!r}{did_you_mean(work, choices)}", (field, work)
+                )
+        if given and arch.placement != "fixed":
+            raise tree.error(f"must be left out unless placement is fixed, not {arch.placement}", (field,))
     if arch.dispatch == "serial":
         raise tree.error("must be overlap on a hybrid machine, not 'serial'", ("dispatch",))
 

@@ -41,6 +41,7 @@ EXACT = (
         prim.Arrange,
         prim.EmptyState,
         prim.Select,
+        prim.Patches,
         prim.Exclude,
         prim.MaskBeyond,
         prim.Constant,

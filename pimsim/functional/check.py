@@ -101,15 +101,16 @@ class Capture:
         self._now = key
 
     def _key(self, name: str, layer: int) -> str:
-        """``h0.scores.1`` of layer 3 -> ``h3.scores.1``, and ``h0.qkv.0`` -> ``h3.qkv``."""
+        """``h0.scores.1`` of layer 3 -> ``h3.scores.1``, and ``h0.qkv.0`` -> ``h3.qkv``; behind a ``#`` stands the wave."""
+        name, wave, number = name.partition("#")
         if layer >= 0:
             name = f"h{layer}.{name.partition('.')[2]}"
         owner = name
         while owner and owner not in self._graph:
             owner = owner.rpartition(".")[0]
         if not isinstance(self._graph.get(owner), ops.Scores | ops.Softmax):
-            return owner or name
-        return f"{owner}.{name[len(owner) + 1 :].partition('.')[0]}"
+            return (owner or name) + wave + number
+        return f"{owner}.{name[len(owner) + 1 :].partition('.')[0]}{wave}{number}"
 
     def store(self, at: Array | slice, values: Array) -> None:
         """The step writes."""

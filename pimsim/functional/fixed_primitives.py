@@ -72,7 +72,7 @@ def whole_numbers(ops: Iterable[Primitive]) -> set[str]:
     return found
 
 
-MOVES = (p.Load, p.Store, p.Keep, p.Append, p.Gather, p.Pick, p.Part, p.Join, p.Arrange, p.Select)
+MOVES = (p.Load, p.Store, p.Keep, p.Append, p.Gather, p.Pick, p.Part, p.Join, p.Arrange, p.Select, p.Patches)
 """Primitives whose results are entries of their first operand."""
 
 
@@ -271,7 +271,7 @@ class FixedUnits:
         image = np.pad(
             steps_of(x[0], self.f).reshape(op.side, op.side, -1), ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0))
         )
-        windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (0, 1))
+        windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (0, 1))[:: op.stride, :: op.stride]
         taps = windows.reshape(*windows.shape[:3], 1, kernel * kernel)
         filters = steps_of(x[1], self.f).reshape(-1, kernel * kernel, 1)
         found = self.dot(op, taps, filters, 2 * self.f).reshape(op.shape)

@@ -63,15 +63,20 @@ def run_in_issue_order(
         enter: called with the number of a pass before its first step of the ASIC begins.
     """
     timed = list(steps)
-    events = [(each.begin, 1, i) for i, each in enumerate(timed)]
-    events += [(max(each.signal, each.begin + 1), 0, i) for i, each in enumerate(timed)]
+    # what completes in the tick in which it begins, on a unit with a faster clock, is there for steps that follow it
+    events = [(each.begin, 1, 2 * i) for i, each in enumerate(timed)]
+    events += [
+        (each.signal, 0, 2 * i + 1) if each.signal > each.begin else (each.begin, 1, 2 * i + 1)
+        for i, each in enumerate(timed)
+    ]
     delayed = _Delayed(executor)
     executor.observer = delayed
     pending: dict[int, list[tuple[Array | slice, Array]]] = {}
     entered: set[int] = set()
-    for _, begins, i in sorted(events):
+    for _, _, event in sorted(events):
+        i, completes = divmod(event, 2)
         each = timed[i]
-        if begins:
+        if not completes:
             if not each.channels and each.number not in entered:
                 entered.add(each.number)
                 enter(each.number)

@@ -61,7 +61,7 @@ U = 2.0**-24
 
 EXACT = {
     "load", "store", "append", "gather", "pick", "part", "join", "arrange", "select", "constant", "empty_state", "exclude",
-    "mask_beyond", "children", "top_k", "boundary", "sign_hash", "outlier_columns", "clusters",
+    "mask_beyond", "children", "top_k", "boundary", "sign_hash", "outlier_columns", "clusters", "patches",
 }  # fmt: skip
 """Kinds that only move or choose: any difference is wrong."""
 

@@ -4,9 +4,11 @@ The unit keeps weights and the KV cache in the format of the machine and compute
 the words of a beat in a tree, beats one after the other, the tokens of a lane one after the other, lanes in a tree. Its
 exponential is float32's own.
 
-Shapes of kernels: ``linear (d_in, d_out, words)``; ``scores``, ``weighted`` and ``attend`` ``(heads, kv_heads, d_head,
-lanes, words)``, ``words`` being the elements of a beat. ``scores`` and ``attend`` find queries, key and value of the newest
-token side by side and append to the cache; ``scores`` leaves ``[heads, context]``, which ``weighted`` reads.
+Shapes of kernels: ``linear (d_in, d_out, words, tokens)``; ``scores``, ``weighted`` and ``attend`` ``(heads, kv_heads,
+d_head, lanes, words, tokens)``, ``words`` being the elements of a beat and ``tokens`` 1 where it is left out. Vectors of
+several tokens lie one behind the other. ``scores`` and ``attend`` find queries, key and value of the newest tokens side by
+side and append to the cache; ``scores`` leaves ``[tokens, heads, context]``, which ``weighted`` reads. A token sees those
+that came before it, and itself.
 """
 
 from __future__ import annotations
@@ -56,49 +58,75 @@ class StreamMemory:
     # -- kernels --------------------------------------------------------------------------------------------------
 
     def _linear(self, kernel: Kernel, layer: int) -> Array:
-        d_in, _, words = kernel.shape
+        d_in, _, words = kernel.shape[:3]
         matrix = self.matrices.get((layer, kernel.parameters))
         if matrix is None:
             raise ProgramError(f"the streaming unit must have the matrix {kernel.parameters!r} of layer {layer}")
-        vector = self.buffer[kernel.source : kernel.source + d_in]
-        return dot(vector[:, None], matrix, words)
+        vectors = self._rows(kernel.source, _tokens(kernel, 3), d_in)
+        return np.stack([dot(vector[:, None], matrix, words) for vector in vectors])
+
+    def _rows(self, start: int, count: int, width: int) -> Array:
+        """Vectors that lie one behind the other, ``[count, width]``."""
+        rows: Array = self.buffer[start : start + count * width].reshape(count, width)
+        return rows
 
     def _append(self, kernel: Kernel, layer: int) -> tuple[Array, Array, Array]:
-        """Queries ``[kv_heads, group, d_head]``, keys and values ``[context, kv_heads, d_head]`` with the newest ones."""
+        """Queries ``[tokens, kv_heads, group, d_head]``, keys and values ``[context, kv_heads, d_head]`` with the newest ones."""
         heads, kv_heads, d_head = kernel.shape[:3]
-        parts = self.buffer[kernel.source : kernel.source + (heads + 2 * kv_heads) * d_head].reshape(-1, d_head)
-        cache = self._cache.setdefault((layer, kernel.parameters), [])
-        if kernel.context > len(cache) + 1:
-            raise ProgramError(f"the cache of layer {layer} must hold {kernel.context - 1} tokens, not {len(cache)}")
-        cache[kernel.context - 1 :] = [self.format.round_to(parts[heads:]).astype(np.float32)]
+        tokens = _tokens(kernel, 5)
+        parts = self._rows(kernel.source, tokens, (heads + 2 * kv_heads) * d_head).reshape(tokens, -1, d_head)
+        cache, old = self._cache.setdefault((layer, kernel.parameters), []), kernel.context - tokens
+        if old > len(cache):
+            raise ProgramError(f"the cache of layer {layer} must hold {old} tokens, not {len(cache)}")
+        cache[old:] = list(self.format.round_to(parts[:, heads:]).astype(np.float32))
         stored = np.stack(cache)
-        return parts[:heads].reshape(kv_heads, -1, d_head).copy(), stored[:, :kv_heads], stored[:, kv_heads:]
+        queries = parts[:, :heads].reshape(tokens, kv_heads, -1, d_head).copy()
+        return queries, stored[:, :kv_heads], stored[:, kv_heads:]
 
     def _scores(self, kernel: Kernel, layer: int) -> Array:
         queries, keys, _ = self._append(kernel, layer)
-        return _scores_of(queries, keys, kernel.shape[-1]).T
+        scores = np.full((len(queries), kernel.shape[0], kernel.context), -np.inf, np.float32)
+        for number, seen in enumerate(_contexts(kernel)):
+            scores[number, :, :seen] = _scores_of(queries[number], keys[:seen], kernel.shape[4]).T
+        return scores
 
     def _weighted(self, kernel: Kernel, layer: int) -> Array:
         heads, kv_heads = kernel.shape[:2]
-        scores = self.buffer[kernel.source : kernel.source + heads * kernel.context].reshape(heads, -1)
+        tokens = _tokens(kernel, 5)
+        scores = self._rows(kernel.source, tokens, heads * kernel.context).reshape(tokens, heads, -1)
         values = np.stack(self._cache[layer, kernel.parameters])[:, kv_heads:]
+        return np.stack(
+            [
+                self._weighted_of(kernel, scores[number, :, :seen], values[:seen])
+                for number, seen in enumerate(_contexts(kernel))
+            ]
+        )
+
+    @staticmethod
+    def _weighted_of(kernel: Kernel, scores: Array, values: Array) -> Array:
+        """Weighted values of one token, ``[heads, d_head]``."""
+        heads, _, d_head, lanes = kernel.shape[:4]
         weights = np.exp(scores - np.max(scores, axis=1, keepdims=True))
-        sums = np.zeros((kernel.shape[3], heads), np.float32)
-        weighted = np.zeros((kernel.shape[3], heads, kernel.shape[2]), np.float32)
-        for tokens in _steps(kernel.context, kernel.shape[3]):
+        sums = np.zeros((lanes, heads), np.float32)
+        weighted = np.zeros((lanes, heads, d_head), np.float32)
+        for tokens in _steps(len(values), lanes):
             part = weights[:, tokens].T
             sums[: part.shape[0]] += part
             weighted[: part.shape[0]] += part[..., None] * _for_queries(values[tokens], heads)
-        return _tree(weighted) / _tree(sums)[:, None]
+        result: Array = _tree(weighted) / _tree(sums)[:, None]
+        return result
 
     def _attend(self, kernel: Kernel, layer: int) -> Array:
         queries, keys, values = self._append(kernel, layer)
-        heads, _, d_head, lanes, words = kernel.shape
-        scores = _scores_of(queries, keys, words)
-        state = _Softmax(lanes, heads, d_head)
-        for tokens in _steps(kernel.context, lanes):
-            state.fold(scores[tokens], _for_queries(values[tokens], heads))
-        return state.merged()
+        heads, _, d_head, lanes, words = kernel.shape[:5]
+        results = []
+        for query, seen in zip(queries, _contexts(kernel), strict=True):
+            scores = _scores_of(query, keys[:seen], words)
+            state = _Softmax(lanes, heads, d_head)
+            for tokens in _steps(seen, lanes):
+                state.fold(scores[tokens], _for_queries(values[tokens], heads))
+            results.append(state.merged())
+        return np.stack(results)
 
     kernels: ClassVar[dict[str, Callable[[StreamMemory, Kernel, int], Array]]] = {
         "linear": _linear,
@@ -161,6 +189,16 @@ def _scores_of(queries: Array, keys: Array, words: int) -> Array:
 def _for_queries(values: Array, heads: int) -> Array:
     """Values ``[tokens, kv_heads, d_head]`` for every query head."""
     return np.repeat(values, heads // values.shape[1], axis=1)
+
+
+def _tokens(kernel: Kernel, at: int) -> int:
+    """Tokens of a kernel, whose shape has them behind ``at`` other numbers."""
+    return kernel.shape[at] if len(kernel.shape) > at else 1
+
+
+def _contexts(kernel: Kernel) -> range:
+    """Tokens that each of those of a kernel of attention sees."""
+    return range(kernel.context - _tokens(kernel, 5) + 1, kernel.context + 1)
 
 
 def _steps(context: int, lanes: int) -> list[slice]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.system import ArchConfig
-from pimsim.errors import MappingError
 from pimsim.mapper.mapping import Mapping
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
@@ -18,9 +17,9 @@ def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig
     """
     if arch.has_streaming_unit:
         if workload.together > 1:
-            raise MappingError(
-                f"batch and prefill_tokens must be 1 on a hybrid machine, not {workload.together} tokens at once"
-            )
+            from pimsim.mapper.hybrid_group import HybridGroupMapping
+
+            return HybridGroupMapping(workload, graph, arch, spec)
         from pimsim.mapper.hybrid import HybridMapping  # a machine without a streaming unit does without
 
         return HybridMapping(workload, graph, arch, spec)

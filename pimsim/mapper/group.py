@@ -21,7 +21,7 @@ from pimsim.mapper.layout import Shape, WeightLayout
 from pimsim.mapper.lower.ops import LayerLowering, lower_attention_together
 from pimsim.mapper.mapping import Mapping, renamed
 from pimsim.mapper.sram import SramMap
-from pimsim.program.isa import Block, Compute, Item, Placed
+from pimsim.program.isa import Block, Compute, Item, Placed, Work
 from pimsim.workload import ops
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
@@ -117,6 +117,14 @@ class GroupMapping(Mapping):
             )
         return replace(self.shape, buffer=columns * self.shape.lanes)
 
+    def shift(self, slot: int) -> int:
+        """SRAM elements from the buffers of the first token of a group to those of another."""
+        return slot * self.stride
+
+    def suffix(self, slot: int) -> str:  # noqa: ARG002
+        """Behind the names of operations of a token, where its buffers are not its own for the whole pass."""
+        return ""
+
     def _place_cache(self, row: int) -> int:
         self.sequence_rows = super()._place_cache(row) - row
         return row + self.workload.batch * self.sequence_rows
@@ -149,31 +157,39 @@ class GroupMapping(Mapping):
         placed: list[Placed] = []
         if self.workload.embeddings:
             placed.append(Placed(self._embeddings(group, tokens or (0,) * len(group)), 0, -1))
-        projection, rest, attention = self._projection(len(group)), self._rest(len(group)), self._attend(group)
+        blocks = self.layer_blocks(group)
         for layer in range(self.workload.model.layers):
             base = layer * self.layer_rows
-            placed += [Placed(block, base, layer) for block in (projection, attention, rest)]
+            placed += [Placed(block, base, layer) for block in blocks]
         if self.workload.lm_head:
             last = self.workload.prompt_tokens - 1
             chosen = tuple(k for k, token in enumerate(group) if head or token.position >= last)
             if chosen:
-                placed.append(Placed(self._logits(chosen), 0, -1))
+                placed.append(Placed(self._logits(chosen, group), 0, -1))
         return placed
+
+    def layer_blocks(self, group: Group) -> tuple[Block, ...]:
+        """The blocks of a decoder block."""
+        return self._projection(len(group)), self._attend(group), self._rest(len(group))
 
     # -- blocks ---------------------------------------------------------------------------------------------------
 
-    def _together(self, name: str, slots: Sequence[int], contexts: Sequence[int] = ()) -> _GroupLowering:
+    def lowerings_of(self, name: str, slots: Sequence[int], contexts: Sequence[int] = ()) -> GroupLowering:
+        """A new block, and what lowers the operations of tokens of a group into it."""
         shared = BlockBuilder(name, self.shape.channels)
         lowerings = []
         for k, slot in enumerate(slots):
             plain = self._lowering(name, "", contexts[k] if contexts else 1)
-            lowering = _SlotLowering(**{each: getattr(plain, each) for each in plain.__dataclass_fields__})
-            lowering.builder, lowering.sram = _SlotBuilder(shared, slot), _Copy(self.sram, slot * self.stride)
+            lowering = SlotLowering(**{each: getattr(plain, each) for each in plain.__dataclass_fields__})
+            lowering.builder, lowering.sram = (
+                SlotBuilder(shared, slot, self.suffix(slot)),
+                _Copy(self.sram, self.shift(slot)),
+            )
             lowering.places = self.places if slot == 0 else {}
             lowerings.append(lowering)
-        return _GroupLowering(self, shared, lowerings)
+        return GroupLowering(self, shared, lowerings)
 
-    def _streams(self, slot: int, *, embedded: bool = False, begins: bool = True) -> Result:
+    def stream_of(self, slot: int, *, embedded: bool = False, begins: bool = True) -> Result:
         """The residual stream of a token: there when the layer before, or the pass before, is done with all tokens.
 
         What ``begins`` a pass waits for the tokens of the last one, too, if there is an LM head.
@@ -182,24 +198,25 @@ class GroupMapping(Mapping):
         tokens = [f"x@{k}" for k in slots]
         tokens += ["embedded"] if embedded else []
         tokens += [f"argmax@{k}" for k in slots] if begins and self.workload.lm_head else []
-        at = self.sram["x"] + slot * self.stride
-        return Result(at, tuple(Part(0, self.workload.model.d_model, token) for token in tokens))
+        return Result(
+            self.sram["x"] + self.shift(slot), tuple(Part(0, self.workload.model.d_model, token) for token in tokens)
+        )
 
     def _embeddings(self, group: Group, tokens: Sequence[int]) -> Block:
         op = next(op for op in self.graph if isinstance(op, ops.Embedding))
-        b = self._together("embedding", range(len(group)), [each.context for each in group])
+        b = self.lowerings_of("embedding", range(len(group)), [each.context for each in group])
         for slot, (lowering, token) in enumerate(zip(b.lowerings, tokens, strict=True)):
             lowering.token = token
-            lowering.results["previous"] = self._streams(slot)
+            lowering.results["previous"] = self.stream_of(slot)
             lowering.lower(op)
         return b.shared.build()
 
     def _projection(self, count: int) -> Block:
         if count not in self._projections:
             before, _, _ = self._split_layer()
-            b = self._together("projection", range(count))
+            b = self.lowerings_of("projection", range(count))
             for slot, lowering in enumerate(b.lowerings):
-                lowering.results[before[0].inputs[0]] = self._streams(slot, embedded=self.workload.embeddings)
+                lowering.results[before[0].inputs[0]] = self.stream_of(slot, embedded=self.workload.embeddings)
             for op in before:
                 b.lower(op)
             self._qkv[count] = [lowering.results[before[-1].name] for lowering in b.lowerings]
@@ -209,10 +226,10 @@ class GroupMapping(Mapping):
     def _attend(self, group: Group) -> Block:
         _, attention, _ = self._split_layer()
         write, scores, softmax, values = attention
-        b = self._together("attention", range(len(group)), [token.context for token in group])
+        b = self.lowerings_of("attention", range(len(group)), [token.context for token in group])
         for token, lowering, qkv in zip(group, b.lowerings, self._qkv[len(group)], strict=True):
             lowering.results[write.inputs[0]] = qkv
-            lowering.layouts = {**self.layouts, **self._cache_of(token.sequence)}
+            lowering.layouts = {**self.layouts, **self.cache_of(token.sequence)}
         assert isinstance(write, ops.CacheWrite)
         assert isinstance(scores, ops.Scores)
         assert isinstance(softmax, ops.Softmax)
@@ -220,7 +237,7 @@ class GroupMapping(Mapping):
         lower_attention_together(b.lowerings, write, scores, softmax, values)
         return b.shared.build()
 
-    def _cache_of(self, sequence: int) -> dict[str, Any]:
+    def cache_of(self, sequence: int) -> dict[str, Any]:
         """Layouts of the cache of a sequence."""
         shift = sequence * self.sequence_rows
         return {name: replace(self.layouts[name], row0=self.layouts[name].row0 + shift) for name in ("keys", "values")}
@@ -229,9 +246,9 @@ class GroupMapping(Mapping):
         if count not in self._feed_forwards:
             before, attention, after = self._split_layer()
             model = self.workload.model
-            b = self._together("feed_forward", range(count))
+            b = self.lowerings_of("feed_forward", range(count))
             for lowering in b.lowerings:
-                self._enter_rest(lowering, before, attention[-1])
+                self.enter_rest(lowering, before, attention[-1])
             for op in after:
                 b.lower(op)
             block, last = b.shared.build(), after[-1].name.partition(".")[2]
@@ -241,7 +258,7 @@ class GroupMapping(Mapping):
             self._feed_forwards[count] = block
         return self._feed_forwards[count]
 
-    def _enter_rest(self, lowering: LayerLowering, before: Sequence[ops.OpNode], values: ops.OpNode) -> None:
+    def enter_rest(self, lowering: LayerLowering, before: Sequence[ops.OpNode], values: ops.OpNode) -> None:
         """What the second half of a decoder block finds, as in the block of a single token."""
         model, norm = self.workload.model, before[0].name.partition(".")[2]
         stream = (Part(0, model.d_model, norm),)
@@ -259,12 +276,12 @@ class GroupMapping(Mapping):
             shared.append("gate_up" if model.gated else "up")
         lowering.freed = dict.fromkeys(shared, parts[-1].token)
 
-    def _logits(self, slots: tuple[int, ...]) -> Block:
+    def _logits(self, slots: tuple[int, ...], group: Group) -> Block:  # noqa: ARG002
         if slots not in self._heads:
             found = self._layers[-2]
-            b = self._together("head", slots)
+            b = self.lowerings_of("head", slots)
             for slot, lowering in zip(slots, b.lowerings, strict=True):
-                lowering.results[found[0].inputs[0]] = self._streams(slot, begins=False)
+                lowering.results[found[0].inputs[0]] = self.stream_of(slot, begins=False)
             for op in found:
                 b.lower(op)
             self._heads[slots] = b.shared.build()
@@ -286,15 +303,15 @@ class _Copy(SramMap):
         return self._of.length(name)
 
 
-class _SlotBuilder(BlockBuilder):
+class SlotBuilder(BlockBuilder):
     """Adds the steps of one token to a shared block; its tokens and the tables of its position have names of their own.
 
     A name with an ``@`` says already whose it is.
     """
 
-    def __init__(self, shared: BlockBuilder, slot: int) -> None:
+    def __init__(self, shared: BlockBuilder, slot: int, suffix: str = "") -> None:
         super().__init__(shared.name, 0)
-        self._shared, self._slot = shared, slot
+        self._shared, self._slot, self._suffix = shared, slot, suffix
 
     def own(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Names of this token."""
@@ -302,7 +319,7 @@ class _SlotBuilder(BlockBuilder):
 
     def op(self, kind: str, name: str) -> int:
         """Begin an operation of the shared block."""
-        return self._shared.op(kind, name)
+        return self._shared.op(kind, name + self._suffix)
 
     def pim(
         self,
@@ -327,12 +344,21 @@ class _SlotBuilder(BlockBuilder):
         """A step of the ASIC."""
         if self._slot:
             computes = tuple(
-                replace(each, parameters=f"rope@{self._slot}") if each.function == "rope" else each for each in computes
+                replace(each, parameters=f"{each.function}@{self._slot}")
+                if each.function in {"rope", "argmax"}
+                else each
+                for each in computes
             )
         self._shared.asic(op, computes, self.own(waits), self.own(signals), soon=soon)
 
+    def unit(
+        self, name: str, op: int, work: tuple[Work, ...], waits: tuple[str, ...], signals: tuple[str, ...] = ()
+    ) -> None:
+        """A step of a further unit."""
+        self._shared.unit(name, op, work, self.own(waits), self.own(signals))
 
-class _SlotLowering(LayerLowering):
+
+class SlotLowering(LayerLowering):
     """Lowers the operations of one token; all tokens stay in one block."""
 
     def cut(self, name: str) -> None:
@@ -340,12 +366,12 @@ class _SlotLowering(LayerLowering):
 
 
 @dataclass
-class _GroupLowering:
+class GroupLowering:
     """Lowers an operation for all tokens of a group: matrix products together, everything else one after the other."""
 
     mapping: GroupMapping
     shared: BlockBuilder
-    lowerings: list[_SlotLowering]
+    lowerings: list[SlotLowering]
 
     def lower(self, op: ops.OpNode) -> None:
         """Lower one operation.
@@ -360,7 +386,7 @@ class _GroupLowering:
         for start in range(0, len(self.lowerings), self.mapping.at_once):
             self._products(op, self.lowerings[start : start + self.mapping.at_once])
 
-    def _products(self, op: ops.Linear, lowerings: Sequence[_SlotLowering]) -> None:
+    def _products(self, op: ops.Linear, lowerings: Sequence[SlotLowering]) -> None:
         """Chunk after chunk of the inputs; bias and partial sums token by token on the ASIC."""
         first = lowerings[0]
         name, layout = first.short(op), first.layouts[first.short(op)]
@@ -371,14 +397,14 @@ class _GroupLowering:
             waits = dict.fromkeys(
                 token
                 for b in lowerings
-                for token in _owned(b)(
+                for token in owned(b)(
                     b.results[op.inputs[0]].tokens(start, start + length)
                     + ((b.freed[partial or name],) if (partial or name) in b.freed else ())
                 )
             )
             vectors = tuple((b.results[op.inputs[0]].sram, b.sram[partial or name]) for b in lowerings)
-            done = _owned(first)((f"{name}.out{chunk}",))
-            self._steps(op, layout, chunk, vectors, tuple(waits), done)
+            done = owned(first)((f"{name}.out{chunk}",))
+            self._steps(first, op, layout, chunk, vectors, tuple(waits), done)
             ready = list(done) * len(lowerings)
             if chunk or op.bias:
                 ready = [self._add(b, op, chunk, done) for b in lowerings]
@@ -391,6 +417,7 @@ class _GroupLowering:
 
     def _steps(
         self,
+        first: SlotLowering,
         op: ops.Linear,
         layout: WeightLayout,
         chunk: int,
@@ -399,7 +426,7 @@ class _GroupLowering:
         done: tuple[str, ...],
     ) -> None:
         """The channels' steps for one chunk, channels with equally many groups of outputs sharing theirs."""
-        index = self.shared.op(op.kind, op.name)
+        index = first.builder.op(op.kind, op.name)
         by_slots: dict[int, list[int]] = {}
         for channel in range(self.mapping.shape.channels):
             by_slots.setdefault(layout.slots(channel), []).append(channel)
@@ -409,21 +436,31 @@ class _GroupLowering:
                 self.shared.pim(index, channels, items, waits, done)
 
     @staticmethod
-    def _add(b: _SlotLowering, op: ops.Linear, chunk: int, done: tuple[str, ...]) -> str:
+    def _add(b: SlotLowering, op: ops.Linear, chunk: int, done: tuple[str, ...]) -> str:
         name = b.short(op)
         target = b.sram[name]
         operands = (target, b.sram[f"partial{chunk % 2}"]) if chunk else (target,)
         bias = f"{name}.bias" if chunk == 0 and op.bias else ""
-        token = _owned(b)((f"{name}.sum{chunk}",))[0]
+        token = owned(b)((f"{name}.sum{chunk}",))[0]
         adding = b.builder.op("partial_sum" if chunk else "bias", f"{op.name}.{chunk}")
         b.builder.asic(adding, (Compute("add", op.d_out, operands, target, bias),), done, (token,))
         return token
 
 
-def _owned(b: LayerLowering) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+def owned(b: LayerLowering) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     """How a token's builder names tokens."""
-    assert isinstance(b.builder, _SlotBuilder)
+    assert isinstance(b.builder, SlotBuilder)
     return b.builder.own
 
 
-__all__ = ["Group", "GroupMapping", "Token", "groups", "prompt_groups"]
+__all__ = [
+    "Group",
+    "GroupLowering",
+    "GroupMapping",
+    "SlotBuilder",
+    "SlotLowering",
+    "Token",
+    "groups",
+    "owned",
+    "prompt_groups",
+]

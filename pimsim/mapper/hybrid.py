@@ -7,20 +7,20 @@ a whole, because scores, softmax and weighted sums go where the cache lies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import ceil
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
-from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, PLACEABLE, HybridConfig, Side
+from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, HybridConfig
 from pimsim.arch.system import ArchConfig
-from pimsim.bounds.hybrid import HybridBounds
 from pimsim.errors import CapacityExceeded
 from pimsim.mapper.builder import Part, Result
 from pimsim.mapper.fpga import decode
 from pimsim.mapper.lower.ops import LayerLowering
 from pimsim.mapper.mapping import Mapping
+from pimsim.mapper.placement import place, work_of
 from pimsim.mapper.sram import SramMap
 from pimsim.program.dataflow import Region
 from pimsim.program.isa import Block, Compute, Kernel, Transfer
@@ -32,46 +32,12 @@ SCORE_BYTES = 4
 """Scores and everything else in the unit's buffer stand in 32 bits."""
 
 
-def place(workload: WorkloadConfig, graph: WorkloadGraph, arch: HybridConfig, spec: DramSpec) -> dict[str, Side]:
-    """Kind of work -> side, for all that can be placed and that the workload has."""
-    layer = graph.layers()[0]
-    work = [name for name in PLACEABLE if name == "attention" or any(op.kind == name for op in layer)]
-    if arch.placement == "best_bound":
-        return {name: _lower_bound(name, workload, layer, arch, spec) for name in work}
-    streamed: dict[str, Side] = {"attention": "fpga"} if arch.placement == "stream_attention" else {}
-    chosen = {**streamed, **(arch.fixed if arch.placement == "fixed" else {})}
-    return {name: chosen.get(name, "pim") for name in work}
-
-
-def _lower_bound(
-    name: str, workload: WorkloadConfig, layer: list[ops.OpNode], arch: HybridConfig, spec: DramSpec
-) -> Side:
-    """The side with the lower bound at the mean context of the run; equal ones stay on the PIM side.
-
-    An attention algorithm that the PIM side does not have goes to the streaming unit.
-    """
-    bounds, model = HybridBounds(arch, spec), workload.model
-    if name == "attention":
-        shape = (model.heads, model.key_value_heads, model.head_width)
-        context = ceil((workload.prompt_tokens + workload.generate_tokens) / 2)
-        if workload.attention != "vanilla":
-            return "fpga"
-        pim, fpga = bounds.pim_attention(*shape, context), bounds.fpga_attention(*shape, context, single_pass=False)
-        if model.parallel_residual:  # the feed-forward products do not wait for it
-            hidden = [op for op in layer if isinstance(op, ops.Linear) and op.kind in {"ffn_up", "ffn_down"}]
-            fpga = max(0.0, fpga - sum(bounds.pim_linear(op.d_in, op.d_out) for op in hidden))
-    else:
-        op = next(each for each in layer if each.kind == name)
-        assert isinstance(op, ops.Linear)
-        pim, fpga = bounds.pim_linear(op.d_in, op.d_out), bounds.fpga_linear(op.d_in, op.d_out)
-    return "fpga" if fpga < pim else "pim"
-
-
 class HybridMapping(Mapping):
     """A `Mapping` some of whose work is on the streaming unit.
 
     Attributes:
-        sides: kind of work -> ``"pim"`` or ``"fpga"``.
+        sides: kind of work -> ``"pim"`` or ``"fpga"``, while tokens are generated.
+        prompt_sides: the same while prompts are processed as matrices.
         stream: the unit's buffer as a map of named places.
     """
 
@@ -79,7 +45,7 @@ class HybridMapping(Mapping):
         """Raises: CapacityExceeded, as `Mapping`, or if the unit's memory or buffer is too small."""
         assert isinstance(arch, HybridConfig)
         self.unit = arch.fpga
-        self.sides = place(workload, graph, arch, spec)
+        self.sides, self.prompt_sides = place(workload, graph, arch, spec)
         self._element = format_bytes(arch.pim.format)
         self.words = self.unit.beat_bits // (8 * self._element)
         super().__init__(workload, graph, arch, spec)
@@ -91,8 +57,16 @@ class HybridMapping(Mapping):
 
     def on_fpga(self, op: ops.OpNode) -> bool:
         """Whether an operation is carried out by the streaming unit."""
-        cached = isinstance(op, ops.CacheWrite | ops.Scores | ops.Softmax | ops.Values)
-        return self.sides.get("attention" if cached else op.kind) == "fpga"
+        return self.sides.get(work_of(op)) == "fpga"
+
+    def streamed_tokens(self, work: str) -> int:
+        """Most tokens that the streaming unit takes at once of a kind of work; 0 if it takes none."""
+        return int(self.sides.get(work) == "fpga")
+
+    @property
+    def queries(self) -> int:
+        """Most tokens of a sequence that attend at once."""
+        return 1
 
     @property
     def heads(self) -> decode.Heads:
@@ -114,10 +88,9 @@ class HybridMapping(Mapping):
     def _check_memory(self) -> None:
         """Weights and cache of the unit, in whole beats, against its memory."""
         model, words = self.workload.model, self.words
-        placed = [op for op in self._layers[0] if isinstance(op, ops.Linear) and self.on_fpga(op)]
-        beats = sum(op.d_out * ceil(op.d_in / words) for op in placed)
+        beats = sum(op.d_out * ceil(op.d_in / words) for op in self._streamed_products())
         if not self._in_dram("attention"):
-            beats += 2 * self.passes * self.heads.token_beats
+            beats += 2 * self.workload.batch * self.passes * self.heads.token_beats
         self.stream_bytes = beats * model.layers * self.unit.beat_bits // 8
         """Bytes of the unit's memory that are in use at the end of the run."""
         if self.stream_bytes > self.unit.memory_bytes:
@@ -128,37 +101,74 @@ class HybridMapping(Mapping):
 
     def stream_elements_given(self) -> int:
         """Elements that lie in the unit's memory before the first pass: matrices of all layers."""
-        placed = [op for op in self._layers[0] if isinstance(op, ops.Linear) and self.on_fpga(op)]
-        return self.workload.model.layers * sum(op.d_in * op.d_out for op in placed)
+        return self.workload.model.layers * sum(op.d_in * op.d_out for op in self._streamed_products())
+
+    def _streamed_products(self) -> list[ops.Linear]:
+        """Products of the first layer whose matrices lie in the unit's memory."""
+        return [op for op in self._layers[0] if isinstance(op, ops.Linear) and self.streamed_tokens(op.kind)]
 
     def _map_buffer(self) -> None:
         self.stream = SramMap(self.unit.buffer_bytes // SCORE_BYTES)
-        for op in self._layers[0]:
-            if isinstance(op, ops.Linear) and self.on_fpga(op):
-                self.stream.add(f"{op.kind}.in", op.d_in)
-                self.stream.add(f"{op.kind}.out", op.d_out)
-        if not self._in_dram("attention"):
-            heads = self.heads
-            self.stream.add("attention.in", (heads.heads + 2 * heads.kv_heads) * heads.d_head)
-            self.stream.add("attention.scores", 0 if self.single_pass else heads.heads * self.passes)
-            self.stream.add("attention.out", heads.heads * heads.d_head)
+        for op in self._streamed_products():
+            tokens = self.streamed_tokens(op.kind)
+            self.stream.add(f"{op.kind}.in", tokens * op.d_in)
+            self.stream.add(f"{op.kind}.out", tokens * op.d_out)
+        tokens = self.streamed_tokens("attention")
+        if tokens:
+            heads, attended = self.heads, self.heads.heads * self.heads.d_head
+            self.stream.add("attention.in", tokens * (heads.heads + 2 * heads.kv_heads) * heads.d_head)
+            self.stream.add("attention.scores", 0 if self.single_pass else self.queries * heads.heads * self.passes)
+            self.stream.add("attention.out", tokens * attended)
+            # lanes have registers for the sums of one token; where there are more, they are here
+            self.stream.add("attention.sums", (self.queries - 1) * self.unit.attention.lanes * attended)
+        self._add_to_buffer()
         if self.stream.free < 0:
             raise CapacityExceeded(
                 f"fpga.buffer_bytes must hold operands, scores and results of {self.workload.name}: "
                 f"{self.stream.used * SCORE_BYTES} bytes, not {self.unit.buffer_bytes}"
             )
 
+    def _add_to_buffer(self) -> None:
+        """Places of the unit's buffer beyond those of its kernels: none, with one token at a time."""
+
     # -- program --------------------------------------------------------------------------------------------------
 
-    def _linear_region(self, d_in: int, d_out: int) -> Region:
-        return decode.linear(d_in, d_out, self.words, self.unit.linear)
+    def _linear_region(self, d_in: int, d_out: int, tokens: int = 1) -> Region:
+        return decode.linear(d_in, d_out, self.words, self.unit.linear, tokens)
 
-    def _attention_region(self, function: str, read: int, newest: bool) -> Region:
-        """The region of a kernel; contexts with equally many tokens in the fullest lane share it."""
-        lanes = self.unit.attention.lanes
-        context = read * lanes + (1 if newest else 0)
+    def _attention_region(self, function: str, lane: decode.Share, queries: int = 1) -> Region:
+        """The region of a kernel; contexts that give the busiest lane equally much share it."""
         build = {"scores": decode.scores, "weighted": decode.weighted, "attend": decode.attend}[function]
-        return build(self.heads, context, self.unit.attention)
+        return build(self.heads, lane, self.unit.attention, queries)
+
+    def attention_kernels(
+        self, context: int, queries: int = 1, first: int = 0, cache: str = "kv"
+    ) -> Iterator[tuple[str, Kernel]]:
+        """Kernels, one after the other, for the last ``queries`` tokens of a context, with the kind that each counts as.
+
+        ``first`` is the place of the first of these tokens in the group.
+        """
+        heads, unit, stream = self.heads, self.unit.attention, self.stream
+        qkv = stream["attention.in"] + first * (heads.heads + 2 * heads.kv_heads) * heads.d_head
+        out = stream["attention.out"] + first * heads.heads * heads.d_head
+        places = {
+            "attend": ("attention", qkv, out),
+            "scores": ("attention_scores", qkv, stream["attention.scores"]),
+            "weighted": ("attention_values", stream["attention.scores"], out),
+        }
+        lane = decode.share(heads, context, unit, queries)
+        shape = (
+            heads.heads,
+            heads.kv_heads,
+            heads.d_head,
+            unit.lanes,
+            self.words,
+            *((queries,) if queries > 1 else ()),
+        )
+        for function in ("attend",) if self.single_pass else ("scores", "weighted"):
+            kind, source, target = places[function]
+            region = self.attention_region(function, lane, queries)
+            yield kind, Kernel(function, region, shape, source, target, cache, context)
 
     def _lowering(self, name: str, after: str, context: int = 1) -> LayerLowering:
         plain = super()._lowering(name, after, context)
@@ -240,21 +250,11 @@ class HybridLowering(LayerLowering):
         qkv, stream, mapping = self.results[op.inputs[0]], self.mapping.stream, self.mapping
         width, attended = (op.heads + 2 * op.kv_heads) * op.d_head, op.heads * op.d_head
         self._send(op, Transfer(width, qkv.sram, stream["attention.in"]), qkv.tokens(), "attention")
-        lanes = mapping.unit.attention.lanes
-        places = {
-            "attend": (values, "attention.in", "attention.out"),
-            "scores": (op, "attention.in", "attention.scores"),
-            "weighted": (values, "attention.scores", "attention.out"),
-        }
         ready = "attention.sent"
-        for function in ("attend",) if mapping.single_pass else ("scores", "weighted"):
-            of, source, target = places[function]
-            region = mapping.attention_region(function, *decode.lane_tokens(self.context, lanes))
-            shape = (op.heads, op.kv_heads, op.d_head, lanes, mapping.words)
-            kernel = Kernel(function, region, shape, stream[source], stream[target], "kv", self.context)
-            index = self.builder.op("attention" if mapping.single_pass else of.kind, of.name)
-            self.builder.unit(FPGA, index, (kernel,), (ready,), (f"attention.{function}",))
-            ready = f"attention.{function}"
+        for kind, kernel in mapping.attention_kernels(self.context):
+            index = self.builder.op(kind, (op if kind == op.kind else values).name)
+            self.builder.unit(FPGA, index, (kernel,), (ready,), (f"attention.{kernel.function}",))
+            ready = f"attention.{kernel.function}"
         back = Transfer(attended, stream["attention.out"], self.sram["values"], back=True)
         self._receive(values, back, (ready,), "attended0", whole=True)
         return Result(self.sram["values"], (Part(0, attended, "attended0"),))
@@ -272,4 +272,4 @@ class HybridLowering(LayerLowering):
         return token
 
 
-__all__ = ["HybridLowering", "HybridMapping", "place"]
+__all__ = ["HybridLowering", "HybridMapping"]

@@ -119,8 +119,9 @@ def _headline(result: Result) -> RenderableType:
 def _placement(result: Result) -> RenderableType:
     """Which side does what on a hybrid machine, and what crosses its link."""
     facts = Table.grid(padding=(0, 3, 0, 0))
-    sides = [f"{work} {side}" for work, side in (result.placement or {}).items()]
-    facts.add_row("Placement", ", ".join(sides))
+    for title, placement in (("Placement", result.placement), ("of prompts", result.prompt_placement)):
+        if placement is not None:
+            facts.add_row(title, ", ".join(f"{work} {side}" for work, side in placement.items()))
     for name, link in (result.links or {}).items():
         joules = "uncosted" if link.joules is None else si(link.joules, "J")
         facts.add_row(name, f"{si(link.bytes, 'B')}, {joules}")

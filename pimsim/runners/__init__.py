@@ -81,10 +81,12 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
     ("memory", "requests"): "pimsim.runners.memory",
+    ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
+    ("pim", "classifier"): "pimsim.runners.pim_classifier",
 }
 """(kind of architecture, kind of workload) -> module."""
 
-PLANNED = {("mcu", "vit")}
+PLANNED = {("mcu", "vit"), ("mcu", "classifier")}
 """Pairs of which nothing is timed, so that a run is a plan of buffers: see `pimsim.plan`."""
 
 COMMANDED = {
@@ -96,10 +98,20 @@ COMMANDED = {
     ("memory", "requests"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
-CHECKED = {("pim", "decoder"), ("hybrid", "decoder"), ("pim", "attention"), ("fpga", "attention"), ("fpga", "encoder")}
+CHECKED = {
+    ("pim", "decoder"),
+    ("hybrid", "decoder"),
+    ("pim", "attention"),
+    ("fpga", "attention"),
+    ("fpga", "encoder"),
+    ("fpga", "classifier"),
+    ("pim", "classifier"),
+}
 """Pairs whose programs can be checked on numbers."""
 
 

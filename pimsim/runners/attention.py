@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pimsim.config import Loaded
 from pimsim.workload.attention.base import Counts
+from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.classifier import ClassifierConfig
+
+Expanded = Loaded[AttentionConfig] | Loaded[ClassifierConfig]
+"""Workloads that expand into primitives: an attention algorithm by itself, or a whole vision network."""
 
 
 def counts_section(simulated: Mapping[str, int], closed: Counts, origin: str | None) -> dict[str, Any]:
@@ -25,4 +31,4 @@ def counts_section(simulated: Mapping[str, int], closed: Counts, origin: str | N
     }
 
 
-__all__ = ["counts_section"]
+__all__ = ["Expanded", "counts_section"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,32 @@ from pimsim.program.dataflow import done
 from pimsim.program.streaming import StreamProgram
 from pimsim.result import Result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.streaming import run_calls
 from pimsim.workload.attention import decisions
 from pimsim.workload.attention.base import Algorithm, Case
 from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.classifier import ClassifierConfig
 
 COUNTED = ("scores", "exps", "logs", "macs", "reads", "writes", "gathered")
 """What the actions of a program count; persistent words follow from what is kept."""
 
 
 def simulate(
-    arch: Loaded[FpgaArchConfig], workload: Loaded[AttentionConfig], options: RunOptions, start: float
+    arch: Loaded[FpgaArchConfig],
+    workload: Expanded,
+    options: RunOptions,
+    start: float,
+    part_of: Callable[[str], str] | None = None,
 ) -> Result:
-    """Lower the expansion of the algorithm and time it; ``start``: when the run began, by `time.perf_counter`.
+    """Lower the expansion of the algorithm and time it.
+
+    Args:
+        arch: The machine.
+        workload: What it computes.
+        options: How to run.
+        start: When the run began, by `time.perf_counter`.
+        part_of: Operation -> the part under which layers of the result list it; None: all are one.
 
     Raises:
         UnsupportedOp: the machine lacks a unit, or rows lie in memory as it cannot read them.
@@ -59,12 +71,19 @@ def simulate(
             str(error).removeprefix("fpga.primitives.buffer_words "), ("fpga", "primitives", "buffer_words")
         ) from None
     except MappingError as error:
-        raise UnsupportedOp(f"attention {work.algorithm} does not run on {arch.value.name}: {error}") from None
+        raise UnsupportedOp(f"{work.title} does not run on {arch.value.name}: {error}") from None
+    layers: list[str] = []
+    if part_of is not None:
+        layers = list(dict.fromkeys(part_of(call.name) for call in program.calls))
+        program.calls = [replace(call, layer=layers.index(part_of(call.name))) for call in program.calls]
     found: list[ProgramTimes] = []
     result = run_calls(arch, workload, program.calls, options, start, {}, observe=found.append)
     (times,) = found
     spans = list(zip(times.starts, times.ends, strict=True))
     word = arch.value.fpga.word_bits // 8
+    if layers:
+        named = zip(result.layers, layers, strict=True)
+        result = replace(result, layers=[replace(layer, name=name) for layer, name in named])
     return replace(
         result,
         counts=counts_section(counts_of(program), method.counts(case, decided or None), origin),
@@ -103,9 +122,7 @@ def words_of_beat(fpga: FpgaConfig) -> int:
     return fpga.beat_bits // fpga.word_bits
 
 
-def _decisions(
-    workload: Loaded[AttentionConfig], method: Algorithm, case: Case
-) -> tuple[Mapping[str, Any] | None, str | None]:
+def _decisions(workload: Expanded, method: Algorithm, case: Case) -> tuple[Mapping[str, Any] | None, str | None]:
     """Decisions that the expansion needs, and where they come from; None where the program does not depend on data.
 
     Raises:
@@ -127,7 +144,7 @@ def _decisions(
     return method.decide(case, method.sample(case, work.seed)), origin
 
 
-def _of_sample(work: AttentionConfig, decided: Mapping[str, Any] | None) -> bool:
+def _of_sample(work: AttentionConfig | ClassifierConfig, decided: Mapping[str, Any] | None) -> bool:
     """Whether decisions that a program is built on are those of the drawn tensors, on which it is checked."""
     method, case = work.method(), work.case()
     own = method.decide(case, method.sample(case, work.seed))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import MappingError
-from pimsim.functional.check import Capture, Judge
+from pimsim.functional.check import Capture, Judge, Places
+from pimsim.functional.stream import HybridExecutor
 from pimsim.functional.verdict import Verdict
 from pimsim.mapper.group import GroupMapping, Token, groups
+from pimsim.mapper.hybrid_group import HybridGroupMapping
 from pimsim.runners.pim_check import PimCheck, places_of
 from pimsim.session import Session
 from pimsim.workload.config import WorkloadConfig
@@ -77,9 +80,9 @@ class GroupCheck(PimCheck):
     ) -> str:
         for slot, at in enumerate(self.groups[number]):
             self.judge = judge = self.judges[at.sequence]
-            judge.places = self._places.shifted(slot * self.mapping.stride)
+            judge.places = self._places_of(number, slot)
             logits = self.session.logits_of(slot) if self.workload.lm_head else None
-            now = judge.compare(written, self.token(at), at.position, logits)
+            now = judge.compare(_of_wave(written, self.mapping.suffix(slot)), self.token(at), at.position, logits)
             differences += now
             where = f"sequence {at.sequence}: " if self.workload.batch > 1 else ""
             if not now[-1].passed:
@@ -90,16 +93,38 @@ class GroupCheck(PimCheck):
                 return where + message
         return ""
 
+    def _places_of(self, number: int, slot: int) -> Places:
+        """Where the results of a token of a pass are, and who makes them."""
+        places = self._places.shifted(self.mapping.shift(slot))
+        if isinstance(self.mapping, HybridGroupMapping):
+            sides = self.mapping.sides_of(self.groups[number])
+            places = replace(places, streamed=frozenset(work for work, side in sides.items() if side == "fpga"))
+        return places
+
     def _enter(self, number: int) -> None:
         """Begin a pass; without embeddings, the streams are put where they would put them."""
         group = self.groups[number]
         self.session.enter(*(at.position for at in group))
         if self.workload.embeddings:
             return
+        memory, start, step = self.session.executor.sram, self.mapping.sram["x"], self.mapping.stride
+        if isinstance(self.mapping, HybridGroupMapping) and self.mapping.parks(group):
+            assert isinstance(self.session.executor, HybridExecutor)
+            memory, start, step = (
+                self.session.executor.stream.buffer,
+                self.mapping.stream["park.x"],
+                self.workload.model.d_model,
+            )
         for slot, at in enumerate(group):
             stream = self.judges[at.sequence].stream(self.token(at), at.position)
-            start = self.mapping.sram["x"] + slot * self.mapping.stride
-            self.session.executor.sram[start : start + stream.size] = stream
+            memory[start + slot * step : start + slot * step + stream.size] = stream
+
+
+def _of_wave(written: dict[str, Any], wave: str) -> dict[str, Any]:
+    """What the operations of a wave have written, by the names that they have in the first one."""
+    if not wave:
+        return {name: values for name, values in written.items() if "#" not in name}
+    return {name.removesuffix(wave): values for name, values in written.items() if name.endswith(wave)}
 
 
 __all__ = ["GroupCheck"]

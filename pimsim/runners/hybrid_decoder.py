@@ -25,6 +25,7 @@ def simulate(arch: Loaded[HybridConfig], workload: Loaded[WorkloadConfig], optio
         result,
         ops={kind: replace(op, unit=_unit_of(kind, op, totals)) for kind, op in result.ops.items()},
         placement=dict(mapping.sides),
+        prompt_placement=dict(mapping.prompt_sides) if workload.value.prefill == "matrix" else None,
         links=_links(arch.value, totals),
     )
 

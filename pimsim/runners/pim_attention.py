@@ -16,6 +16,7 @@ from pimsim.config import Loaded
 from pimsim.errors import CapacityExceeded, InputError
 from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
+from pimsim.mapper.attention.least import check_least
 from pimsim.mapper.attention.lowering import AttentionLowering
 from pimsim.mapper.attention.parts import Rewritten, by_heads, stored_in_parts
 from pimsim.mapper.attention.slices import in_turn, sliced
@@ -26,14 +27,13 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Item, Placed, count_commands
 from pimsim.result import Result, build_result
 from pimsim.runners import RunOptions
-from pimsim.runners.attention import counts_section
+from pimsim.runners.attention import Expanded, counts_section
 from pimsim.runners.pim_decoder import engine_of, peak_memory_bytes, strict_sink
 from pimsim.runners.pim_memory import attention_memory
 from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
-from pimsim.workload.attention.primitives import Primitive, Source
-from pimsim.workload.attention_only import AttentionConfig
+from pimsim.workload.attention.primitives import Load, Primitive, Source
 
 if TYPE_CHECKING:
     from pimsim.functional.attention_check import Inputs
@@ -46,7 +46,7 @@ SOURCES_SHARE = 64
 """Given tensors of this part of the SRAM or more may move to the banks where the SRAM does not hold everything."""
 
 
-def simulate(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig], options: RunOptions) -> Result:
+def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) -> Result:
     """Time the program of an attention algorithm, command by command, and count what it does.
 
     Raises:
@@ -149,7 +149,7 @@ def _timed(
     return totals
 
 
-def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[AttentionConfig]) -> int:
+def estimate_commands(arch: Loaded[ArchConfig], workload: Expanded) -> int:
     """DRAM commands of the program, exactly; refreshes come on top."""
     from pimsim.functional.attention_check import prepare
 
@@ -165,7 +165,7 @@ def attention_algorithms() -> tuple[str, ...]:
     return tuple(discover().names())
 
 
-def _check_states(workload: Loaded[AttentionConfig], lowering: AttentionLowering) -> None:
+def _check_states(workload: Expanded, lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
     from pimsim.functional.attention_check import successor
 
@@ -207,6 +207,7 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
+    _check_least(ops, capacity, element)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
     full = CapacityExceeded("")
     for attempt in _attempts(ops, capacity):
@@ -243,25 +244,43 @@ class _Attempt:
     keeps_in_banks: bool = False
 
 
+def _check_least(ops: Sequence[Primitive], capacity: int, element: int) -> None:
+    """Raises: CapacityExceeded, if an operation does not fit by itself, also for as few heads and rows as there can be."""
+    try:
+        check_least(_sliced(Rewritten(ops), capacity).ops, capacity, element)
+    except CapacityExceeded:
+        *_, least = _shares(ops, capacity)
+        check_least(least.ops, capacity, element)
+
+
 def _attempts(ops: Sequence[Primitive], capacity: int) -> Iterator[_Attempt]:
-    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, a share of the heads at a time."""
-    largest_first = sorted((op for op in ops if isinstance(op, Source)), key=lambda op: (-op.size, op.name))
+    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, few heads at a time."""
+    used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
+    given = (op for op in ops if isinstance(op, Source) and op.name in used)
+    largest_first = sorted(given, key=lambda op: (-op.size, op.name))
     movable = [op.name for op in largest_first if op.size >= capacity // SOURCES_SHARE]
-    whole = _cut(Rewritten(ops), capacity)
+    whole = _sliced(Rewritten(ops), capacity)
     yield _Attempt(whole, in_turn(whole.ops))
     yield _Attempt(whole, whole.ops)
     for moved in range(len(movable) + 1):
         yield _Attempt(whole, whole.ops, compact=True, in_banks=frozenset(movable[:moved]))
-    for parts in range(1, max(op.shape[0] for op in ops) + 1):
-        shared = by_heads(ops, parts)
+    for each in _shares(ops, capacity):
+        cut = stored_in_parts(each)
+        yield _Attempt(cut, cut.ops, compact=True)
+        yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable))
+        yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable), keeps_in_banks=True)
+
+
+def _shares(ops: Sequence[Primitive], capacity: int) -> Iterator[Rewritten]:
+    """The operations in slices, for all heads at once, then for ever fewer of them."""
+    heads = max((op.shape[0] for op in ops if isinstance(op, Source) and len(op.shape) == 3), default=1)
+    for parts in range(1, heads + 1):
+        shared = by_heads(ops, parts) if heads % parts == 0 else None
         if shared is not None:
-            cut = stored_in_parts(_cut(shared, capacity))
-            yield _Attempt(cut, cut.ops, compact=True)
-            yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable))
-            yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable), keeps_in_banks=True)
+            yield _sliced(shared, capacity)
 
 
-def _cut(before: Rewritten, capacity: int) -> Rewritten:
+def _sliced(before: Rewritten, capacity: int) -> Rewritten:
     """Scores that are too large in slices of heads and rows."""
     return replace(before, ops=sliced(before.ops, capacity // SCORES_SHARE))
 

@@ -168,7 +168,7 @@ def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Plac
     engine = FastEngine(arch, spec, recorder=spans, further=units_of(arch))
     engine.run(iter(passes))
     units = {unit.name: unit for unit in engine.units}
-    recorded = iter(spans.blocks)
+    recorded, free = iter(spans.blocks), dict.fromkeys(units, 0)
     for number, blocks in enumerate(passes):
         for placed in blocks:
             block = next(recorded)
@@ -180,8 +180,12 @@ def timed_steps(arch: ArchConfig, spec: DramSpec, passes: Sequence[Sequence[Plac
                 if span.units[0] in units:
                     unit = units[span.units[0]]
                     step = dict(placed.block.units)[unit.name][at]
-                    _, latency = unit.costs.step(step.items)
-                    signal = unit.clock.tick(unit.clock.edge(begin) + latency)
+                    busy, latency = unit.costs.step(step.items)
+                    # the edge itself, which the tick of its beginning does not tell where clocks do not meet
+                    ready = 0 if span.ready is None else unit.clock.edge(block.origin + span.ready)
+                    start = max(free[unit.name], ready)
+                    free[unit.name] = start + busy
+                    signal = unit.clock.tick(start + latency)
                     yield Timed(begin, signal, number, placed, step, ())
                     continue
                 channels = [int(unit.removeprefix("channel")) for unit in span.units]

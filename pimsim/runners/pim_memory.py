@@ -167,7 +167,7 @@ class MemoryWatch:
 def _appended(block: Block) -> int:
     """Elements of keys and values that kernels of a streaming unit append to its cache."""
     return sum(
-        2 * item.shape[1] * item.shape[2]
+        2 * item.shape[1] * item.shape[2] * (item.shape[5] if len(item.shape) > 5 else 1)
         for _, stream in block.further
         for step in stream
         for item in step.items

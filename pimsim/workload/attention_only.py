@@ -106,6 +106,11 @@ class AttentionConfig(AnyWorkload):
         """Chunks of the queries."""
         return self.case().queries // self.chunk if self.chunk is not None else 1
 
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"attention {self.algorithm}"
+
     def method(self) -> Algorithm:
         """The algorithm with its parameters.
 

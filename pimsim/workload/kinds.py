@@ -12,6 +12,7 @@ WORKLOAD_KINDS: Lazy[type[AnyWorkload]] = Lazy(
         "trace": "pimsim.workload.trace:TraceWorkload",
         "encoder": "pimsim.workload.encoder:EncoderConfig",
         "requests": "pimsim.workload.requests:RequestsConfig",
+        "classifier": "pimsim.workload.classifier:ClassifierConfig",
         "vit": "pimsim.workload.vision:VitConfig",
     }
 )

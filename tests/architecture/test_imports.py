@@ -88,6 +88,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "pimsim/workload/reference.py",
         "pimsim/workload/encoder_reference.py",
         "pimsim/workload/attention/",
+        "pimsim/workload/networks/reference.py",
         "pimsim/quality.py",
         "pimsim/session.py",
         "pimsim/workload/sequence.py",

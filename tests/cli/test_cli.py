@@ -281,7 +281,7 @@ def test_a_pair_that_does_not_run_says_what_does(monkeypatch: pytest.MonkeyPatch
     result = pimsim(*RUN, *TINY)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
-        "error: a workload for pim_gpt, an architecture of kind pim, must be of kind attention, not decoder as "
+        "error: a workload for pim_gpt, an architecture of kind pim, must be of kind attention or classifier, not decoder as "
         "gpt2_decode is"
     )
 

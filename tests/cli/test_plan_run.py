@@ -63,7 +63,7 @@ def test_options_of_timed_runs_are_refused(option: tuple[str, ...]) -> None:
 def test_other_pairs_are_refused() -> None:
     decoder = pimsim("run", "--arch", "mcu_stm32f746", "--workload", "gpt2_decode")
     assert decoder.exit_code == 2
-    assert "must be of kind vit, not decoder as gpt2_decode is" in decoder.stderr
+    assert "must be of kind classifier or vit, not decoder as gpt2_decode is" in decoder.stderr
     with pytest.raises(MappingError, match=r"^mcuformer_vit on mcu_stm32f746 must be planned, by `pimsim run`"):
         simulate("mcu_stm32f746", "mcuformer_vit")
 

@@ -304,6 +304,13 @@ def test_49_what_cannot_be_placed() -> None:
     for work in ("softmax", "lm_head"):
         with pytest.raises(InputError, match=rf"fixed.{work}: must be about attention, qkv_projection"):
             load_arch("hybrid_pim_fpga", [("placement", "fixed"), ("fixed", f"{{{work}: fpga}}")])
+    products = "{qkv_projection: fpga, output_projection: fpga, ffn_up: fpga, ffn_down: fpga}"
+    prompt = ("workload.prefill=matrix", "workload.prompt_tokens=4", "arch.placement=fixed")
+    moved = hybrid(*prompt, f"arch.fixed_prompt={products}", "workload.generate_tokens=2").latency
+    stayed = hybrid(*prompt, f"arch.fixed={products}", "workload.generate_tokens=2").latency
+    assert moved is not None
+    assert stayed is not None
+    assert moved.ttft_s == pytest.approx(stayed.ttft_s, rel=0.01)  # matrices in both memories cost nothing
 
 
 def test_50_a_given_routing_is_dealt_out() -> None:

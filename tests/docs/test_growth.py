@@ -159,7 +159,9 @@ def test_prompts_in_chunks_are_quadratic_up_to_64k(machine: str) -> None:
     for entry in chunked_prompts.ENTRIES:
         rows = {row.context: row for row in prompts if row.attention == entry}
         assert list(rows) == [1024 << i for i in range(7)]
-        ran = [row.seconds for row in chunks if row.attention == entry and row.context % 64 == 0 and row.context <= 1024]
+        ran = [
+            row.seconds for row in chunks if row.attention == entry and row.context % 64 == 0 and row.context <= 1024
+        ]
         assert len(ran) == 16
         assert rows[1024].seconds == pytest.approx(sum(ran), rel=1e-12)
         doubled = rows[65_536].seconds / rows[32_768].seconds  # type: ignore[operator]

@@ -148,9 +148,28 @@ def test_a_phase_left_out_of_the_state_is_caught(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("build", [decode.scores, decode.weighted, decode.attend])
 @pytest.mark.parametrize("heads", [(12, 12, 64), (16, 1, 128), (18, 2, 24), (4, 4, 8), (20, 2, 8)])
-@pytest.mark.parametrize("context", [1, 17, 18, 40])
-def test_regions_are_whole_and_both_engines_agree(build: Any, heads: tuple[int, int, int], context: int) -> None:
-    region, timing = build(decode.Heads(*heads, 16), context, HYBRID.fpga.attention), port_timing(HYBRID.fpga)
+@pytest.mark.parametrize(("context", "queries"), [(1, 1), (17, 1), (18, 1), (40, 1), (1 << 4, 16), (45, 20)])
+def test_regions_are_whole_and_both_engines_agree(
+    build: Any, heads: tuple[int, int, int], context: int, queries: int
+) -> None:
+    shape, unit = decode.Heads(*heads, 16), HYBRID.fpga.attention
+    region, timing = build(shape, decode.share(shape, context, unit, queries), unit, queries), port_timing(HYBRID.fpga)
     verify_region(region)
     ports = {stream.port: timing for stream in (*region.reads, *region.writes)}
     assert run_region(region, ports) == run_beats(region, ports)
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 9, 40])
+@pytest.mark.parametrize(("d_in", "d_out"), [(16, 8), (40, 64), (300, 33)])
+def test_a_product_uses_each_beat_for_all_tokens(d_in: int, d_out: int, tokens: int) -> None:
+    unit = HYBRID.fpga.linear
+    region, timing = decode.linear(d_in, d_out, 16, unit, tokens), port_timing(HYBRID.fpga)
+    verify_region(region)
+    ports = {stream.port: timing for stream in region.reads}
+    found = run_region(region, ports)
+    assert found == run_beats(region, ports)
+    beats = -(-d_out // unit.lanes) * -(-d_in // 16)
+    assert region.reads[0].bursts[0].beats == beats  # weights are read once, whatever the tokens
+    assert (
+        beats * -(-tokens // unit.parallelism) <= found.cycles <= beats * -(-tokens // unit.parallelism) + 64 + 64 + 40
+    )

@@ -275,19 +275,31 @@ def test_a_long_region_takes_a_cycle_for_every_use_of_a_beat() -> None:
         for build in (decode.scores, decode.weighted, decode.attend):
             cycles = []
             for context in (1600, 3200):
-                region = build(heads, context, unit.attention)
+                region = build(heads, decode.share(heads, context, unit.attention), unit.attention)
                 ports = {stream.port: port_timing(unit) for stream in (*region.reads, *region.writes)}
                 cycles.append(run_region(region, ports).cycles)
             assert cycles[1] - cycles[0] == 1600 // unit.attention.lanes * per_token, build.__name__
 
 
 def test_lanes_share_the_tokens() -> None:
-    for lanes, context in itertools.product((1, 3, 16), range(1, 60)):
-        dealt = [len(range(lane, context, lanes)) for lane in range(lanes)]
-        read, newest = decode.lane_tokens(context, lanes)
-        assert read + newest == max(dealt)
-        of_memory = [len(range(lane, context - 1, lanes)) for lane in range(lanes)]
-        assert read == max(of_memory)
+    """The busiest lane of all, lane by lane: queries that see a token, ``parallelism`` at once, for each of its tokens."""
+    unit, heads = load_arch("hybrid_pim_fpga").value.fpga.attention, decode.Heads(6, 2, 64, 16)
+    for lanes, queries, context in itertools.product((1, 3, 16), (1, 2, 5, 20), range(1, 60)):
+        if queries > context:
+            continue
+        machine = unit.model_copy(update={"lanes": lanes, "parallelism": 4})
+        found = decode.share(heads, context, machine, queries)
+        uses = [ceil(min(queries, context - token) * 3 / 4) for token in range(context)]
+        assert found.read * ceil(queries * 3 / 4) + sum(found.fresh) == max(
+            sum(uses[lane::lanes]) for lane in range(lanes)
+        )
+        assert (found.read, len(found.fresh)) in {
+            (
+                len(range(lane, context - queries, lanes)),
+                len(range(lane, context, lanes)) - len(range(lane, context - queries, lanes)),
+            )
+            for lane in range(lanes)
+        }
 
 
 # ------------------------------------------------------------------------------------------------------ verify and text

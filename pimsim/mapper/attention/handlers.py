@@ -49,6 +49,7 @@ LOWERINGS: dict[type[Primitive], Callable[[AttentionLowering, Any], None]] = {
     prim.Clusters: compute.computed,
     prim.GroupMean: compute.computed,
     prim.Depthwise: compute.computed,
+    prim.Patches: memory.moved,
 }
 """Kind of primitive -> its lowering. A kind without an entry is not supported by this machine."""
 

@@ -187,6 +187,7 @@ PASSES: dict[str, Callable[[Primitive], list[Pass]]] = {
     "pick": _each("move"),
     "select": _each("move"),
     "join": _each("move"),
+    "patches": _each("move"),
     "arrange": _each("move"),
     "constant": _each("move"),
     "empty_state": _each("move"),

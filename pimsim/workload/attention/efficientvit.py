@@ -121,13 +121,16 @@ class EfficientVitStage(Algorithm):
         """Block by block."""
         self.check(case)
         b = Expansion(self.inputs(case))
-        x: Primitive = b.load(b["x"])
-        for at in (f"block{number}" for number in range(self.depth)):
+        b.store(self.blocks(b, case, b.load(b["x"])), name="output")
+        return b.graph()
+
+    def blocks(self, b: Expansion, case: Case, x: Primitive, prefix: str = "") -> Primitive:
+        """All blocks on tokens ``[tokens, C]``, with the weights whose names begin with ``prefix``."""
+        for at in (f"{prefix}block{number}" for number in range(self.depth)):
             x = feed_forward(b, mixing(b, x, f"{at}.before.mix"), f"{at}.before.ff")
             x = b.apply("add", x, self._attended(b, case, x, f"{at}.attention."))
             x = feed_forward(b, mixing(b, x, f"{at}.after.mix"), f"{at}.after.ff")
-        b.store(x, name="output")
-        return b.graph()
+        return x
 
     def _attended(self, b: Expansion, case: Case, x: Primitive, prefix: str) -> Primitive:
         """Attention of all windows, with the tokens in their order again."""

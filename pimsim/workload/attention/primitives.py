@@ -956,23 +956,60 @@ class GroupMean(Primitive):
 class Depthwise(Primitive):
     """A convolution of each channel by itself, padded with zeros, over ``side * side`` tokens ``[tokens, channels]``.
 
-    Filters ``[channels, kernel, kernel]`` and a bias ``[channels]`` are the second and third input.
+    Filters ``[channels, kernel, kernel]`` and a bias ``[channels]`` are the second and third input. With a ``stride`` only every
+    so manieth line and column is computed.
     """
 
     KIND: ClassVar[str] = "depthwise"
     side: int = 1
+    stride: int = 1
 
     def rule(self) -> Shape:
         x, filters = self.sources[:2]
         _need(x[0] == self.side**2 and x[1] == filters[0], self, f"{self.side**2} tokens and a filter per channel")
-        return x
+        return (((self.side - 1) // self.stride + 1) ** 2, x[1])
 
     def meaning(self, *inputs: Any) -> Any:
         x, filters, bias = inputs
         kernel = filters.shape[-1]
         image = np.pad(x.reshape(self.side, self.side, -1), ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (0, 1))
+        windows = windows[:: self.stride, :: self.stride]
         return np.einsum("yxcij,cij->yxc", windows, filters).reshape(self.shape) + bias
 
     def macs(self, context: int = 0) -> int:  # noqa: ARG002
         return self.size * self.sources[1][-1] ** 2
+
+
+@dataclass(frozen=True)
+class Patches(Primitive):
+    """Neighbourhoods of pixels, so that a convolution is a product (im2col); on chip.
+
+    Lines of ``width`` pixels, ``[lines * width, channels]``, to ``[results, kernel^2 * channels]``: line by line of the
+    neighbourhood, pixel by pixel, the channels fastest. Beyond the left and right border stand zeros, and so many lines of
+    zeros stand ``above`` the first line.
+    """
+
+    KIND: ClassVar[str] = "patches"
+    width: int = 1
+    kernel: int = 3
+    stride: int = 1
+    above: int = 0
+
+    def rule(self) -> Shape:
+        pixels, channels = self.sources[0]
+        lines = pixels // self.width + self.above
+        _need(
+            pixels % self.width == 0 and lines >= self.kernel,
+            self,
+            f"whole lines of {self.width} pixels, enough for a kernel",
+        )
+        across = (self.width + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
+        return (((lines - self.kernel) // self.stride + 1) * across, self.kernel**2 * channels)
+
+    def meaning(self, *inputs: Any) -> Any:
+        middle = self.kernel // 2
+        image = inputs[0].reshape(-1, self.width, self.sources[0][1])
+        image = np.pad(image, ((self.above, 0), (middle, middle), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(image, (self.kernel, self.kernel), (0, 1))
+        return windows[:: self.stride, :: self.stride].transpose(0, 1, 3, 4, 2).reshape(self.shape)

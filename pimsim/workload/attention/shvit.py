@@ -96,10 +96,13 @@ class ShvitStage(Algorithm):
         """Block by block."""
         self.check(case)
         b = Expansion(self.inputs(case))
-        x: Primitive = b.load(b["x"])
-        for at in (f"block{number}" for number in range(self.depth)):
+        b.store(self.blocks(b, case, b.load(b["x"])), name="output")
+        return b.graph()
+
+    def blocks(self, b: Expansion, case: Case, x: Primitive, prefix: str = "") -> Primitive:
+        """All blocks on tokens ``[tokens, C]``, with the weights whose names begin with ``prefix``."""
+        for at in (f"{prefix}block{number}" for number in range(self.depth)):
             x = mixing(b, x, f"{at}.mix")
             x = b.apply("add", x, self.attention.mixed(b, case, x, f"{at}.attention."))
             x = feed_forward(b, x, f"{at}.ff")
-        b.store(x, name="output")
-        return b.graph()
+        return x
