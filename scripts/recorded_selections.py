@@ -2,8 +2,7 @@
 """What real activations select, on a PIM machine: the table of docs/quality.md.
 
 ``python scripts/recorded_selections.py MODEL.gguf`` puts each of `ENTRIES` into the model, records what the last of 128 tokens of
-the story selects in some layers, replays that on ``pim_gpt``, and prints cycles and the spread over channels beside those of drawn
-activations.
+the story selects in some layers, and replays that on ``pim_gpt``: cycles, and the spread over channels, beside drawn ones.
 """
 
 from __future__ import annotations
