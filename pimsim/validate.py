@@ -1,39 +1,40 @@
 """Published figures against this simulator: one row for each figure, model and machine.
 
 The published side is data (``arch_configs/published/``); the simulated side runs the shipped configurations as a
-user would.
+user would. Figures that share a run share it.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pimsim import catalog, validate_edge_moe
-from pimsim.arch.formats import format_bytes
-from pimsim.bounds import pim
-from pimsim.config import load_arch, load_workload
+from pimsim import catalog, validate_attention, validate_dram, validate_edge_moe, validate_energy, validate_pim_gpt
 from pimsim.errors import UnknownName
 from pimsim.model import Model
 from pimsim.result import Result
-from pimsim.run import simulate
 from pimsim.validate_aim import AIM_ROWS, measure_aim
-from pimsim.validate_counts import COUNTS
-from pimsim.workload.models import build_graph
 from pimsim.yamlio import load_tree
 from pimsim.yamlio import validate as validated
 
 Status = Literal["exact", "within", "explained", "open", "failed"]
 
-BASELINES = ("t4", "xeon_6154")
-ARITHMETIC = ("layernorm", "softmax", "gelu", "residual", "bias", "partial_sum")
-"""Operations that are not vector-matrix products and not transfers of the KV cache."""
+ROUNDING = 1e-14
+"""Relative distance that only the rounding of a float makes."""
 
-BOUND_CONTEXT = 512
+_ALONE = (validate_dram, validate_energy, validate_attention)
+"""Machines whose figures are found one by one."""
+
+_FOUND = {f"{each.MACHINE}/{name}": find for each in _ALONE for name, find in each.FIGURES.items()}
+
+_NOTES: dict[str, Mapping[str, str]] = {
+    validate_pim_gpt.MACHINE: validate_pim_gpt.NOTES,
+    validate_edge_moe.MACHINE: validate_edge_moe.NOTES,
+    **{each.MACHINE: each.NOTES for each in _ALONE},
+}
+"""Machine -> why a figure may differ, by the start of its name."""
 
 
 class Figure(Model):
@@ -43,6 +44,8 @@ class Figure(Model):
     high: float
     within: float = 0.0
     """Relative distance from the range that still counts as within."""
+    required: bool = False
+    """Whether a figure that is not within is a failure."""
     source: str
 
 
@@ -68,37 +71,6 @@ class Row:
     note: str
 
 
-NOTES = {
-    "speedup_t4": "the paper measured its T4 with an unnamed software stack; this is a roofline-plus-overhead model",
-    "speedup_xeon_6154": "the paper's CPU stack and precision are unknown; this is a roofline-plus-overhead model",
-    "energy": "the paper's power measurement is unknown; the model charges the device's TDP while it is busy",
-    "interface_reduction": "each 32-byte burst counts; a value element is written with a masked burst of its own",
-    "first_order_ratio": "excess: writing the vector buffer, reading results, KV writes, latency of LayerNorm",
-}
-"""Why a figure may differ, by the start of its name."""
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One simulation that figures are read from."""
-
-    workload: str
-    variant: str
-    arch: str = "pim_gpt"
-    overrides: tuple[str, ...] = ()
-
-
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("pim_gpt", ()),
-    "v1": ("pim_gpt_v1", ()),
-    "100mhz": ("pim_gpt", ("arch.asic.clock_mhz=100",)),
-    "16ch": ("pim_gpt", ("arch.dram.channels=16",)),
-    "serial": ("pim_gpt", ("arch.dispatch=serial",)),
-}
-_SERIAL = "gpt3_xl_decode"
-"""The model for which the paper gives the share of arithmetic."""
-
-
 def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | None = None) -> list[Row]:
     """Compare the figures whose name contains or matches one of ``names`` (all if there are none).
 
@@ -108,61 +80,48 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
     Raises:
         UnknownName: no figure matches a name.
     """
-    selected = _select(names)
-    aim = [name for name in selected if name in AIM_ROWS]
-    counted = [name for name in selected if name in COUNTS]
-    wanted = [name for name in selected if name not in AIM_ROWS and name not in COUNTS]
-    cases = [case for case in _cases() if any(_needs(name, case) for name in wanted)]
-    measured: dict[tuple[str, str], dict[str, float]] = {}
-    streaming = [name for name in wanted if name.startswith(f"{validate_edge_moe.MACHINE}/")]
-    total = len(cases) + len(validate_edge_moe.runs(streaming))
-    for done, (case, figures) in enumerate(_measure_all(cases)):
-        measured[case.workload, case.variant] = figures
+    wanted = _select(names)
+    figures = {name: _FOUND[name]() for name in wanted if name in _FOUND}
+    figures |= _from_runs([name for name in wanted if name not in AIM_ROWS and name not in _FOUND], progress)
+    published = {machine: load_published(machine) for machine in _NOTES}
+    return [_aim_row(name) if name in AIM_ROWS else _row(name, figures[name], published) for name in wanted]
+
+
+def _from_runs(wanted: Sequence[str], progress: Callable[[int, int], None] | None) -> dict[str, float]:
+    """Figures that are read from runs of whole models, which are told as they are done."""
+    models = [name for name in wanted if name.startswith(f"{validate_pim_gpt.MACHINE}/")]
+    images = [name for name in wanted if name.startswith(f"{validate_edge_moe.MACHINE}/")]
+    model_runs = validate_pim_gpt.runs(models)
+    total = len(model_runs) + len(validate_edge_moe.runs(images))
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
         if progress:
-            progress(done + 1, total)
+            progress(done, total)
+
+    measured: dict[validate_pim_gpt.Case, Mapping[str, float]] = {}
+    for found in validate_pim_gpt.measure(model_runs):
+        measured |= found
+        tell()
     results: dict[str, Result] = {}
-    for run, result in validate_edge_moe.measure(streaming):
+    for run, result in validate_edge_moe.measure(images):
         results[run] = result
-        if progress:
-            progress(len(cases) + len(results), total)
-    published = {machine: load_published(machine) for machine in ("pim_gpt", validate_edge_moe.MACHINE)}
-    return [
-        _row(name, validate_edge_moe.simulated(name, results), published, validate_edge_moe.NOTES)
-        if name in streaming
-        else _row(name, _simulated(name, measured), published, NOTES)
-        for name in wanted
-    ] + [
-        *(_aim_row(name) for name in aim),
-        *(_count_row(name) for name in counted),
-    ]
+        tell()
+    return {name: validate_pim_gpt.simulated(name, measured) for name in models} | {
+        name: validate_edge_moe.simulated(name, results) for name in images
+    }
 
 
-def load_published(machine: str = "pim_gpt") -> Published:
+def load_published(machine: str = validate_pim_gpt.MACHINE) -> Published:
     """The published figures of a machine."""
     return validated(load_tree(catalog.folder("arch") / "published" / f"{machine}.yaml"), Published)
 
 
 def figure_names() -> list[str]:
     """Every row, in order."""
-    per_model = (
-        "row_hit_rate", "interface_reduction", "first_order_ratio", "slowdown_asic_100mhz", "speedup_16_channels",
-        "speedup_t4", "speedup_xeon_6154", "energy_t4_v1", "energy_xeon_6154_v1", "energy_t4_v2", "energy_xeon_6154_v2",
-        "energy_v2_over_v1",
-    )  # fmt: skip
-    rows = [f"pim_gpt/{w}/{figure}" for w in _workloads() for figure in per_model]
-    rows += [
-        f"pim_gpt/{_SERIAL}/non_vmm_share",
-        f"pim_gpt/{_SERIAL}/decoder_weights_gpt3_xl",
-        f"pim_gpt/{_SERIAL}/operations_per_weight_gpt3_xl",
-        "pim_gpt/gpt2_xl_decode/decoder_weights_gpt2_xl",
-        *AIM_ROWS,
-    ]
-    return [*rows, *validate_edge_moe.names(), *COUNTS]
-
-
-def _workloads() -> list[str]:
-    order = ("small", "medium", "large", "xl")
-    return ["gpt2_decode", *[f"gpt2_{s}_decode" for s in order[1:]], *[f"gpt3_{s}_decode" for s in order]]
+    return [*validate_pim_gpt.names(), *AIM_ROWS, *validate_edge_moe.names(), *_FOUND]
 
 
 def _select(names: Sequence[str]) -> list[str]:
@@ -179,62 +138,11 @@ def _select(names: Sequence[str]) -> list[str]:
     return [row for row in every if row in chosen]
 
 
-def _cases() -> Iterator[_Case]:
-    for workload in _workloads():
-        for variant, (arch, overrides) in VARIANTS.items():
-            if variant != "serial" or workload == _SERIAL:
-                yield _Case(workload, variant, arch, overrides)
-
-
-def _needs(name: str, case: _Case) -> bool:
-    """Whether a row is read from a simulation."""
-    _, workload, figure = name.split("/")
-    if workload != case.workload:
-        return False
-    variants = {
-        "slowdown_asic_100mhz": ("", "100mhz"),
-        "speedup_16_channels": ("", "16ch"),
-        "energy_t4_v1": ("v1",),
-        "energy_xeon_6154_v1": ("v1",),
-        "energy_v2_over_v1": ("", "v1"),
-        "non_vmm_share": ("serial",),
-    }
-    static = figure.startswith(("decoder_weights", "operations_per_weight"))
-    return not static and case.variant in variants.get(figure, ("",))
-
-
-def _measure_all(cases: Sequence[_Case]) -> Iterator[tuple[_Case, dict[str, float]]]:
-    workers = min(os.cpu_count() or 1, len(cases))
-    if workers <= 1:
-        yield from ((case, _measure(case)) for case in cases)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from zip(cases, pool.map(_measure, cases), strict=True)
-
-
-def _measure(case: _Case) -> dict[str, float]:
-    """The plain figures of one simulation."""
-    result = simulate(case.arch, case.workload, overrides=case.overrides, baselines=BASELINES)
-    figures: dict[str, float] = {
-        "seconds": result.time.seconds,
-        "joules": result.energy.joules,
-        "row_hit_rate": (result.dram and result.dram.row_hit_rate) or 0.0,
-        "interface_reduction": (result.interface and result.interface.reduction) or 0.0,
-        "non_vmm_share": sum(result.ops[kind].share for kind in ARITHMETIC if kind in result.ops),
-    }
-    for name, baseline in result.baselines.items():
-        figures[f"speedup_{name}"] = baseline.speedup or 0.0
-        figures[f"energy_{name}"] = baseline.energy_ratio or 0.0
-    arch, workload = load_arch(case.arch), load_workload(case.workload)
-    multipliers = arch.value.dram.burst_bytes // format_bytes(arch.value.pim.format)  # one column feeds all of them
-    bound = pim.pass_seconds(build_graph(workload.value), arch.value.dram.resolve(), multipliers, BOUND_CONTEXT)
-    own = result.pass_seconds[BOUND_CONTEXT - 1] - result.pass_seconds[BOUND_CONTEXT - 2]
-    return figures | {"first_order_ratio": own / bound}
-
-
-def _row(name: str, simulated: float, published: Mapping[str, Published], notes: Mapping[str, str]) -> Row:
-    machine, _, key = name.split("/")
-    figure = published[machine].figures[key]
+def _row(name: str, simulated: float, published: Mapping[str, Published]) -> Row:
+    machine, _, path = name.partition("/")
+    figures = published[machine].figures
+    key = path.rpartition("/")[2]
+    figure = figures.get(path) or figures[key]  # of one model, or the same for all
     deviation = _deviation(simulated, figure)
     return Row(
         name=name,
@@ -243,8 +151,8 @@ def _row(name: str, simulated: float, published: Mapping[str, Published], notes:
         trust=figure.source.partition(":")[0],
         simulated=simulated,
         deviation=deviation,
-        status=_status(deviation, figure, key, notes),
-        note=next((note for start, note in notes.items() if key.startswith(start)), ""),
+        status=_status(deviation, figure, key, _NOTES[machine]),
+        note=next((note for start, note in _NOTES[machine].items() if key.startswith(start)), ""),
     )
 
 
@@ -264,57 +172,6 @@ def _aim_row(name: str) -> Row:
     )
 
 
-def _count_row(name: str) -> Row:
-    """A whole number that must be met."""
-    row = COUNTS[name]()
-    found = row.count()
-    return Row(
-        name=name,
-        published=f"{row.published}",
-        source=row.source,
-        trust=row.source.partition(":")[0],
-        simulated=float(found),
-        deviation=found / row.published - 1,
-        status="exact" if found == row.published else "failed",
-        note=row.note,
-    )
-
-
-def _simulated(name: str, measured: dict[tuple[str, str], dict[str, float]]) -> float:
-    _, workload, key = name.split("/")
-
-    def figure(name: str, variant: str = "") -> float:
-        return measured[workload, variant][name]
-
-    match key:
-        case "slowdown_asic_100mhz":
-            return figure("seconds", "100mhz") / figure("seconds") - 1
-        case "speedup_16_channels":
-            return figure("seconds") / figure("seconds", "16ch")
-        case "energy_v2_over_v1":
-            return figure("joules") / figure("joules", "v1")
-        case "non_vmm_share":
-            return figure(key, "serial")
-        case "decoder_weights_gpt2_xl" | "decoder_weights_gpt3_xl":
-            return round(build_graph(load_workload(workload).value).weights() / 2**20, 1)
-        case "operations_per_weight_gpt3_xl":
-            return _operations_per_weight(workload)
-        case _ if key.startswith("energy_"):
-            baseline, version = key.removeprefix("energy_").rsplit("_", 1)
-            return figure(f"energy_{baseline}", "v1" if version == "v1" else "")
-        case _:
-            return figure(key)
-
-
-def _operations_per_weight(workload: str) -> float:
-    """Operations (two per MAC) per decoder weight, the mean over the run."""
-    loaded = load_workload(workload).value
-    graph = build_graph(loaded)
-    passes = loaded.prompt_tokens + loaded.generate_tokens - 1
-    macs = (graph.macs(1) + graph.macs(passes)) / 2
-    return 2 * macs / graph.weights()
-
-
 def _deviation(value: float, figure: Figure) -> float:
     if value < figure.low:
         return value / figure.low - 1 if figure.low else value
@@ -324,15 +181,18 @@ def _deviation(value: float, figure: Figure) -> float:
 
 
 def _status(deviation: float, figure: Figure, key: str, notes: Mapping[str, str]) -> Status:
-    if deviation == 0:
+    if abs(deviation) <= ROUNDING:
         return "exact" if figure.low == figure.high else "within"
     if abs(deviation) <= figure.within:
         return "within"
+    if figure.required:
+        return "failed"
     return "explained" if any(key.startswith(start) for start in notes) else "open"
 
 
 def _text(figure: Figure) -> str:
-    return f"{figure.low:g}" if figure.low == figure.high else f"{figure.low:g} - {figure.high:g}"
+    low, high = (f"{end:.0f}" if end == round(end) else f"{end:.6g}" for end in (figure.low, figure.high))
+    return low if low == high else f"{low} - {high}"
 
 
 def summary(rows: Iterable[Row]) -> dict[str, int]:

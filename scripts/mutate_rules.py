@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Mutation testing of timing rules: is one clock more or less in any rule of a shipped standard noticed?
 
-A mutant is a standard with one row of ``rules`` changed by one clock. Its witnesses share nothing with the YAML file:
+A mutant is a standard with one row of ``rules``, or the window between two steps of a command, changed by one clock. Its
+witnesses share nothing with the YAML file:
 
 ``table``
     the smallest distance of each pair of commands, in ticks: from the reference simulators (``config.json``,
@@ -50,7 +51,7 @@ BASES = {"hbm3_6400_pim": "hbm3_6400", "lpddr5_6400_pim": "lpddr5_6400"}
 """Standards whose table adds to that of another."""
 
 Pair = tuple[str, str, str, int, bool]
-"""(level, earlier command, later command, window, sibling)"""
+"""(level, earlier command, later command, window, sibling); a window of 0 stands for a largest distance."""
 Table = dict[Pair, int]
 
 
@@ -58,6 +59,7 @@ class Mutant(NamedTuple):
     """A standard with one row changed."""
 
     row: int
+    """Of the rules; behind them, the windows of second steps."""
     clocks: int
     spec: DramSpec
 
@@ -82,7 +84,12 @@ def own_table(spec: DramSpec) -> Table:
         for prev, next_ in itertools.product(spec.commands.values(), repeat=2)
         if prev.bus == next_.bus and prev.ticks > 1
     ]
-    return largest(timing + bus)
+    steps = [
+        ((spec.levels[-1], second.after, name, 0, False), second.within)
+        for name, second in spec.commands.items()
+        if second.after is not None and second.within is not None
+    ]
+    return largest(timing + bus + steps)
 
 
 @cache
@@ -121,6 +128,12 @@ def mutants(config: DramConfig, numbers: Iterable[int] | None = None) -> Iterato
             spec = config.model_copy(update={"rules": rules}).resolve()
             if own_table(spec) != original:
                 yield Mutant(number, clocks, spec)
+    seconds = [name for name, command in config.commands.items() if command.within is not None]
+    for number, name in enumerate(seconds if numbers is None else (), start=len(config.rules)):
+        for clocks in (1, -1):
+            command = config.commands[name].model_copy(update={"within": f"{config.commands[name].within} + {clocks}"})
+            commands = config.commands | {name: command}
+            yield Mutant(number, clocks, config.model_copy(update={"commands": commands}).resolve())
 
 
 @cache

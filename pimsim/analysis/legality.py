@@ -8,6 +8,7 @@ What it checks on each channel:
 * every timing rule (`DramSpec.rules`);
 * command buses: a command that takes n ticks keeps its bus for n ticks;
 * bank states: a row is opened in a closed bank only, what needs an open row finds it, refresh finds closed banks;
+* two steps: a second step follows its first, in time, and nothing that needs a closed bank comes between them;
 * data pins, where the timing values ``nCL``, ``nCWL`` and ``nBL`` exist: bursts of plain reads and writes never overlap
   within a pseudo channel, a rank or, where there are none, the channel. Bursts of different ranks are not compared: the
   reference simulators let them collide, which is a known fault of their rank-to-rank rules.
@@ -89,6 +90,8 @@ class ChannelChecker:
         self._notes: dict[tuple[str, Address], list[deque[int]]] = {}
         self._buses: dict[str, tuple[int, str]] = {}
         self._rows: dict[Node, int] = {}
+        self._steps = {command.after for command in spec.commands.values() if command.after is not None}
+        self._begun: dict[Node, TraceCommand] = {}
         self._data = _DataPins(spec)
         self._cycle = 0
 
@@ -102,6 +105,8 @@ class ChannelChecker:
                 yield "timing", history.spell(prev, row.command), str(row.cycle - cycles[0])
         yield from self._broken_bus(row)
         yield from self._broken_state(row, address)
+        if self._steps:
+            yield from self._broken_steps(row, address)
         yield from self._data.broken(row, address)
 
     def note(self, row: TraceCommand, address: Address) -> None:
@@ -112,8 +117,11 @@ class ChannelChecker:
         self._buses[command.bus] = (row.cycle + command.ticks, row.command)
         self._cycle = max(self._cycle, row.cycle)
         self._data.note(row, address)
+        if row.command in self._steps:
+            self._begun |= dict.fromkeys(self._banks(command, address), row)
         if command.effect != "none":
             for bank in self._banks(command, address):
+                self._begun.pop(bank, None)
                 if command.effect == "open":
                     self._rows[bank] = row.row
                 else:
@@ -156,6 +164,24 @@ class ChannelChecker:
                 elif row.row >= 0 and found_row >= 0 and row.row != found_row:
                     found = f"{self._spell(bank)} with row {found_row} open"
                     yield "state", f"{row.command} on the open row only, row {row.row}", found
+
+    def _broken_steps(self, row: TraceCommand, address: Address) -> Iterator[Finding]:
+        command = self._spec.commands[row.command]
+        closed = command.effect == "open" or command.refresh or command.needs == "closed"
+        for bank in self._banks(command, address):
+            first = self._begun.get(bank)
+            if command.after is None:
+                if first is not None and closed:
+                    yield (
+                        "state",
+                        f"{row.command} on closed banks only",
+                        f"{self._spell(bank)} after {first.command} alone",
+                    )
+            elif first is None or first.command != command.after:
+                yield "state", f"{row.command} after {command.after} only", f"{self._spell(bank)} without it"
+            elif command.within is not None and row.cycle - first.cycle > command.within:
+                rule = f"{self._spec.levels[-1].capitalize()}: {command.after}->{row.command} <= {command.within}"
+                yield "timing", rule, str(row.cycle - first.cycle)
 
     def _banks(self, command: Command, address: Address) -> list[Node]:
         return self._nodes.of(command, address, self._spec.levels[-1])

@@ -178,6 +178,11 @@ def _check_commands(spec: DramSpec, config: SchedulerConfig) -> None:
                 f"which {name} is not",
                 path=path,
             )
+        if command.after is not None:
+            raise ConfigError(
+                f"must be a command without a first step, which {name} is not: {command.after} goes before it",
+                path=path,
+            )
 
 
 def _check_queue(config: SchedulerConfig) -> None:

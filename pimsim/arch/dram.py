@@ -34,6 +34,13 @@ class CommandConfig(Model):
     register_file: str | None = Field(None, description="name of the register file that the command addresses, if any")
     latency: Value = Field(0, description="ticks from issue until its effect is complete (expression)")
     refresh: bool = Field(False, description="true for the command that the refresh policy issues")
+    after: str | None = Field(
+        None,
+        description="first step of which the command is the second: nothing else may begin in the bank between them",
+    )
+    within: Value | None = Field(
+        None, description="ticks after the first step, at most (expression); default: any time"
+    )
 
 
 class RuleConfig(Model):
@@ -131,6 +138,10 @@ class Command:
     register_file: str | None
     latency: int
     refresh: bool
+    after: str | None = None
+    """The first step of which this is the second."""
+    within: int | None = None
+    """Ticks after the first step, at most."""
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,9 @@ class FpgaEncoder(Documented):
     order: Literal["expert_by_expert", "token_by_token"] = Field(
         description="expert_by_expert reads the weights of an expert once a layer, token_by_token for each of its tokens"
     )
-    weight_prefetch: Literal["experts", "none"] = Field(
-        description="experts: the next weights are read while an expert computes; none: never while anything computes"
+    weight_prefetch: Literal["experts", "layers", "none"] = Field(
+        description="experts: the next weights are read while an expert computes; layers: in decoders, also while any other "
+        "matrix is applied; none: never while anything computes"
     )
     placement: dict[str, str] = Field(description="stream -> port")
 

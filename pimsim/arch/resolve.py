@@ -154,6 +154,7 @@ def _command(config: DramConfig, name: str, command: CommandConfig, ticks: _Tick
     latency = ticks(command.latency, f"{path}.latency")
     if latency < 0:
         raise ConfigError(f"must be a time >= 0, not {latency} ({command.latency})", path=f"{path}.latency")
+    within = _within(config, name, command, ticks)
     return Command(
         name=name,
         scope=command.scope,
@@ -165,7 +166,31 @@ def _command(config: DramConfig, name: str, command: CommandConfig, ticks: _Tick
         register_file=command.register_file,
         latency=latency,
         refresh=command.refresh,
+        after=command.after,
+        within=within,
     )
+
+
+def _within(config: DramConfig, name: str, command: CommandConfig, ticks: _Ticks) -> int | None:
+    """Ticks that a second step may come after the first."""
+    path = f"dram.commands.{name}"
+    if command.after is None:
+        if command.within is not None:
+            raise ConfigError("must be left out where after is", path=f"{path}.within")
+        return None
+    _one_of("command", command.after, config.commands, f"{path}.after")
+    first = config.commands[command.after]
+    if (first.scope, first.effect, first.after) != (command.scope, "none", None) or command.after == name:
+        raise ConfigError(
+            f"must be another command with scope: {command.scope}, no effect and no after, which {command.after} is not",
+            path=f"{path}.after",
+        )
+    if command.within is None:
+        return None
+    within = ticks(command.within, f"{path}.within")
+    if within < 1:
+        raise ConfigError(f"must be a time > 0, not {within} ({command.within})", path=f"{path}.within")
+    return within
 
 
 def _rules(

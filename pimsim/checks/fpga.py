@@ -73,7 +73,8 @@ def _check_memory(tree: Tree, memory: Any) -> None:
                 f"must have a command of one bank with effect {effect} and data {data} behind memory ports",
                 (*at, "commands"),
             )
-    before = [
+    before = [c.after for c in memory.dram.commands.values() if c.after is not None]
+    before += [
         name
         for name, c in memory.dram.commands.items()
         if (c.effect, c.data, c.needs) == ("none", "none", "any") and c.scope == list(memory.dram.levels)[-1]

@@ -106,6 +106,8 @@ def check_commands(tree: Tree, dram: DramConfig) -> None:
             given = getattr(dram.commands[name], field)
             if given != value:
                 raise tree.error(f"must be {value}, not {given!r}", ("dram", "commands", name, field))
+        if dram.commands[name].after is not None:
+            raise tree.error("must be left out for a command of a program", ("dram", "commands", name, "after"))
 
 
 __all__ = ["check_arch"]

@@ -34,7 +34,7 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
         write_out(markdown(rows))
     else:
         cells = [
-            (row.name, row.published, _figure(row.simulated), f"{row.deviation:+.1%}", row.trust, row.status, row.note)
+            (row.name, row.published, _simulated(row), f"{row.deviation:+.1%}", row.trust, row.status, row.note)
             for row in rows
         ]
         counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
@@ -52,10 +52,15 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         note = f" ({row.note})" if row.note and row.status in {"explained", "open", "failed"} else ""
-        cells = (f"`{row.name}`", row.published, _figure(row.simulated), f"{row.deviation:+.1%}", f"{row.status}{note}")
+        cells = (f"`{row.name}`", row.published, _simulated(row), f"{row.deviation:+.1%}", f"{row.status}{note}")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, row.source)) + " |")
     counts = ", ".join(f"{number} {status}" for status, number in summary(rows).items())
     return "\n".join([*lines, "", f"{len(rows)} rows: {counts}.", ""])
+
+
+def _simulated(row: Row) -> str:
+    """As published, if it is the same number."""
+    return row.published if row.status == "exact" else _figure(row.simulated)
 
 
 def _figure(value: float) -> str:

@@ -19,7 +19,8 @@ def replay(spec: DramSpec, commands: Iterable[TraceCommand], file: Path | str | 
 
     Raises:
         TraceError: a command or an address is none of the DRAM's.
-        TimingViolation: a bank is in the wrong state for a command, such as a read of a closed bank.
+        TimingViolation: a bank is in the wrong state for a command, such as a read of a closed bank, or the second step
+            of a command of two comes too late after the first.
     """
     rows = list(commands)
     channels: dict[int, _Channel] = {}
@@ -43,9 +44,10 @@ class _Channel:
         self.tick = 0
 
     def issue(self, row: TraceCommand, where: tuple[int, ...]) -> int:
-        self.banks.check(row.command, where, row.row)
         plan = self.calendar.plan(row.command, where)
-        self.tick = max(self.calendar.earliest(plan), self.tick + 1)
-        self.calendar.record(plan, self.tick)
-        self.banks.apply(row.command, where, row.row)
+        tick = max(self.calendar.earliest(plan), self.tick + 1)
+        self.banks.check(row.command, where, row.row, tick)
+        self.tick = tick
+        self.calendar.record(plan, tick)
+        self.banks.apply(row.command, where, row.row, tick)
         return self.tick

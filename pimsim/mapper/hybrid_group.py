@@ -91,19 +91,28 @@ class HybridGroupMapping(GroupMapping, HybridMapping):
         return self.slots
 
     def _map_sram(self, element: int) -> None:
-        """As many slots as there are tokens or, if the unit may keep what they park, as fit the SRAM."""
-        choices = [self.together]
+        """As many slots as there are tokens or, if the unit may keep what they park, as fit the SRAM with all scores.
+
+        Where tokens share opened rows, no fewer than do so; then scores may come in passes of heads.
+        """
+        heads, step, choices = self.workload.model.heads, self.at_once, [self.together]
         if self.arch.placement != "pim_only":  # type: ignore[attr-defined]
-            step = self.at_once
             choices += [n for n in range(self.together - 1, 0, -1) if n % step == 0 or n < step]
+        in_passes: list[int] = []
         for self.slots in choices:
             try:
                 super()._map_sram(element)
             except CapacityExceeded:
-                if self.slots == choices[-1]:
+                if self.slots == choices[-1] and not in_passes:
                     raise
-            else:
+                continue
+            if self.slots == self.together or self.heads_per_pass >= heads:
                 return
+            in_passes.append(self.slots)
+            if self.slots <= step:
+                break
+        self.slots = in_passes[0]
+        super()._map_sram(element)
 
     def _map_buffer(self) -> None:
         """As many queries in a kernel of attention as there is space for; what tokens park comes last."""

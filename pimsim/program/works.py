@@ -73,17 +73,40 @@ class Residual(Work):
 
 @dataclass(frozen=True, slots=True)
 class Norm(Work):
-    """LayerNorm over rows of ``width`` words; gain and shift follow each other in ``buffer`` from beat ``first`` on."""
+    """LayerNorm over rows of ``width`` words; gain and shift follow each other in ``buffer`` from beat ``first`` on.
+
+    ``rms``: by the root of the mean square instead, with a gain only.
+    """
 
     buffer: str
     first: int
     width: int
     eps: float
+    rms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Work):
+    """Product of two features, element by element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate(Work):
+    """Every head of ``words`` words turned in pairs by a row of cosines, then sines, of half as many each.
+
+    Pairs are an element of the first half and one of the second, or neighbours (``interleaved``). As for `Linear`, rows may be
+    ``written`` side by side, from beat ``column`` on.
+    """
+
+    words: int
+    interleaved: bool
+    written: SideBySide | None = None
+    column: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Linear(Work):
-    """Rows of ``inputs`` words times ``outputs`` rows of the weights in a buffer, plus biases.
+    """Rows of ``inputs`` words times ``outputs`` rows of the weights in a buffer, plus biases, if their buffer has a name.
 
     ``indexed`` streams do not move rows in order but the rows whose numbers stand in queue ``queue`` from entry ``first`` on;
     a row of such a stream is as long as the region's row is. With ``scored``, results are multiplied by the score of the entry.
@@ -105,11 +128,25 @@ class Linear(Work):
     column: int = 0
 
 
+def keys_of_blocks(rows: int, lanes: int, before: int) -> list[int]:
+    """Keys that pass by each block of ``lanes`` rows; the last block is what late rows need of one more pass.
+
+    With a causal mask (``before`` at least 0), these are the keys up to the last row of the block.
+
+    >>> keys_of_blocks(5, 2, -1), keys_of_blocks(5, 2, 3), keys_of_blocks(4, 2, 0)
+    ([5, 5, 5], [5, 7, 8], [2, 4, 1])
+    """
+    blocks, late = -(-rows // lanes), (rows - 1) % lanes
+    keys = [before + min(rows, (block + 1) * lanes) if before >= 0 else rows for block in range(blocks)]
+    return [*keys, *([late] if late else [])]
+
+
 @dataclass(frozen=True, slots=True)
 class _OfRows(Work):
-    """Work on ``tokens`` rows and as many keys; a head has ``head_words`` words.
+    """Work on ``tokens`` rows; a head has ``head_words`` words. Rows see as many keys as there are rows.
 
-    In a step, ``lanes`` rows meet the same key, or one row meets ``keys`` keys that lie side by side.
+    In a step, ``lanes`` rows meet the same key, or one row meets ``keys`` keys that lie side by side. Under a causal mask
+    (``before`` keys before the first row, at least 0) row r sees the first ``before + r + 1`` keys.
     """
 
     tokens: int
@@ -117,11 +154,14 @@ class _OfRows(Work):
     heads: int
     head_words: int
     keys: int = 1
+    before: int = -1
+    shared: int = 1
+    """Heads that use the same key and value."""
 
     @property
     def row_steps(self) -> int:
-        """Steps in which a row meets all keys."""
-        return -(-self.tokens // self.keys)
+        """Steps in which a row meets all keys, at most."""
+        return -(-(max(self.before, 0) + self.tokens) // self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +185,7 @@ class SoftmaxPass(Work):
     tokens: int
     lanes: int
     heads: int
+    before: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +263,13 @@ class Checkpoint:
     lanes: int = 0
     queue: tuple[int, ...] = ()
     """Tokens that the rows belong to, where it is not all of them."""
+    before: int = -1
+    """Of scores under a causal mask: keys before the first row."""
+    first: int = 0
+    """Of rows in ``among``: number of the first one, and from one to the next (``step``)."""
+    step: int = 1
+    among: SideBySide | None = None
+    """How the rows lie, where they are some of many side by side."""
 
 
 @dataclass
@@ -236,6 +284,7 @@ class StreamingProgram:
 
 
 __all__ = [
-    "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "QueryKey",
-    "Residual", "Routes", "SideBySide", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
+    "Checkpoint", "Clear", "Copy", "FillQueues", "Gate", "Linear", "Load", "Norm", "Parameter", "PatchRow", "Product",
+    "QueryKey", "Residual", "Rotate", "Routes", "SideBySide", "SoftmaxPass", "StreamingProgram", "WeightedValues", "Work",
+    "keys_of_blocks",
 ]  # fmt: skip

@@ -78,8 +78,10 @@ RUNNERS: dict[tuple[str, str], str] = {
     ("aim", "trace"): "pimsim.runners.aim_trace",
     ("aim", "decoder"): "pimsim.runners.aim_decoder",
     ("pim", "attention"): "pimsim.runners.pim_attention",
+    ("hybrid", "attention"): "pimsim.runners.hybrid_attention",
     ("fpga", "attention"): "pimsim.runners.fpga",
     ("fpga", "encoder"): "pimsim.runners.fpga_encoder",
+    ("fpga", "decoder"): "pimsim.runners.fpga_decoder",
     ("memory", "requests"): "pimsim.runners.memory",
     ("fpga", "classifier"): "pimsim.runners.fpga_classifier",
     ("pim", "classifier"): "pimsim.runners.pim_classifier",
@@ -93,6 +95,7 @@ COMMANDED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
     ("pim", "attention"),
+    ("hybrid", "attention"),
     ("aim", "trace"),
     ("aim", "decoder"),
     ("memory", "requests"),
@@ -100,6 +103,7 @@ COMMANDED = {
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose runs issue DRAM commands, a streaming machine if it has a DRAM, which the legality oracle can check."""
 
@@ -107,10 +111,12 @@ CHECKED = {
     ("pim", "decoder"),
     ("hybrid", "decoder"),
     ("pim", "attention"),
+    ("hybrid", "attention"),
     ("fpga", "attention"),
     ("fpga", "encoder"),
     ("fpga", "classifier"),
     ("pim", "classifier"),
+    ("fpga", "decoder"),
 }
 """Pairs whose programs can be checked on numbers."""
 

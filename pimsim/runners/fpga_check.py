@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pimsim.arch.fpga import FpgaConfig, FpgaEncoder
 from pimsim.errors import CapacityExceeded, MappingError, ProgramError, WorkloadError
@@ -36,8 +36,10 @@ class StreamingNumbers:
         capture: results so far.
     """
 
-    def __init__(self, fpga: FpgaConfig, name: str, tensors: Mapping[str, Any]) -> None:
-        """``name``: of the machine; ``tensors``: every tensor that parameters of the program name.
+    def __init__(
+        self, fpga: FpgaConfig, name: str, tensors: Mapping[str, Any], gelu: Literal["erf", "tanh"] = "erf"
+    ) -> None:
+        """``name``: of the machine; ``tensors``: every tensor that parameters of the program name; ``gelu``: form of GELU.
 
         Raises:
             MappingError: the machine has no formats, or elements of a width that memory does not hold.
@@ -52,7 +54,7 @@ class StreamingNumbers:
             if width not in WIDTHS:
                 raise MappingError(f"fpga.{field} of {name} must be 8, 16 or 32 to be run on numbers, not {width}")
         self.tensors = tensors
-        self.formats = Formats.of(fpga.formats)
+        self.formats = Formats.of(fpga.formats, gelu)
         chip = Chip(
             self.formats,
             fpga.beat_bits,

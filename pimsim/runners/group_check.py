@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from pimsim.arch.system import ArchConfig
-from pimsim.errors import MappingError
+from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.functional.check import Capture, Judge, Places
 from pimsim.functional.stream import HybridExecutor
 from pimsim.functional.verdict import Verdict
-from pimsim.mapper.group import GroupMapping, Token, groups
+from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.group import Group, GroupMapping, Token, groups
 from pimsim.mapper.hybrid_group import HybridGroupMapping
-from pimsim.runners.pim_check import PimCheck, places_of
+from pimsim.runners.pim_check import PimCheck, available_memory, places_of
 from pimsim.session import Session
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.models import build_graph
@@ -39,6 +41,7 @@ class GroupCheck(PimCheck):
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         self.groups = list(islice(groups(workload), tokens))
+        require_memory_for_captures(arch, workload, self.groups, available_memory())
         self.session = session = Session(workload, arch, self.weights, whole=False)
         assert isinstance(session.mapping, GroupMapping)
         self.mapping = session.mapping
@@ -118,6 +121,27 @@ class GroupCheck(PimCheck):
         for slot, at in enumerate(group):
             stream = self.judges[at.sequence].stream(self.token(at), at.position)
             memory[start + slot * step : start + slot * step + stream.size] = stream
+
+
+def require_memory_for_captures(
+    arch: ArchConfig, workload: WorkloadConfig, passes: Sequence[Group], available: int
+) -> None:
+    """What the operations of all passes write is kept to compare orders: twice an image of the SRAM for each, in each wave.
+
+    Raises:
+        CapacityExceeded: that is more than ``available`` bytes.
+    """
+    graph = build_graph(workload)
+    mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
+    assert isinstance(mapping, GroupMapping)
+    image = 4 * mapping.sram.capacity * mapping.copies
+    waves = sum(len({mapping.suffix(slot) for slot in range(len(group))}) for group in passes)
+    needed = 2 * image * waves * sum(1 for _ in graph)
+    if needed > available:
+        raise CapacityExceeded(
+            f"--check of {len(passes)} passes of {workload.name} must fit into memory: what its operations write takes about "
+            f"{needed / 2**30:.1f} GiB, not {available / 2**30:.1f} GiB"
+        )
 
 
 def _of_wave(written: dict[str, Any], wave: str) -> dict[str, Any]:

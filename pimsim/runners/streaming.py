@@ -9,8 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from pimsim.analysis.baselines import ImageTable, compare_image
-from pimsim.analysis.energy import OUTSIDE, EnergyReport
-from pimsim.analysis.fpga_energy import CallActivity, fpga_energy
+from pimsim.analysis.fpga_energy import fpga_energy
 from pimsim.analysis.resources import Resource
 from pimsim.analysis.strict import StrictOracle
 from pimsim.arch.fpga import FpgaArchConfig, FpgaConfig
@@ -21,22 +20,19 @@ from pimsim.machine.fpga.memory import MemoryChannel, MemoryTiming
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
 from pimsim.machine.fpga.shared import Machine, run_fast, run_reference
-from pimsim.program.dataflow import Call, beats, iterations, verify_calls
+from pimsim.program.dataflow import Call, beats, verify_calls
 from pimsim.program.works import Work
-from pimsim.result import Dram, Identity, Layer, Op, Port, Result, Simulation, Time, Unit, dram_figures, manifest
+from pimsim.result import Dram, Identity, Result, Simulation, Time, dram_figures, manifest
 from pimsim.runners import RunOptions
 from pimsim.runners.pim_decoder import peak_memory_bytes
+from pimsim.runners.streaming_books import Books
 
-_PRODUCTS = ("attention.query_key", "attention.weighted_values")
 APART = (1 << 20) + (1 << 10)
 """Beats from one buffer to the next: other rows, and in most memories the next bank."""
 
 NO_JUMPS = (
     "with a DRAM behind the ports the fast engine jumps over nothing, as rows and refreshes do not recur; it is slower"
 )
-
-_TOKENS = ("read_query", "read_key", "read_value")
-"""Streams of the attention products that bring rows, not scores."""
 
 
 def run_calls(
@@ -64,52 +60,89 @@ def run_calls(
         observe: told when every call runs.
     """
     verify_calls(calls)
-    timing = port_timing(arch.value)
-    memory = _memory(arch.value.fpga)
-    if options.strict and memory is None:
+    memory = memory_behind(arch.value.fpga)
+    times, oracle = time_calls(arch, workload, calls, memory, options)
+    if observe is not None:
+        observe(times)
+    return result_of(
+        Books.of(calls, times), arch, workload, options, start, needs, linear_units, baselines, memory, oracle
+    )
+
+
+def time_calls(
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[Any],
+    calls: Sequence[Call],
+    memory: Mapping[str, MemoryChannel] | None,
+    options: RunOptions,
+) -> tuple[ProgramTimes, StrictOracle | None]:
+    """The times of a program in front of a memory, and who checked its commands in a strict run.
+
+    Raises:
+        InputError: as `refuse_strict`.
+    """
+    refuse_strict(arch, workload, options)
+    oracle = _watch(memory, options) if memory is not None else None
+    return _time(calls, port_timing(arch.value), memory, options), oracle
+
+
+def refuse_strict(arch: Loaded[FpgaArchConfig], workload: Loaded[Any], options: RunOptions) -> None:
+    """Raises: InputError, if commands are to be checked and there is no DRAM."""
+    if options.strict and memory_behind(arch.value.fpga) is None:
         raise InputError(
             f"--strict must be left out: {workload.value.name} on {arch.value.name} issues no DRAM commands that could be "
             "checked; it does with arch.fpga.memory.kind=dram"
         )
-    oracle = _watch(memory, options) if memory is not None else None
-    times = _time(calls, timing, memory, options)
-    if observe is not None:
-        observe(times)
-    cycles = times.cycles
+
+
+def result_of(
+    books: Books,
+    arch: Loaded[FpgaArchConfig],
+    workload: Loaded[Any],
+    options: RunOptions,
+    start: float,
+    needs: dict[str, Resource],
+    linear_units: int,
+    baselines: Mapping[str, ImageTable] | None = None,
+    memory: Mapping[str, MemoryChannel] | None = None,
+    oracle: StrictOracle | None = None,
+) -> Result:
+    """The result of a program that has run; arguments as for `run_calls`, and what was behind the ports and who watched it."""
     hertz = arch.value.fpga.clock_mhz * 1e6
-    energy = fpga_energy(arch.value.fpga, _activity(calls, times, arch.value.fpga.beat_bits), needs, linear_units)
+    seconds = books.cycles / hertz
+    energy = fpga_energy(arch.value.fpga, books.activity(arch.value.fpga.beat_bits), needs, linear_units)
     return Result(
         arch=Identity(arch.value.name, arch.hash),
         workload=Identity(workload.value.name, workload.hash),
         engine=options.engine,
-        time=Time(cycles / hertz, cycles, hertz),
+        time=Time(seconds, books.cycles, hertz),
         tokens=None,
         energy=energy,
         dram=_dram(memory) if memory is not None else None,
         legality=None if oracle is None else {"checked": oracle.checked},
         notes=[NO_JUMPS] if memory is not None and options.engine == "fast" else [],
         interface=None,
-        units=_units(calls, times, hertz),
-        ops=_ops(calls, times, hertz, energy),
-        layers=_layers(calls, times, hertz, energy),
+        units=books.units(hertz),
+        ops=books.ops(hertz, energy),
+        layers=books.layers(hertz, energy),
         baselines={
-            name: compare_image(baseline, workload.value, cycles / hertz, energy.joules)
+            name: compare_image(baseline, workload.value, seconds, energy.joules)
             for name, baseline in (baselines or {}).items()
         },
         simulation=Simulation(
             time.perf_counter() - start,
-            sum(_iterations(calls)),
+            books.iterations,
             peak_memory_bytes(),
         ),
         manifest=manifest(options.command_line, {"arch": arch.hash, "workload": workload.hash}),
-        ports=_traffic(calls, arch.value, timing, cycles),
+        ports=books.traffic(arch.value.fpga, port_timing(arch.value)),
         resources=needs or None,
-        demand=_demand(calls) or None,
+        demand=books.demand() or None,
     )
 
 
-def _memory(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
-    """The DRAM channel behind each port, in turn; None where memory is fixed."""
+def memory_behind(fpga: FpgaConfig) -> dict[str, MemoryChannel] | None:
+    """A new memory: the DRAM channel behind each port, in turn; None where memory is fixed."""
     if fpga.memory is None or fpga.memory.kind == "fixed" or fpga.memory.dram is None:
         return None
     spec = fpga.memory.dram.resolve()
@@ -124,7 +157,7 @@ def _time(
 ) -> ProgramTimes:
     """The times of a program, region by region or, where calls share a DRAM, all together; the trace in order."""
     if memory is None:
-        return run_program(calls, timing, _engine(options.engine), options.progress)
+        return run_program(calls, timing, engine_of(options.engine), options.progress)
     machine = Machine(timing, memory, [_places(call) for call in calls])
     times = (run_fast if options.engine == "fast" else run_reference)(calls, machine, options.progress)
     if options.trace is not None:
@@ -153,7 +186,7 @@ def _watch(memory: Mapping[str, MemoryChannel], options: RunOptions) -> StrictOr
 
 def estimate_commands(fpga: FpgaConfig, calls: Sequence[Call]) -> int | None:
     """DRAM commands of a program, about: a column access for each burst; None without a DRAM."""
-    memory = _memory(fpga)
+    memory = memory_behind(fpga)
     if memory is None:
         return None
     moved = sum(beats(read.bursts) for call in calls for read in call.region.reads)
@@ -190,123 +223,18 @@ def port_timing(arch: FpgaArchConfig) -> PortTiming:
     return PortTiming(rate.numerator, rate.denominator, ports.latency, ports.max_burst, ports.outstanding)
 
 
-def _engine(name: str) -> RunRegion:
+def engine_of(name: str) -> RunRegion:
+    """What times a region, by the name of an engine."""
     if name == "fast":
-        from pimsim.machine.fpga.fast import run_region
+        from pimsim.machine.fpga.family import Families
 
-        return run_region
+        return Families().run
     from pimsim.machine.fpga.reference import run_region as run_beats  # SimPy is only needed here
 
     return run_beats
 
 
-def _iterations(calls: Sequence[Call]) -> list[int]:
-    """Iterations of every call, all stages together."""
-    known: dict[int, int] = {}
-    for call in calls:
-        if id(call.region) not in known:
-            known[id(call.region)] = sum(iterations(stage) for stage in call.region.stages)
-    return [known[id(call.region)] for call in calls]
-
-
-def _moved(calls: Sequence[Call], times: ProgramTimes) -> list[tuple[Call, int]]:
-    """By how many cycles each call moved the end of the program; calls in the order in which they end."""
-    moved, latest = [], 0
-    for end, _, call in sorted(zip(times.ends, range(len(calls)), calls, strict=True), key=lambda entry: entry[:2]):
-        moved.append((call, end - latest))
-        latest = end
-    return moved
-
-
-def _ops(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: EnergyReport) -> dict[str, Op]:
-    counts = Counter(call.op for call in calls)
-    cycles: Counter[str] = Counter()
-    for call, moved in _moved(calls, times):
-        cycles[call.op] += moved
-    return {
-        op: Op(counts[op], moved / hertz, moved / times.cycles, energy.by_op.get(op, 0.0))
-        for op, moved in cycles.most_common()
-    }
-
-
-def _layers(calls: Sequence[Call], times: ProgramTimes, hertz: float, energy: EnergyReport) -> list[Layer]:
-    cycles: Counter[int] = Counter()
-    for call, moved in _moved(calls, times):
-        cycles[call.layer] += moved
-    return [
-        Layer(
-            "outside the blocks" if layer == OUTSIDE else f"block {layer}",
-            cycles[layer] / hertz,
-            energy.by_layer.get(layer, 0.0),
-        )
-        for layer in sorted(cycles, key=lambda layer: (layer == OUTSIDE, layer))
-    ]
-
-
-def _activity(calls: Sequence[Call], times: ProgramTimes, beat_bits: int) -> list[CallActivity]:
-    """What every call did that costs energy."""
-    found = []
-    for call, moved in _moved(calls, times):
-        busy: Counter[str] = Counter()
-        for stage in call.region.stages:
-            if stage.unit:
-                busy[stage.unit] += iterations(stage) * stage.interval
-        moves = sum(beats(read.bursts) for read in call.region.reads)
-        moves += sum(beats(write.bursts) for write in call.region.writes)
-        found.append(CallActivity(call.op, call.layer, moved, busy, moves * beat_bits))
-    return found
-
-
-def _units(calls: Sequence[Call], times: ProgramTimes, hertz: float) -> dict[str, Unit]:
-    busy: Counter[str] = Counter()
-    used: Counter[str] = Counter()
-    stalls: dict[str, Counter[str]] = {}
-    for call, part in zip(calls, times.regions, strict=True):
-        for stage in call.region.stages:
-            if stage.unit:
-                waits = Counter({f"wait {reason}": n for reason, n in part.stalls[stage.name].items()})
-                works = iterations(stage) * stage.interval
-                busy[stage.unit] += works
-                used[stage.unit] += part.cycles
-                stalls.setdefault(stage.unit, Counter()).update(waits)
-                stalls[stage.unit]["fill and drain"] += part.cycles - works - waits.total()
-    for unit, cycles in used.items():
-        stalls[unit]["idle"] = times.cycles - cycles
-    return {
-        unit: Unit(
-            works / hertz,
-            works / times.cycles,
-            {reason: n / hertz for reason, n in stalls[unit].most_common() if n},
-        )
-        for unit, works in busy.most_common()
-    }
-
-
-def _demand(calls: Sequence[Call]) -> dict[str, float]:
-    """Beats that each attention product reads per iteration; rows and steps have equally many beats and iterations."""
-    moved: Counter[str] = Counter()
-    steps: Counter[str] = Counter()
-    for call in calls:
-        for stage in call.region.stages:
-            if stage.unit in _PRODUCTS:
-                steps[call.op] += iterations(stage)
-                moved[call.op] += sum(beats(read.bursts) for read in call.region.reads if read.name in _TOKENS)
-    return {op: moved[op] / steps[op] for op in steps}
-
-
-def _traffic(calls: Sequence[Call], arch: FpgaArchConfig, timing: PortTiming, cycles: int) -> dict[str, Port]:
-    read: Counter[str] = Counter()
-    written: Counter[str] = Counter()
-    for call in calls:
-        for stream in call.region.reads:
-            read[stream.port] += beats(stream.bursts)
-        for target in call.region.writes:
-            written[target.port] += beats(target.bursts)
-    size, share = arch.fpga.beat_bits // 8, timing.numerator / timing.denominator / cycles
-    return {
-        name: Port(read[name] * size, written[name] * size, read[name] * share, written[name] * share)
-        for name in arch.fpga.ports.names
-    }
-
-
-__all__ = ["estimate_commands", "port_timing", "run_calls"]
+__all__ = [
+    "PortTiming", "engine_of", "estimate_commands", "memory_behind", "port_timing", "refuse_strict", "result_of", "run_calls",
+    "time_calls",
+]  # fmt: skip

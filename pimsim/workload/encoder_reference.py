@@ -168,9 +168,9 @@ def statistics(found: Floats) -> Floats:
 
 
 def attention(found: Floats, value: Floats) -> Floats:
-    """Values weighted by the softmax of scores ``[tokens, tokens, heads]``."""
+    """Values weighted by the softmax of scores ``[rows, tokens, heads]``."""
     shares = softmax(found.transpose(2, 0, 1))
-    return (shares @ split_heads(value, found.shape[2])).transpose(1, 0, 2).reshape(value.shape)
+    return (shares @ split_heads(value, found.shape[2])).transpose(1, 0, 2).reshape(len(found), -1)
 
 
 def patch_embedding(image: Floats, weights: Mapping[str, Any], work: EncoderConfig) -> Floats:

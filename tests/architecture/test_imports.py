@@ -54,10 +54,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quality": FACTS | {"catalog", "compare", "run"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
-    | {"catalog", "bounds", "analysis", "run", "result", "validate_aim", "validate_counts", "validate_edge_moe"},
-    "validate_counts": FACTS | {"catalog", "machine", "trace"},
+    | {"catalog", "result", "validate_aim", "validate_attention", "validate_dram", "validate_edge_moe"}
+    | {"validate_energy", "validate_pim_gpt"},
     "validate_aim": FACTS | {"catalog", "run", "runners"},
-    "validate_edge_moe": {"run", "result", "analysis", "validate_edge_moe_numbers"},
+    "validate_attention": FACTS | {"analysis", "compare", "result", "run"},
+    "validate_dram": FACTS | {"catalog", "machine", "result", "run", "trace"},
+    "validate_edge_moe": {"analysis", "config", "result", "run", "runners", "validate_edge_moe_numbers"},
+    "validate_energy": FACTS | {"analysis", "catalog", "trace"},
+    "validate_pim_gpt": FACTS | {"analysis", "bounds", "runners"},
     "validate_edge_moe_numbers": FACTS | {"run", "functional"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS

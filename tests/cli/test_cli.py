@@ -55,6 +55,7 @@ CONTRACT = {
     "routing": None,
     "requests": None,
     "placement": None,
+    "prompt_placement": None,
     "links": None,
     "baselines": None,
     "functional": None,

@@ -21,6 +21,7 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.fpga import units
+from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.mapper.fpga.encoder import encoder_calls
 from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.mapping import Mapping
@@ -30,10 +31,12 @@ from pimsim.program.works import Linear, Norm
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners import pim_attention
+from pimsim.runners.fpga_decoder import whole_program
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
 from pimsim.workload.attention.primitives import Elementwise, Product
 from pimsim.workload.models import build_graph
+from pimsim.workload.reference import silu
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, BANKS, LANES = 768, 16, 16
@@ -397,3 +400,46 @@ def test_63_rows_of_aim_count_as_open() -> None:
     electrical = load_arch("aim_gddr6_proper").value.dram.electrical
     open_all_the_time = electrical.vdd_v * electrical.idd3n_ma * 1e-3 * run.time.seconds * 32
     assert run.energy.by_component["background"] == pytest.approx(open_all_the_time, rel=1e-12)
+
+
+STREAMED = [
+    "workload.model.layers=2", "workload.model.d_model=64", "workload.model.heads=4", "workload.model.d_ff=64",
+    "workload.model.vocabulary=97", "workload.generate_tokens=2", "workload.lm_head=true", "arch.fpga.resources=null",
+]  # fmt: skip
+
+
+def test_69_a_part_waits_for_the_one_before() -> None:
+    options = [(text.partition("=")[0].removeprefix("workload."), text.partition("=")[2]) for text in STREAMED[:-1]]
+    arch, work = load_arch("fpga_stream_u280").value.fpga, load_workload("gpt2_decode", options).value
+    program = DecoderProgram(arch, arch.encoder, work)
+    calls = whole_program(program, 1)[0].calls
+    scores = [number for number, call in enumerate(calls) if call.op == "attention_scores"]
+    for number in scores:
+        before = set(calls[number].after)
+        assert before == {other for other in range(number) if not any(other in c.after for c in calls[:number])}
+        assert all("weights" not in call.op for call in calls[number : number + 2])
+
+
+def test_70_nobody_takes_the_largest_logit() -> None:
+    result = simulate("fpga_stream_u280", "gpt2_decode", overrides=STREAMED)
+    assert "lm_head" in result.ops
+    assert "argmax" not in result.ops
+    assert "argmax" in simulate("pim_gpt", "gpt2_decode", overrides=STREAMED[:-1]).ops
+
+
+def test_71_weights_come_through_one_port() -> None:
+    result = simulate("fpga_stream_u280", "gpt2_decode", overrides=STREAMED)
+    assert result.ports is not None
+    weights = 2 * (2 * (4 * 64 * 64 + 2 * 64 * 64)) + 2 * 112 * 64
+    assert result.ports["hbm11"].bytes_read > 2 * weights
+    assert sum(not port.bytes_read + port.bytes_written for port in result.ports.values()) >= 20
+
+
+@pytest.mark.parametrize(("entries", "largest"), [(177, 2.24e-2), (385, 7.37e-5)])
+def test_72_silu_needs_a_longer_table(entries: int, largest: float) -> None:
+    arch = load_arch("fpga_stream_u280", [("fpga.formats.gelu_entries", str(entries))]).value.fpga
+    formats = Formats.of(arch.formats, "silu")
+    spec = formats.features
+    x = np.arange(-16 * 2**22, 16 * 2**22, 997, dtype=np.int64)
+    error = np.abs(formats.gelu.apply(x, spec) * spec.step - silu(x * spec.step)).max()
+    assert error == pytest.approx(largest, rel=0.01)

@@ -11,10 +11,12 @@ import pytest
 
 from pimsim.arch.hybrid import PLACEABLE, PLACEABLE_PRODUCTS
 from pimsim.config import load_arch
+from pimsim.errors import CapacityExceeded
 from pimsim.functional.stream import StreamMemory
+from pimsim.mapper.group import Token, groups
 from pimsim.mapper.hybrid_group import HybridGroupMapping
 from pimsim.program.isa import Block, Kernel, Placed, Step
-from pimsim.runners.group_check import GroupCheck
+from pimsim.runners.group_check import GroupCheck, require_memory_for_captures
 from pimsim.runners.pim_check import PimCheck, check
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
 
@@ -107,8 +109,6 @@ def test_a_group_computes_bit_for_bit_what_single_tokens_do(attention: str) -> N
 
 
 def _places(tokens: int) -> list[Any]:
-    from pimsim.mapper.group import Token
-
     return [Token(0, position) for position in range(tokens)]
 
 
@@ -176,3 +176,16 @@ def test_a_vector_at_the_place_of_another_is_found(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(StreamMemory, "kernels", {**StreamMemory.kernels, "linear": wrong})
     assert broken(lambda _, step: step).startswith("h0.gate_up (ffn_up) must be what the reference computes")
+
+
+def test_what_a_check_keeps_must_fit_into_memory() -> None:
+    """An image of the SRAM for every operation, in each of three waves, in both orders."""
+    arch, work = machine("everywhere", TIGHT), workload(prompt_tokens=5)
+    passes = [next(groups(work))]
+    operations = 2 * 14 + 4  # of two layers, and embedding, norm, head and arg-max
+    needed = 2 * (4 * (TIGHT // 2)) * 3 * operations
+    require_memory_for_captures(arch, work, passes, needed)
+    with pytest.raises(
+        CapacityExceeded, match=r"^--check of 1 passes of tiny must fit into memory: what its operations w"
+    ):
+        require_memory_for_captures(arch, work, passes, needed - 1)

@@ -14,6 +14,7 @@ import pytest
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, ConfigError, WorkloadError
 from pimsim.functional.streaming.stages import HANDLERS
+from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.program.dataflow import Burst, Call, Loop, Run, Stage
 from pimsim.program.works import (
     Gate,
@@ -30,6 +31,7 @@ from pimsim.program.works import (
 from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_check import EncoderNumbers
+from pimsim.runners.fpga_decoder import whole_program
 
 SMALL = {
     "image.height": 32, "image.width": 64, "layers": 2, "d_model": 64, "heads": 2, "d_ff": 128, "moe.experts": 4,
@@ -175,6 +177,10 @@ def numbers(*machine: tuple[str, str], **changes: Any) -> EncoderNumbers:
 def test_every_stage_of_a_program_has_numbers() -> None:
     plain = ("fpga.encoder.gelu", "direct"), ("fpga.attention.softmax", "three_pass")
     programs = [numbers(classes=10, final_norm=True).program, numbers(*plain).program]
+    sizes = {"model.layers": 1, "model.d_model": 192, "model.heads": 3, "model.kv_heads": 1, "model.d_ff": 64}
+    decoder = load_workload("smollm2_135m_decode", [(name, str(size)) for name, size in sizes.items()]).value
+    fpga = load_arch("fpga_stream_u280").value.fpga
+    programs.append(whole_program(DecoderProgram(fpga, fpga.encoder, decoder), 1)[0])
     calls = [call for program in programs for call in program.calls]
     stages = {(type(call.work), stage.name) for call in calls for stage in call.region.stages}
     assert stages == set(HANDLERS)  # none is missing, and none is never used

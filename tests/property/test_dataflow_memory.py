@@ -192,7 +192,7 @@ def test_a_strict_run_checks_every_command_and_a_trace_holds_them(tmp_path: Path
         (
             "dram={base: dram/lpddr5_6400}",
             "{lpddr5}: fpga.memory.dram.commands: must open, read and write a bank with one command each behind memory ports; "
-            "lpddr5_6400 needs CAS_RD, CAS_WR before",
+            "lpddr5_6400 needs ACT1, CAS_RD, CAS_WR before",
         ),
         ("path_cycles=0", "--set arch.fpga.memory.path_cycles=0: fpga.memory.path_cycles: must be"),
     ],

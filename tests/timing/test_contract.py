@@ -41,6 +41,8 @@ class Rows:
     def __init__(self, spec: DramSpec) -> None:
         self.spec = spec
         self.open: dict[Bank, int] = {}
+        self.begun: dict[Bank, str] = {}
+        """Banks that have had the first of two steps."""
 
     def banks(self, command: Command, where: Where) -> Iterator[Bank]:
         depth = 0 if command.scope == "channel" else self.spec.levels.index(command.scope) + 1
@@ -54,14 +56,22 @@ class Rows:
 
     def allow(self, command: Command, where: Where, row: int) -> bool:
         found = [self.open.get(bank) for bank in self.banks(command, where)]
+        if command.after is not None and {self.begun.get(bank) for bank in self.banks(command, where)} != {
+            command.after
+        }:
+            return False
         if command.needs == "closed":
             return all(one is None for one in found)
         return command.needs != "open" or (None not in found and (len(found) > 1 or found == [row]))
 
     def apply(self, command: Command, where: Where, row: int) -> None:
+        seconds = [name for name, other in self.spec.commands.items() if other.after == command.name]
         for bank in self.banks(command, where):
+            if seconds:
+                self.begun[bank] = command.name
             if command.effect == "open":
                 self.open[bank] = row
+                self.begun.pop(bank, None)
             elif command.effect == "close":
                 self.open.pop(bank, None)
 
@@ -78,9 +88,12 @@ def random_list(spec: DramSpec, seed: int) -> list[TraceCommand]:
     """Commands that the banks allow; each kind as likely as any other, so that the rare ones come too."""
     dice, rows, listed = random.Random(seed), Rows(spec), list[TraceCommand]()
     names = sorted(spec.commands)
-    while len(listed) < LENGTH:
+    while len(listed) < LENGTH or rows.begun:
         command = spec.commands[dice.choice(names)]
         where, row = address(spec, command, dice), dice.randrange(2)
+        if rows.begun:  # the second step comes at once, or it might come too late
+            (where, first) = next(iter(rows.begun.items()))
+            command = next(other for other in spec.commands.values() if other.after == first)
         if rows.allow(command, where, row):
             rows.apply(command, where, row)
             named = (
@@ -107,7 +120,7 @@ def test_replay_is_tight(standard: str) -> None:
     spec, tried = spec_of(standard), 0
     for seed in range(LISTS):
         rows = schedule(standard, seed)
-        waited = [n for n in range(1, LENGTH) if rows[n].cycle > rows[n - 1].cycle + 1]
+        waited = [n for n in range(1, len(rows)) if rows[n].cycle > rows[n - 1].cycle + 1]
         for number in random.Random(seed).sample(waited, min(MOVED, len(waited))):
             moved = [*rows[:number], rows[number]._replace(cycle=rows[number].cycle - 1)]
             found = check_trace(spec, moved)

@@ -44,6 +44,7 @@ SHAPE: dict[str, Any] = {
     "routing": None,
     "requests": None,
     "placement": None,
+    "prompt_placement": None,
     "links": None,
     "baselines": {
         "*": {

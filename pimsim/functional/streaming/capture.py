@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pimsim.functional.streaming.chip import elements
 from pimsim.functional.streaming.executor import Executor
-from pimsim.program.works import Checkpoint
+from pimsim.program.works import Checkpoint, keys_of_blocks
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Capture:
             self.values[point.name] = found
         else:
             width = -(-point.width // chip.words)
-            at = point.base + _row_places(point)[:, None] + _beat_distances(point)[:, None] * np.arange(width)
+            at = point.base + _beat_places(point, width)
             rows = chip.features(self.executor.memory[at.ravel()]).reshape(point.rows, -1)[:, : point.width]
             self._keep(point, rows.astype(np.float64) * chip.formats.features.step)
 
@@ -66,16 +66,31 @@ class Capture:
         return elements(self.executor.memory[base : base + beats], self.executor.chip.word_bits)
 
     def _scores(self, point: Checkpoint) -> Floats:
-        """Row q is in lane q mod p and meets key k in block q // p, or in the next one where k is less than its lane."""
+        """Row q is in lane q mod p and meets key k in block q // p, or in the next one where k is less than its lane.
+
+        Scores that a causal mask hides are zero.
+        """
         n, p, chip = point.rows, point.lanes, self.executor.chip
-        row, key = np.arange(n)[:, None], np.arange(n)[None, :]
-        block = row // p + (key < row % p)
+        passes = keys_of_blocks(n, p, point.before)
+        keys = passes[-(-n // p) - 1]
+        row, key = np.arange(n)[:, None], np.arange(keys)[None, :]
+        seen = key <= row + point.before if point.before >= 0 else np.ones((n, keys), bool)
+        first = np.concatenate([[0], np.cumsum(passes)])
+        at = np.where(seen, (first[row // p + (key < row % p)] + key) * p + row % p, 0)
         width = 1 << (point.heads - 1).bit_length()
-        last = int(((block * n + key) * p + row % p).max()) + 1
+        last = int(at.max()) + 1
         words = self._words(point.base, -(-last * width // chip.words))
         lanes = words[: last * width].reshape(last, width)[:, : point.heads]
-        found: Floats = lanes[(block * n + key) * p + row % p].astype(np.float64) * chip.formats.features.step
-        return found
+        found: Floats = lanes[at].astype(np.float64) * chip.formats.features.step
+        return np.where(seen[..., None], found, 0.0)
+
+
+def _beat_places(point: Checkpoint, width: int) -> npt.NDArray[np.int64]:
+    """Beats of all rows ``[rows, width]``, counted from the first one."""
+    if point.among is None:
+        return _row_places(point)[:, None] + _beat_distances(point)[:, None] * np.arange(width)
+    numbers = range(point.first, point.first + point.rows * point.step, point.step)
+    return np.array([[point.among.place(row, beat) for beat in range(width)] for row in numbers])
 
 
 def _row_places(point: Checkpoint) -> npt.NDArray[np.int64]:

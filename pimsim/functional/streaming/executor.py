@@ -14,7 +14,7 @@ from pimsim.functional.streaming.chip import WIDTHS, Beats, Chip, Tokens, tokens
 from pimsim.functional.streaming.hazards import Footprint, footprint
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.program.dataflow import Burst, Call, Read, Region, Stage, Write
-from pimsim.program.works import Linear, Parameter, SideBySide, Work
+from pimsim.program.works import Linear, Parameter, Rotate, SideBySide, Work
 
 Array = npt.NDArray[Any]
 
@@ -140,7 +140,7 @@ class Executor:
             if at.max() // beats >= len(numbers):
                 raise ProgramError(f"{stream.name} must take no more entries than queue {work.queue} has")
             at = numbers[at // beats] * beats + at % beats
-        if isinstance(work, Linear) and work.written is not None and stream.name == "write_output":
+        if isinstance(work, Linear | Rotate) and work.written is not None and stream.name.startswith("write"):
             at = _places(work.written, at + work.column)
         at = at + work.at[stream.name]
         if at.min() < 0 or at.max() >= len(self.memory):

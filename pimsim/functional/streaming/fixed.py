@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from pimsim.errors import ConfigError
 from pimsim.functional.numerics import FixedSpec, fixed_spec
 
 Ints = npt.NDArray[np.int64]
+GeluForm = Literal["erf", "tanh", "silu"]
+"""``x Phi(x)``, its approximation by a hyperbolic tangent, or ``x / (1 + exp(-x))``, which the same unit computes."""
 
 
 def narrow(values: Ints, fraction: int, spec: FixedSpec) -> Ints:
@@ -85,15 +87,33 @@ def inverse_root(x: Ints, spec: FixedSpec) -> Ints:
     return np.floor(1 / np.sqrt(values) / spec.step).astype(np.int64)
 
 
-def gelu_formula(x: Ints, spec: FixedSpec) -> Ints:
-    """``x erfc(-x / sqrt(2)) / 2`` in one format."""
-    exact = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in (x.ravel() * spec.step).tolist()]
+def below_relu(form: GeluForm, size: float) -> float:
+    """How much GELU of ``size`` (at least 0) is less than that: ``a Phi(-a)``, or the same of its tanh form or of SiLU.
+
+    For all forms ``GELU(x) = max(x, 0) - below_relu(|x|)``, and their second derivatives are at most 0.798.
+    """
+    if form == "erf":
+        return size * math.erfc(size / math.sqrt(2)) / 2
+    if form == "silu":
+        return size * math.exp(-size) / (1 + math.exp(-size))
+    if size > 16:
+        return 0.0  # below 1e-126
+    return size / (1 + math.exp(math.sqrt(8 / math.pi) * (size + 0.044715 * size**3)))
+
+
+def gelu_formula(x: Ints, spec: FixedSpec, form: GeluForm = "erf") -> Ints:
+    """GELU in one format: ``x erfc(-x / sqrt(2)) / 2``, or its tanh form."""
+    values = (x.ravel() * spec.step).tolist()
+    if form == "erf":
+        exact = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in values]
+    else:
+        exact = [max(value, 0.0) - below_relu(form, abs(value)) for value in values]
     return spec.encode(np.array(exact)).astype(np.int64).reshape(x.shape)
 
 
 @dataclass(frozen=True)
 class GeluTable:
-    """GELU as ReLU minus a table of the difference, which is even: ``GELU(x) = max(x, 0) - d(|x|)``, ``d(a) = a Phi(-a)``.
+    """GELU as ReLU minus a table of the difference, which is even: ``GELU(x) = max(x, 0) - d(|x|)`` (`below_relu`).
 
     ``entries`` entries ``2^-step_bits`` apart from 0 on; from the last one on the difference is taken for zero.
     """
@@ -102,12 +122,13 @@ class GeluTable:
     entries: int
     step_bits: int
     interpolates: bool
+    form: GeluForm = "erf"
 
     @cached_property
     def table(self) -> Ints:
         """The entries in steps of their format."""
         at = [n * 2.0**-self.step_bits for n in range(self.entries)]
-        exact = np.array([a * math.erfc(a / math.sqrt(2)) / 2 for a in at])
+        exact = np.array([below_relu(self.form, a) for a in at])
         return self.spec.encode(exact).astype(np.int64)
 
     def apply(self, x: Ints, features: FixedSpec) -> Ints:
@@ -142,8 +163,8 @@ class Formats:
     gelu: GeluTable
 
     @classmethod
-    def of(cls, names: Any) -> Formats:
-        """From the configuration (`FpgaFormats`).
+    def of(cls, names: Any, gelu: GeluForm = "erf") -> Formats:
+        """From the configuration (`FpgaFormats`); ``gelu``: what the table is filled with.
 
         Raises:
             ConfigError, UnknownName: a format is impossible.
@@ -155,16 +176,18 @@ class Formats:
             )
         plain = [name for name in cls.__dataclass_fields__ if name != "gelu"]
         table = GeluTable(
-            fixed_spec(names.gelu_table), names.gelu_entries, names.gelu_step_bits, names.gelu_interpolates
+            fixed_spec(names.gelu_table), names.gelu_entries, names.gelu_step_bits, names.gelu_interpolates, gelu
         )
         return cls(**{name: fixed_spec(getattr(names, name)) for name in plain}, gelu=table)
 
 
 __all__ = [
     "Formats",
+    "GeluForm",
     "GeluTable",
     "Ints",
     "accumulate",
+    "below_relu",
     "exponential",
     "fit",
     "gelu_formula",

@@ -48,7 +48,8 @@ def footprint(work: Work) -> Footprint:
         case FillQueues():
             return Footprint(uses={"gates"}, fills={"queues"})
         case Linear():
-            return Footprint(uses={work.weights, work.biases, *(("queues",) if work.queue >= 0 else ())})
+            biases = {work.biases} if work.biases else set()
+            return Footprint(uses={work.weights, *biases, *(("queues",) if work.queue >= 0 else ())})
         case _:
             return Footprint()
 

@@ -27,14 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import erfc, inf, isqrt, sqrt
+from math import inf, isqrt, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pimsim.functional.numerics import FixedSpec
-from pimsim.functional.streaming.fixed import Formats, GeluTable
+from pimsim.functional.streaming.fixed import Formats, GeluTable, below_relu
 from pimsim.functional.verdict import Verdict, compare
 from pimsim.workload import encoder_reference as reference
 from pimsim.workload.encoder import EncoderConfig
@@ -88,7 +88,7 @@ class Judge:
         if op.name not in self.values:
             return Verdict(op, inf, 0.0, 0.0, inf, inf, (), float("nan"), float("nan"))
         inputs = [self.values[name] for name in op.inputs]
-        found, exact, bound = self._rules[op.kind](self, op, inputs)
+        found, exact, bound = self.rules[op.kind](self, op, inputs)
         verdict = compare(op, found, exact, bound, f"layer {op.layer}, " if op.layer >= 0 else "")
         if op.kind == "scores":
             self._score_error = verdict.error
@@ -112,9 +112,11 @@ class Judge:
 
     def _layernorm(self, op: EncoderOp, inputs: Sequence[Any]) -> Rule:
         found, exact = self._plain(op, inputs)
-        (x,), c = inputs, cut(self.formats.features)
-        c = max(c, self.formats.features.step)  # moments are always cut
-        mean = x.mean(axis=1, keepdims=True)
+        return found, exact, self._normed(op, inputs[0], inputs[0].mean(axis=1, keepdims=True))
+
+    def _normed(self, op: EncoderOp, x: Floats, mean: Floats) -> Floats:
+        """Error of rows that were divided by the root of their mean square distance from ``mean``."""
+        c = max(cut(self.formats.features), self.formats.features.step)  # moments are always cut
         variance = ((x - mean) ** 2).mean(axis=1, keepdims=True) + self.eps
         off = (4 + 2 * np.abs(mean)) * c
         low = 1 / np.sqrt(variance + off)
@@ -124,14 +126,13 @@ class Judge:
         gain = np.abs(np.asarray(self.weights[f"{op.tensor}.gain"], np.float64))
         unit = np.abs(x - mean) * error + c * (root + error) + c
         size = np.abs(x - mean) * root
-        return (
-            found,
-            exact,
+        found: Floats = (
             (gain + cut(self.formats.norm_gain)) * unit
             + size * cut(self.formats.norm_gain)
             + 2 * c
-            + cut(self.formats.biases),
+            + cut(self.formats.biases)
         )
+        return found
 
     def _product(self, x: Floats, inputs: int, biases: FixedSpec) -> Floats:
         """Error of a product's row. ``[rows, 1]``."""
@@ -161,7 +162,10 @@ class Judge:
         return found, exact, 2 * beats * c + size * self.formats.accumulator.step + cut(self.formats.features)
 
     def _sums(self, scores: Floats, start: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Sums of exponentials and the error of each, for rows that see their scores from ``start`` on. ``[rows, heads]``."""
+        """Sums of exponentials and the error of each, for rows that see their scores from ``start`` on. ``[rows, heads]``.
+
+        Scores that a row does not see are minus infinity; the one at ``start`` is seen.
+        """
         rows, keys, _ = scores.shape
         order = (start[:, None] + np.arange(keys)) % keys
         seen = scores[np.arange(rows)[:, None], order]
@@ -171,7 +175,7 @@ class Judge:
         for number in range(1, keys):
             x = seen[:, number]
             rises, decay = x > largest, np.exp(-np.abs(x - largest))
-            error = np.where(rises, error * decay + (total + 1) * c, error + c)
+            error = np.where(rises, error * decay + (total + 1) * c, error + np.where(np.isneginf(x), 0.0, c))
             total = np.where(rises, total * decay + 1, total + decay)
             largest = np.maximum(largest, x)
         return total, error
@@ -203,6 +207,7 @@ class Judge:
         root, off = 1 / total[:, None], self._inverse(total, error)[:, None]
         e = np.exp(scores - scores.max(axis=1, keepdims=True))
         weight = (root + off) * c + e * off + c + 2 * self._converted() * e * root
+        weight = np.where(np.isneginf(scores), 0.0, weight)
         sizes = reference.split_heads(np.abs(value), self.heads)
         bound = (weight.transpose(2, 0, 1) @ sizes).transpose(1, 0, 2).reshape(exact.shape)
         return found, exact, bound + len(value) * cut(form.accumulator) + cut(form.features)
@@ -245,7 +250,7 @@ class Judge:
             )
         return found, exact, np.broadcast_to(bound + self.formats.features.step / 2, exact.shape)
 
-    _rules: ClassVar[dict[str, Callable[..., Rule]]] = {
+    rules: ClassVar[dict[str, Callable[..., Rule]]] = {
         "layernorm": _layernorm,
         "linear": _linear,
         "expert_up": _linear,
@@ -270,20 +275,20 @@ class Judge:
             bound[0] = cut(form.features)
         return compare(op, self.values["embedding"], exact, bound)
 
-    def placed(self, exact: Floats) -> Verdict:
-        """Of an embedding that the host puts into memory."""
+    def placed(self, exact: Floats, parts: int = 1) -> Verdict:
+        """Of an embedding that is put into memory, or added up from so many parts that are."""
         op = EncoderOp("embedding", "embedding", ())
-        return compare(op, self.values["embedding"], exact, np.full_like(exact, cut(self.formats.features)))
+        return compare(op, self.values["embedding"], exact, np.full_like(exact, parts * cut(self.formats.features)))
 
 
 def gelu_error(table: GeluTable, features: FixedSpec) -> float:
     """Largest error of GELU by table: between entries, of entries, behind the last one, and of the last rounding.
 
-    The difference ``d(a) = a Phi(-a)`` has ``|d''| <= 2 phi(0) = 0.798`` and ``|d'| <= 1/2``.
+    The difference ``d(a) = a Phi(-a)`` has ``|d''| <= 2 phi(0) = 0.798`` and ``|d'| <= 1/2``, and so has that of the tanh form.
     """
     h, end = 2.0**-table.step_bits, (table.entries - 1) * 2.0**-table.step_bits
     between = h * h / 8 * 0.798 if table.interpolates else h / 2
-    behind = end * erfc(end / sqrt(2)) / 2 if end >= 0.76 else 0.17
+    behind = below_relu(table.form, end) if end >= 1.28 else 0.28  # where it is largest, at most
     return max(between + 2 * table.spec.step + features.step, behind + features.step)
 
 

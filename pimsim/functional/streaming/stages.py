@@ -7,6 +7,7 @@ read from the actions of the stage, so a nest that leaves something out leaves i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
@@ -53,6 +54,12 @@ def _zeros(chip: Chip, _work: work.Clear, stage: Stage, _taken: Tokens) -> Token
     return {"zeros": np.zeros((tokens(stage, "zeros", writes=True), chip.beat_bits // 8), np.uint8)}
 
 
+def _times(chip: Chip, _work: work.Product, _stage: Stage, taken: Tokens) -> Tokens:
+    one, other = (chip.features(taken[name]) for name in ("one", "other"))
+    spec = chip.formats.features
+    return {"product": chip.beats(narrow(one * other, 2 * spec.fraction_bits, spec))}
+
+
 def _add(chip: Chip, _work: work.Residual, _stage: Stage, taken: Tokens) -> Tokens:
     one, other = (chip.features(taken[name]) for name in ("one", "other"))
     spec = chip.formats.features
@@ -65,11 +72,11 @@ def _add(chip: Chip, _work: work.Residual, _stage: Stage, taken: Tokens) -> Toke
 def _moments(chip: Chip, norm: work.Norm, _stage: Stage, taken: Tokens) -> Tokens:
     """Mean and inverse deviation of rows in a single pass: ``E[x]`` and ``E[x^2]``, squares cut to the steps of features.
 
-    The mean squares have all the integer bits that they need.
+    The mean squares have all the integer bits that they need. With the root of the mean square, the mean is taken for zero.
     """
     spec = chip.formats.features
     rows = chip.features(taken["input"]).reshape(-1, norm.width)
-    mean = rows.sum(axis=1) // norm.width
+    mean = np.zeros(len(rows), np.int64) if norm.rms else rows.sum(axis=1) // norm.width
     squares = (rows * rows >> spec.fraction_bits).sum(axis=1) // norm.width
     variance = squares - (mean * mean >> spec.fraction_bits)
     root = inverse_root(variance + int(norm.eps / spec.step), spec)
@@ -81,12 +88,40 @@ def _normalize(chip: Chip, norm: work.Norm, _stage: Stage, taken: Tokens) -> Tok
     spec, width = form.features, norm.width
     beats = -(-width * bits // chip.beat_bits)
     gain = chip.buffer(norm.buffer, width, bits, norm.first)
-    shift = chip.buffer(norm.buffer, width, bits, norm.first + beats)
+    shift = np.zeros(width, np.int64) if norm.rms else chip.buffer(norm.buffer, width, bits, norm.first + beats)
     rows, mean, root = taken["ready"][:, :width], taken["ready"][:, width, None], taken["ready"][:, width + 1, None]
     unit = narrow((rows - mean) * root, 2 * spec.fraction_bits, spec)
     scaled = narrow(unit * gain, spec.fraction_bits + form.norm_gain.fraction_bits, spec)
     shifted = scaled + narrow(shift, form.biases.fraction_bits, spec)
     return {"output": chip.beats(narrow(shifted, spec.fraction_bits, spec))}
+
+
+# -------------------------------------------------------------------------------------------------------------- rotation
+
+
+def _collect(chip: Chip, rotation: work.Rotate, stage: Stage, taken: Tokens) -> Tokens:
+    """Whole heads ``[heads of all rows, words]``."""
+    words = chip.features(taken["input"]).ravel()
+    count = tokens(stage, "heads", writes=True)
+    if words.size != count * rotation.words:
+        raise ProgramError(f"{stage.name} must make a head of every {rotation.words} words")
+    return {"heads": words.reshape(count, -1)}
+
+
+def _turn(chip: Chip, rotation: work.Rotate, stage: Stage, taken: Tokens) -> Tokens:
+    """``(a, b) -> (a cos - b sin, a sin + b cos)``, exact but for one rounding; angles arrive with the first head of a row."""
+    spec, half = chip.formats.features, rotation.words // 2
+    starts = moves(stage, "heads") > 0
+    row = latest(moves(stage, "angles")[starts] > 0)
+    angles = chip.features(taken["angles"]).reshape(-1, 2 * half)[row]
+    cos, sin = angles[:, :half], angles[:, half:]
+    heads: Ints = taken["heads"]
+    first, second = (slice(0, None, 2), slice(1, None, 2)) if rotation.interleaved else (slice(half), slice(half, None))
+    a, b = heads[:, first], heads[:, second]
+    found: Ints = np.empty(heads.shape, np.int64)
+    found[:, first] = narrow(a * cos - b * sin, 2 * spec.fraction_bits, spec)
+    found[:, second] = narrow(a * sin + b * cos, 2 * spec.fraction_bits, spec)
+    return {"output": chip.beats(found)}
 
 
 # ---------------------------------------------------------------------------------------------------------- linear layers
@@ -132,7 +167,8 @@ def _multiply(chip: Chip, linear: work.Linear, stage: Stage, taken: Tokens) -> T
     rows, spec, extra = int(row.max()) + 1, form.accumulator, form.linear_weights.fraction_bits
     weights = chip.buffer(linear.weights, outputs * tile * linear.inputs, chip.weight_bits).reshape(-1, linear.inputs)
     form_of_biases = form.attention_biases if linear.attention else form.biases
-    biases = chip.buffer(linear.biases, outputs * tile, chip.weight_bits)
+    size = outputs * tile
+    biases = chip.buffer(linear.biases, size, chip.weight_bits) if linear.biases else np.zeros(size, np.int64)
     total = np.tile(narrow(biases, form_of_biases.fraction_bits, spec), (rows, 1))
     done = np.zeros((columns, rows, outputs), bool)
     done[column, row, output] = True
@@ -176,7 +212,7 @@ def _entries(chip: Chip, linear: work.Linear, rows: int) -> tuple[Ints, Ints]:
 
 def _gelu(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
     """GELU from its formula, exact but for the last rounding."""
-    return {"activated": gelu_formula(taken["results"], chip.formats.features)}
+    return {"activated": gelu_formula(taken["results"], chip.formats.features, chip.formats.gelu.form)}
 
 
 def _scatter(chip: Chip, _work: work.Linear, _stage: Stage, taken: Tokens) -> Tokens:
@@ -194,11 +230,11 @@ def _query_key(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) ->
     """Scores at each step: the query rows of all lanes, which arrive beat by beat, times all keys of the step."""
     queries = chip.features(taken["query"])
     beats = sizes.heads * sizes.head_words // chip.words
-    keys = _at_once(chip, stage, "key", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    keys = _of_all_heads(chip, sizes, _at_once(chip, stage, "key", taken, sizes.keys))
     count = len(keys)
     arrives = moves(stage, "query") > 0
     number = np.where(arrives, np.cumsum(arrives) - 1, -1).reshape(count, beats)
-    lane = np.arange(count) % sizes.row_steps
+    lane = _walk(sizes, stage, count, sizes.keys).key
     held = np.stack(
         [np.maximum.accumulate(np.where((lane == each)[:, None], number, -1), axis=0) for each in range(sizes.lanes)],
         axis=1,
@@ -259,15 +295,71 @@ def _sum_scores(chip: Chip, sizes: work.QueryKey, found: Ints) -> Ints:
     return narrow(total, spec.fraction_bits, chip.formats.features)
 
 
-def _segments(steps: int, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Steps ``[rows, steps]`` whose scores a row has seen when it leaves its lane at a step, in order, and which there are.
+def _of_all_heads(chip: Chip, sizes: work.QueryKey | work.WeightedValues, met: Ints) -> Ints:
+    """Keys or values of each step ``[steps, beats, keys, words]``: heads that share them use what the first of them took."""
+    beats = sizes.head_words // chip.words
+    apart = met.reshape(-1, sizes.heads // sizes.shared, sizes.shared, beats, sizes.keys, chip.words)
+    return np.repeat(apart[:, :, :1], sizes.shared, axis=2).reshape(-1, sizes.heads * beats, sizes.keys, chip.words)
 
-    A row takes ``steps`` steps; a lane starts one at the step with its own number.
+
+@dataclass(frozen=True)
+class _Walk:
+    """The steps of all blocks: number in the block (of the key, or of keys at once), block, and whether a block ends with it."""
+
+    key: Ints
+    block: Ints
+    last: npt.NDArray[np.bool_]
+
+    def seen(self, sizes: _Rows, step: Ints, lane: Ints) -> tuple[Ints, npt.NDArray[np.bool_], Ints]:
+        """Steps ``[rows, steps]`` that a row has been through when it leaves its lane at a step, in order; which there are; rows.
+
+        A lane starts a row at the step of a block with its own number.
+        """
+        begins = np.zeros(len(step), np.int64)
+        for each in np.unique(lane):
+            latest_start = np.maximum.accumulate(np.where(self.key == each, np.arange(len(self.key)), 0))
+            begins[lane == each] = latest_start[step[lane == each]]
+        back = np.arange(int((step - begins).max(initial=-1)) + 1)
+        there = back <= (step - begins)[:, None]
+        return (
+            np.where(there, begins[:, None] + back, 0),
+            there,
+            self.block[begins] * sizes.lanes + lane,
+        )
+
+    def leaving(self) -> Ints:
+        """The lane whose row has met all of its keys at each step: the first at the end of a block, then one after the other."""
+        return np.where(self.last, 0, self.key + 1)
+
+
+_Rows = work.QueryKey | work.WeightedValues | work.SoftmaxPass
+
+
+def _walk(sizes: _Rows, stage: Stage, count: int, keys: int = 1) -> _Walk:
+    """What happens in each of ``count`` steps with so many keys at once.
+
+    Raises:
+        ProgramError: under a causal mask, there are more or fewer steps.
     """
-    length = (step - lane) % steps + 1
-    back = np.arange(int(length.max(initial=0)))
-    seen = back < length[:, None]
-    return np.where(seen, (step - length + 1)[:, None] + back, 0), seen
+    at = np.arange(count)
+    if sizes.before < 0:
+        period = -(-sizes.tokens // keys)
+        return _Walk(at % period, at // period, at % period == period - 1)
+    lengths = np.array([-(-n // keys) for n in work.keys_of_blocks(sizes.tokens, sizes.lanes, sizes.before)])
+    if lengths.sum() != count:
+        raise ProgramError(f"{stage.name} must make {lengths.sum()} steps, not {count}")
+    ends = np.cumsum(lengths)
+    block = np.repeat(np.arange(len(lengths)), lengths)
+    whole = -(-sizes.tokens // sizes.lanes)
+    return _Walk(at - (ends - lengths)[block], block, (at == ends[block] - 1) & (block < whole))
+
+
+def _visible(sizes: _Rows, key: Ints, row: Ints) -> npt.NDArray[np.bool_]:
+    """Whether rows see keys: all of them, or under a causal mask those up to their own."""
+    if sizes.before < 0:
+        return np.ones(np.broadcast_shapes(key.shape, row.shape), bool)
+    found: npt.NDArray[np.bool_] = key <= row + sizes.before
+    return found
 
 
 def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -> Tokens:
@@ -277,7 +369,9 @@ def _statistics(chip: Chip, sizes: work.QueryKey, stage: Stage, taken: Tokens) -
     spec = chip.formats.softmax
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // sizes.lanes, at % sizes.lanes
-    steps, seen = _segments(sizes.tokens, step, lane)
+    walk = _walk(sizes, stage, len(packets))
+    steps, there, row_number = walk.seen(sizes, step, lane)
+    seen = there & _visible(sizes, walk.key[steps], row_number[:, None])
     scores = narrow(packets[steps, lane[:, None]], chip.formats.features.fraction_bits, spec)
     total, bias = running_sums(scores, seen, spec)
     row = np.concatenate([reciprocal(total, spec), bias], axis=1)
@@ -290,6 +384,7 @@ def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Toke
     spec = form.softmax
     scores = narrow(taken["lane_scores"].reshape(-1, p, heads), form.features.fraction_bits, spec)
     own, rows = _rows_of_lanes(chip, sizes, stage, taken)
+    walk = _walk(sizes, stage, len(scores))
     if sizes.which == "divide":
         total, bias = rows[own, :heads], rows[own, heads : 2 * heads]
         found = (
@@ -299,8 +394,8 @@ def _softmax_pass(chip: Chip, sizes: work.SoftmaxPass, stage: Stage, taken: Toke
         return {"scores": shares.reshape(-1, heads)}
     at = np.flatnonzero(moves(stage, "sums", writes=True))
     step, lane = at // p, at % p
-    steps, seen = _segments(sizes.tokens, step, lane)
-    met, known = scores[steps, lane[:, None]], seen[..., None]
+    steps, there, row = walk.seen(sizes, step, lane)
+    met, known = scores[steps, lane[:, None]], (there & _visible(sizes, walk.key[steps], row[:, None]))[..., None]
     if sizes.which == "maximum":
         largest = np.where(known, met, spec.limits[0]).max(axis=1)
         return {"sums": _padded(chip, np.concatenate([np.zeros_like(largest), largest], axis=1))}
@@ -362,21 +457,21 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
     """Sums of values over the steps of a row, weighted by ``exp(score - bias) (1 / sum)``; a row leaves with its last key."""
     form, heads = chip.formats, sizes.heads
     beats = heads * sizes.head_words // chip.words
-    values = _at_once(chip, stage, "value", taken, sizes.keys).reshape(-1, beats, sizes.keys, chip.words)
+    values = _of_all_heads(chip, sizes, _at_once(chip, stage, "value", taken, sizes.keys))
     count, values = len(values), values.swapaxes(1, 2)
-    lane_of_step = np.arange(count) % sizes.row_steps
+    walk = _walk(sizes, stage, count, sizes.keys)
     packet = latest((moves(stage, "packets") > 0).reshape(count, beats).max(axis=1))
     arrives = moves(stage, "sums").reshape(count, beats).any(axis=1)
     number = np.where(arrives, np.cumsum(arrives) - 1, -1)
     held = np.stack(
-        [np.maximum.accumulate(np.where(lane_of_step == each, number, -1)) for each in range(sizes.lanes)], axis=1
+        [np.maximum.accumulate(np.where(walk.key == each, number, -1)) for each in range(sizes.lanes)], axis=1
     )
     leaves = moves(stage, "rows", writes=True).reshape(count, beats) > 0
     step = np.flatnonzero(leaves.any(axis=1))
-    lane = (step + 1) % sizes.row_steps
+    lane = walk.leaving()[step]
     if (lane >= sizes.lanes).any():
         raise ProgramError(f"{stage.name} must send a row of one of {sizes.lanes} lanes at every step that sends one")
-    steps, seen = _segments(sizes.row_steps, step, lane)
+    steps, there, row = walk.seen(sizes, step, lane)
     own = held[steps, lane[:, None]]
     packets = taken["packets"].reshape(-1, sizes.lanes, sizes.keys, heads)
     shares = packets[packet[steps], lane[:, None]]  # where a step has fewer keys, their values are zero
@@ -387,7 +482,8 @@ def _weighted_values(chip: Chip, sizes: work.WeightedValues, stage: Stage, taken
         difference = narrow(scores - bias, form.softmax.fraction_bits, form.softmax)
         shares = narrow(exponential(difference, form.softmax) * root, 2 * form.softmax.fraction_bits, form.softmax)
         shares = np.where((own >= 0)[..., None, None], shares, 0)
-    shares = np.where(seen[..., None, None], shares, 0)
+    seen = _visible(sizes, walk.key[steps][..., None] * sizes.keys + np.arange(sizes.keys), row[:, None, None])
+    shares = np.where((there[..., None] & seen)[..., None], shares, 0)
     found = np.empty((len(step), beats, chip.words), np.int64)
     fraction = form.features.fraction_bits + form.softmax.fraction_bits
     chunk = max(1, _CHUNK // (sizes.row_steps * sizes.keys * beats * chip.words))
@@ -488,6 +584,9 @@ HANDLERS: dict[tuple[type[work.Work], str], Handler] = {
     (work.Clear, "zeros"): _zeros,
     (work.Copy, "copy"): _forward,
     (work.Residual, "add"): _add,
+    (work.Product, "times"): _times,
+    (work.Rotate, "collect"): _collect,
+    (work.Rotate, "turn"): _turn,
     (work.Norm, "moments"): _moments,
     (work.Norm, "normalize"): _normalize,
     (work.Linear, "gather"): _gather,

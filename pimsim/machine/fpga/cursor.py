@@ -13,31 +13,40 @@ class Cursor:
     Attributes:
         leaf: index of the current run, -1 at the end.
         counters: passes completed of every loop and run.
+        outermost: counters of what is in no loop, so that each reaches its limit once.
     """
 
-    __slots__ = ("_after", "_counter", "actions", "counters", "leaf", "limits")
+    __slots__ = ("_after", "_counter", "actions", "counters", "leaf", "limits", "outermost")
 
     def __init__(self, nest: Sequence[Nest]) -> None:
         self.actions: list[int] = []
         self.limits: list[int] = []
         self._counter: list[int] = []
         self._after: list[tuple[tuple[int, int], ...]] = []
-        self._compile(nest, ())
+        self.outermost: set[int] = set()
+        self._compile(nest, (), outside=True)
         self.counters = [0] * len(self.limits)
         self.leaf = 0 if self.actions else -1
 
-    def _compile(self, nest: Sequence[Nest], around: tuple[tuple[int, int], ...]) -> None:
+    def _compile(self, nest: Sequence[Nest], around: tuple[tuple[int, int], ...], *, outside: bool = False) -> None:
         """``around``: (counter, first leaf) of the enclosing loops that end where this part ends, innermost first."""
         for number, item in enumerate(nest):
             ends = around if number == len(nest) - 1 else ()
             counter = len(self.limits)
             self.limits.append(item.count)
+            if outside:
+                self.outermost.add(counter)
             if isinstance(item, Run):
                 self.actions.append(item.action)
                 self._counter.append(counter)
                 self._after.append(ends)
             else:
                 self._compile(item.body, ((counter, len(self.actions)), *ends))
+
+    @property
+    def form(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[tuple[int, int], ...], ...]]:
+        """The nest without its limits: action and counter of every run, and the loops that end behind it."""
+        return tuple(self.actions), tuple(self._counter), tuple(self._after)
 
     @property
     def done(self) -> bool:

@@ -9,7 +9,8 @@ these loops ends. Jumping moves an offset between the engine's time and real tim
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
@@ -276,6 +277,19 @@ class _Snapshot:
         self.held = [len(queue.visible) for queue in engine.queues]
 
 
+@dataclass(frozen=True)
+class Jump:
+    """A period that was found to repeat: how often it was jumped over after that, and what one period does.
+
+    ``moved``: (agent, counter, by how much) for each agent that moves; ``waited``: for each stage reason -> cycles.
+    """
+
+    times: int
+    period: int
+    moved: tuple[tuple[int, int, int], ...]
+    waited: tuple[dict[str, int], ...]
+
+
 class FastEngine:
     """Runs one region; `run` may be called once.
 
@@ -325,6 +339,7 @@ class FastEngine:
         self.anchor = 2 * sizes.index(max(sizes)) if behind is None else -1
         self._level = -1
         self._seen: dict[int, dict[Any, _Snapshot]] = {}
+        self.jumps: list[Jump] = []
 
     def run(self) -> RegionTimes:
         """Run the region to its end.
@@ -435,6 +450,7 @@ class FastEngine:
         if times < 1 or not self._books_repeat(before, now):
             return False
         period = now + self.offset - before.now
+        self.jumps.append(self._noted(before, times, period, moves))
         for agent, (_, counter, step) in zip(self.movers, moves, strict=True):
             agent.cursor.counters[counter] += times * step
         for queue, held in zip(self.queues, before.held, strict=True):
@@ -453,6 +469,18 @@ class FastEngine:
         self.end += times * period
         return True
 
+    def _noted(self, before: _Snapshot, times: int, period: int, moves: Sequence[tuple[int, int, int]]) -> Jump:
+        moved = tuple((number, counter, step) for number, (limit, counter, step) in enumerate(moves) if limit >= 0)
+        waited = tuple(
+            {
+                reason: cycles - old.get(reason, 0)
+                for reason, cycles in stage.stalls.items()
+                if cycles > old.get(reason, 0)
+            }
+            for stage, old in zip(self.stages, before.stalls, strict=True)
+        )
+        return Jump(times, period, moved, waited)
+
     def _books_repeat(self, before: _Snapshot, now: int) -> bool:
         """Whether every stage that moved has waited as long as it had then, so that its next stall is booked alike."""
         return all(
@@ -470,4 +498,4 @@ def run_region(region: Region, ports: Mapping[str, PortTiming]) -> RegionTimes:
     return FastEngine(region, ports).run()
 
 
-__all__ = ["FastEngine", "run_region"]
+__all__ = ["FastEngine", "Jump", "run_region"]

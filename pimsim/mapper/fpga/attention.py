@@ -35,6 +35,10 @@ class Pipelines:
     """(interval, depth) of each pass of the three-pass softmax."""
 
 
+Moves = tuple[tuple[str, int], ...]
+"""(FIFO, tokens)."""
+
+
 class _Actions:
     """The actions of a stage, numbered as they are met."""
 
@@ -70,8 +74,8 @@ def query_key(
     actions = _Actions()
 
     def step(kind: Kind) -> tuple[Nest, ...]:
-        reads = (("key", _beats(kind, schedule)), *((("query", 1),) if kind.begins >= 0 else ()))
-        return actions.run(d - 1, reads), actions.run(1, reads, (("packets", 1),))
+        query = (("query", 1),) if kind.begins >= 0 else ()
+        return _step(shape, actions, ("key", _beats(kind, schedule)), always=query, last=(("packets", 1),))
 
     walked = nest_of(shape, schedule, step)
     product = Stage("product", actions.all, walked, depth=pipes.product, unit="attention.query_key")
@@ -121,10 +125,9 @@ def weighted_values(
     actions = _Actions()
 
     def step(kind: Kind) -> tuple[Nest, ...]:
-        value = ("value", _beats(kind, schedule))
-        first = (value, ("packets", 1), *((("sums", shape.sum_beats),) if single and kind.begins >= 0 else ()))
+        first = (("packets", 1), *((("sums", shape.sum_beats),) if single and kind.begins >= 0 else ()))
         row = (("rows", 1),) if kind.ends >= 0 else ()
-        return actions.run(1, first, row), actions.run(d - 1, (value,), row)
+        return _step(shape, actions, ("value", _beats(kind, schedule)), first=first, row=row)
 
     walked = nest_of(shape, schedule, step)
     product = Stage("product", actions.all, walked, depth=pipes.weighted, unit="attention.weighted_values")
@@ -209,9 +212,47 @@ def _beats(kind: Kind, schedule: Schedule) -> int:
     return kind.lanes if schedule == "naive" else 1
 
 
+def _step(
+    shape: Shape,
+    actions: _Actions,
+    beat: tuple[str, int],
+    *,
+    always: Moves = (),
+    first: Moves = (),
+    row: Moves = (),
+    last: Moves = (),
+) -> tuple[Nest, ...]:
+    """An iteration for each beat of a row. The first of heads that share a key takes the key's beats, the others use them again.
+
+    Args:
+        shape: sizes.
+        actions: of the stage.
+        beat: FIFO of keys or values, and how many beats at once.
+        always: what every iteration takes besides, and ``first`` the first one.
+        row: what every iteration puts, and ``last`` the last one.
+    """
+    parts = [(shape.beats, True)]
+    if shape.shared > 1:
+        size = shape.beats // shape.heads
+        parts = [(size, True), (size * (shape.shared - 1), False)] * (shape.heads // shape.shared)
+    runs: list[Nest] = []
+    for number, (count, fresh) in enumerate(parts):
+        takes = (*((beat,) if fresh else ()), *always)
+        begins, ends = number == 0, number == len(parts) - 1
+        if begins and ends and count == 1:
+            runs.append(actions.run(1, (*takes, *first), (*row, *last)))
+            continue
+        runs.append(actions.run(int(begins), (*takes, *first), row))
+        runs.append(actions.run(count - begins - ends, takes, row))
+        runs.append(actions.run(int(ends), takes, (*row, *last)))
+    return nest(*runs)
+
+
 def _passes_over(shape: Shape, schedule: Schedule) -> tuple[Burst, ...]:
-    """How keys or values are requested: all of them again for every block of rows, or for every row."""
-    d, n = shape.beats, shape.tokens
+    """How keys or values are requested: all that are needed again for every block of rows, or for every row."""
+    d, n = shape.key_beats, shape.tokens
+    if schedule == "naive" and shape.causal:
+        return tuple(burst for row in range(n) for burst in _groups(shape.keys(row + 1), shape))
     if schedule == "naive":
         return (Burst(n * d, n),)
     bursts: list[Burst] = []
@@ -221,6 +262,16 @@ def _passes_over(shape: Shape, schedule: Schedule) -> tuple[Burst, ...]:
         else:
             bursts.append(Burst(keys * d))
     return tuple(bursts)
+
+
+def _groups(keys: int, shape: Shape) -> tuple[Burst, ...]:
+    """Keys that lie side by side, as many at once as there are lanes; of the last group, only those that are there."""
+    whole, rest = divmod(keys, shape.lanes)
+    full, size = whole * shape.lanes * shape.key_beats, shape.lanes
+    return (
+        *((Burst(full),) if whole else ()),
+        *((Burst(rest, shape.key_beats, full, size),) if rest else ()),
+    )
 
 
 def _load(name: str, source: str, target: str, count: int, depth: int) -> Stage:
@@ -233,7 +284,7 @@ def _load_lanes(shape: Shape, schedule: Schedule, what: str, depth: int) -> Stag
 
     def step(kind: Kind) -> tuple[Nest, ...]:
         beats = _beats(kind, schedule)
-        return (actions.run(shape.beats, ((f"{what}_port", beats),), ((what, beats),)),)
+        return (actions.run(shape.key_beats, ((f"{what}_port", beats),), ((what, beats),)),)
 
     walked = nest_of(shape, schedule, step)
     return Stage(f"load_{what}", actions.all, walked, depth=depth)

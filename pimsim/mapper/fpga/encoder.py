@@ -128,6 +128,16 @@ def linear_tile(unit: FpgaEncoder) -> int:
     return unit.tile
 
 
+def linear_unit(unit: FpgaEncoder, words: int) -> LinearUnit:
+    """The linear unit, or each of the separate ones, with so many words in a beat."""
+    direct = unit.direct_gelu if unit.gelu == "direct" else None
+    return LinearUnit(
+        linear_tile(unit), words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
+        unit.scatter_depth, unit.accumulate_depth,
+        direct_gelu=DirectGelu(direct.units, direct.interval, direct.depth) if direct else None,
+    )  # fmt: skip
+
+
 def check(fpga: FpgaConfig, unit: FpgaEncoder, work: EncoderConfig) -> None:
     """What must hold between a machine and a workload.
 
@@ -179,12 +189,7 @@ class _Builder:
         self.ports: Mapping[str, str] = {**fpga.attention.placement, **unit.placement}
         self.fifo = fpga.attention.fifo_depth
         self.tile = linear_tile(unit)
-        direct = unit.direct_gelu if unit.gelu == "direct" else None
-        self.linear_unit = LinearUnit(
-            self.tile, self.words, unit.input_fifo, unit.result_fifo, unit.gather_depth, unit.linear_depth, unit.gelu_depth,
-            unit.scatter_depth, unit.accumulate_depth,
-            direct_gelu=DirectGelu(direct.units, direct.interval, direct.depth) if direct else None,
-        )  # fmt: skip
+        self.linear_unit = linear_unit(unit, self.words)
         self.tokens = work.tokens
         self.beats = work.d_model // self.words
         self.weights_per_beat = fpga.beat_bits // unit.weight_bits
@@ -570,5 +575,5 @@ def _parts(routes: Routes, moe: MoeConfig, order: str) -> list[_Part]:
 
 __all__ = [
     "OUTSIDE", "AttentionRegions", "Router", "attention_regions", "check", "encoder_calls", "encoder_program", "linear_tile",
-    "pipelines",
+    "linear_unit", "pipelines",
 ]  # fmt: skip

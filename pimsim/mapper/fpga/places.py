@@ -43,7 +43,7 @@ def product_works(
 ) -> tuple[QueryKey, WeightedValues]:
     """What both products work on; ``places``: beat addresses by stream."""
     rows = rows_at_once(shape, schedule)
-    sizes = (shape.tokens, rows, shape.heads, head_beats * shape.words, shape.lanes // rows)
+    sizes = (shape.tokens, rows, shape.heads, head_beats * shape.words, shape.lanes // rows, shape.before, shape.shared)
     scores = QueryKey(
         {
             "read_query": places["query"],
@@ -73,7 +73,7 @@ def pass_work(shape: Shape, schedule: Schedule, places: Mapping[str, int], which
         "write_scores": places["scores"],
         "write_statistics": places["statistics"],
     }
-    return SoftmaxPass(at, which, shape.tokens, rows_at_once(shape, schedule), shape.heads)
+    return SoftmaxPass(at, which, shape.tokens, rows_at_once(shape, schedule), shape.heads, shape.before)
 
 
 def product_checkpoints(
@@ -82,7 +82,9 @@ def product_checkpoints(
     """Scores, complete with call ``after``, and statistics with the same or, where ``passes`` follow, the second of them."""
     n, p = shape.tokens, rows_at_once(shape, schedule)
     return [
-        Checkpoint(after, f"{prefix}scores", "scores", places["scores"], n, heads=shape.heads, lanes=p),
+        Checkpoint(
+            after, f"{prefix}scores", "scores", places["scores"], n, heads=shape.heads, lanes=p, before=shape.before
+        ),
         Checkpoint(
             after + 2 if passes else after,
             f"{prefix}statistics",

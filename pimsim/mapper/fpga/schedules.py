@@ -4,6 +4,9 @@ Reordered: ``p`` lanes hold a query row each and one key passes by all of them i
 row at key *j* and finishes it in block *b + 1*, so keys are read once for every p rows, and never faster than one in a step.
 Naive: one query row is held and p keys are read in a step.
 
+Under a causal mask a row needs no key behind its own, so a block reads only what its last row needs; the unit knows the
+numbers of rows and keys and leaves out what a row must not see.
+
 `steps` and `naive_steps` say what every step does, for who computes or checks; `walk` is the same as loops, for programs.
 """
 
@@ -23,6 +26,8 @@ Schedule = Literal["reordered", "naive"]
 class Shape:
     """``tokens`` rows of ``beats`` beats each, ``lanes`` pairs at once, ``heads`` scores for each pair, ``words`` in a beat.
 
+    Every row sees as many keys as there are rows or, with ``before`` (0 or more) keys before the first row, under a causal mask
+    ``before + 1`` and one more with each row. ``shared`` heads use the same key, which has fewer beats.
     Scores of a lane are padded to a power of two words, and so are the sum and the bias of each head of a row.
     """
 
@@ -31,10 +36,30 @@ class Shape:
     lanes: int
     heads: int = 3
     words: int = 8
+    before: int = -1
+    shared: int = 1
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.beats, self.lanes, self.heads, self.words) < 1:
             raise MappingError("tokens, beats, lanes, heads and words of an attention product must be at least 1")
+
+    @property
+    def key_beats(self) -> int:
+        """Beats of a key or value."""
+        return self.beats // self.shared
+
+    @property
+    def causal(self) -> bool:
+        """Whether rows see only keys up to their own."""
+        return self.before >= 0
+
+    def keys(self, rows: int) -> int:
+        """Keys that at least one of the first so many rows sees.
+
+        >>> Shape(tokens=5, beats=1, lanes=2, before=3).keys(2), Shape(tokens=5, beats=1, lanes=2).keys(2)
+        (5, 5)
+        """
+        return self.before + min(rows, self.tokens) if self.causal else self.tokens
 
     @property
     def lanes_per_beat(self) -> int:
@@ -81,6 +106,8 @@ def steps(shape: Shape) -> list[Step]:
 
     >>> [step.rows for step in steps(Shape(tokens=2, beats=1, lanes=2))]
     [(0, -1), (0, 1), (-1, 1)]
+    >>> [(step.key, step.rows) for step in steps(Shape(tokens=3, beats=1, lanes=2, before=0))]
+    [(0, (0, -1)), (1, (0, 1)), (0, (2, 1)), (1, (2, -1)), (2, (2, -1))]
     """
     n, p = shape.tokens, shape.lanes
     found = []
@@ -107,11 +134,11 @@ def naive_steps(shape: Shape) -> list[NaiveStep]:
     >>> [(step.row, step.keys) for step in naive_steps(Shape(tokens=3, beats=1, lanes=2))][:3]
     [(0, (0, 1)), (0, (2,)), (1, (0, 1))]
     """
-    n, p = _checked(shape)
+    _, p = _checked(shape)
     return [
-        NaiveStep(row, tuple(range(first, min(first + p, n))), -1 if first else row)
-        for row in range(n)
-        for first in range(0, n, p)
+        NaiveStep(row, tuple(range(first, min(first + p, shape.keys(row + 1)))), -1 if first else row)
+        for row in range(shape.tokens)
+        for first in range(0, shape.keys(row + 1), p)
     ]
 
 
@@ -124,11 +151,13 @@ def blocks(shape: Shape) -> list[tuple[int, int]]:
     n, p = _checked(shape)
     whole = -(-n // p)
     late = (n - 1) % p
-    return [*((block, n) for block in range(whole)), *([(whole, late)] if late else [])]
+    keys = ((block, shape.keys((block + 1) * p)) for block in range(whole))
+    return [*keys, *([(whole, late)] if late else [])]
 
 
 def _checked(shape: Shape) -> tuple[int, int]:
-    if shape.lanes > shape.tokens:
+    """(rows, lanes); under a causal mask, the naive schedule fills its lanes with keys as they come."""
+    if shape.lanes > shape.tokens and not shape.causal:
         raise MappingError(
             f"parallelism must be at most the number of tokens, which is {shape.tokens}, not {shape.lanes}"
         )
@@ -160,12 +189,19 @@ def walk(shape: Shape, schedule: Schedule) -> list[tuple[int, Body]]:
     if schedule == "reordered":
         return [(1, _reordered(shape, block, keys)) for block, keys in blocks(shape)]
     n, p = _checked(shape)
-    groups, rest = divmod(n, p)
+    if shape.causal:
+        return [(1, _naive(shape.keys(row + 1), p)) for row in range(n)]
+    return [(n, _naive(n, p))]
+
+
+def _naive(keys: int, p: int) -> Body:
+    """Steps of a row that meets so many keys."""
+    groups, rest = divmod(keys, p)
     sizes = [p] * groups + ([rest] if rest else [])
     if len(sizes) == 1:
-        return [(n, ((Kind(p, 0, p - 1), 1),))]
+        return ((Kind(sizes[0], 0, sizes[0] - 1), 1),)
     body = ((Kind(p, 0, -1), 1), (Kind(p, -1, -1), len(sizes) - 2), (Kind(sizes[-1], -1, sizes[-1] - 1), 1))
-    return [(n, tuple((kind, count) for kind, count in body if count))]
+    return tuple((kind, count) for kind, count in body if count)
 
 
 def _reordered(shape: Shape, block: int, keys: int) -> Body:
@@ -176,7 +212,7 @@ def _reordered(shape: Shape, block: int, keys: int) -> Body:
         if body and key > p:
             body.append((Kind(p, -1, -1), key - p))
         begins = key if key < p and block * p + key < n else -1
-        ends = (key + 1) % n
+        ends = (key + 1) % shape.keys((block + 1) * p)  # the block of late rows ends before that
         row = block * p if ends == 0 else (block - 1) * p + ends
         body.append((Kind(p, begins, ends if ends < p and 0 <= row < n else -1), 1))
     return tuple(body)

@@ -198,6 +198,68 @@ def residual(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> 
 
 
 @cache
+def product(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> Region:
+    """Two features multiplied beat by beat; ``ports``: both inputs and the output."""
+    both = (("one", 1), ("other", 1))
+    return Region(
+        (Stage("times", (Action(both, (("product", 1),)),), (Run(0, beats),), depth=depth, unit="gate"),),
+        (Fifo("one", 0), Fifo("other", 0), Fifo("product", fifo)),
+        (
+            Read("read_one", "one", ports[0], (Burst(beats),)),
+            Read("read_other", "other", ports[1], (Burst(beats),)),
+        ),
+        (Write("write", "product", ports[2], (Burst(beats),)),),
+        OVERHEAD,
+    )  # fmt: skip
+
+
+@cache
+def rotate(
+    tokens: int,
+    heads: int,
+    beats: int,
+    ports: tuple[str, str, str],
+    depths: tuple[int, int],
+    fifo: int,
+    pitch: int = 0,
+    *,
+    same: bool = False,
+) -> Region:
+    """Heads of ``beats`` beats turned one after the other: while one is turned, the next is collected.
+
+    ``ports``: rows, cosines and sines (a row of ``beats`` for each token, taken with its first head), and output; ``pitch``:
+    beats from one row of the output to the next, 0 where one follows the other; ``same``: all tokens have the same angles.
+    """
+    beat, head = ("input", 1), (("heads", 1),)
+    collect = Stage(
+        "collect",
+        (Action((beat,)), Action((beat,), head)),
+        nest(Loop(tokens * heads, (Run(0, beats - 1), Run(1, 1)))),
+        depth=depths[0],
+    )
+    out = (("output", 1),)
+    turn = Stage(
+        "turn",
+        (Action((*head, ("angles", beats)), out), Action(head, out), Action((), out)),
+        nest(Loop(tokens, (Run(0, 1), Run(2, beats - 1), Loop(heads - 1, (Run(1, 1), Run(2, beats - 1)))))),
+        depth=depths[1],
+        unit="rotary",
+    )
+    width = heads * beats
+    written = Burst(width, tokens, 0, pitch) if pitch not in {0, width} else Burst(tokens * width)
+    return Region(
+        (collect, turn),
+        (Fifo("input", 0), Fifo("angles", 0), Fifo("heads", 2), Fifo("output", fifo)),
+        (
+            Read("read", "input", ports[0], (Burst(tokens * width),)),
+            Read("read_angles", "angles", ports[1], (Burst(beats, tokens) if same else Burst(tokens * beats),)),
+        ),
+        (Write("write", "output", ports[2], (written,)),),
+        OVERHEAD,
+    )
+
+
+@cache
 def clear(beats: int, port: str, depth: int, fifo: int) -> Region:
     """Zeros into a feature."""
     stage = Stage("zeros", (Action((), (("zeros", 1),)),), (Run(0, beats),), depth=depth)
@@ -357,5 +419,5 @@ def patch_row(shape: PatchShape, interval: int, depth: int, ports: tuple[str, st
 
 __all__ = [
     "DirectGelu", "GateUnit", "LinearUnit", "PatchShape", "clear", "copy", "expert", "fill_queues", "gating", "layernorm",
-    "linear", "load", "patch_row", "residual",
+    "linear", "load", "patch_row", "product", "residual", "rotate",
 ]  # fmt: skip
