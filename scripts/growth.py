@@ -96,8 +96,8 @@ PIM = "pim_gpt"
 REASONS: dict[tuple[str, str], str] = {
     ("vanilla", PIM): "keys and values are multiplied where they lie; the other brings all of them through its ports",
     ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys over all channels is little work for each",
-    ("landmark", PIM): "landmarks are multiplied in the banks; four blocks are read by either and multiplied on chip",
-    ("topk:k=64", PIM): "scores in the banks; selection, on the ASIC, and 64 gathered values take as long as these",
+    ("landmark", PIM): "landmarks are multiplied in the banks; gathering four blocks is two thirds of it",
+    ("topk:k=64", PIM): "scores in the banks, and the selection on the ASIC; 64 gathered values hardly matter",
     (
         "longformer:side=128:global_tokens=8",
         PIM,
@@ -108,7 +108,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("tca@query", PIM): "dependent gathers of a few rows, the largest part on both: no use for many banks",
     ("vanilla@prefill", PIM): "products in the banks, row by row; scores go through pins and ports on both",
     ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one busy unit",
-    ("topk:k=64@prefill", PIM): "gathers, one row at a time in each channel, take nearly all the time",
+    ("topk:k=64@prefill", PIM): "the selection, on the ASIC, is half of it, scores in the banks a fifth, gathers a sixth",
     ("landmark@prefill", PIM): "the ASIC is the busiest unit, against the multiply-accumulate unit",
     ("memory_caching@prefill", PIM): "states are products on chip, which use neither banks nor ports",
     ("fma@prefill", PIM): "keys and values are on chip: it is the ASIC against the multiply-accumulate unit",
