@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pimsim.arch.system import ArchConfig
-from pimsim.errors import CapacityExceeded, WorkloadError
+from pimsim.errors import CapacityExceeded, MappingError, WorkloadError
+from pimsim.functional.decoder_attention import DecoderExecutor, HybridDecoderExecutor, learn
 from pimsim.functional.executor import Executor
 from pimsim.functional.functions import rope_tables
-from pimsim.functional.numerics import float_spec
+from pimsim.functional.numerics import FloatSpec, float_spec
 from pimsim.functional.stream import HybridExecutor, StreamMemory
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.hybrid import HybridMapping
+from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Compute, Placed
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of
-from pimsim.workload.models import build_graph
-from pimsim.workload.ops import CacheWrite, LayerNorm, Linear, RmsNorm, Rope, Scores
+from pimsim.workload.ops import Attention, CacheWrite, LayerNorm, Linear, RmsNorm, Rope, Scores
 from pimsim.workload.reference import Reference
 
 Array = npt.NDArray[Any]
@@ -56,19 +57,20 @@ class Session:
             raise WorkloadError("workload.embeddings and workload.lm_head must be true to run on numbers, not false")
         if whole and workload.together > 1:
             raise WorkloadError("workload.batch must be 1 and workload.prefill token_by_token to generate text")
-        self.graph = build_graph(workload)
+        self.graph = graph_for(workload, arch)
         self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
         self.workload, self._weights = workload, weights
         shape = mapping.shape
         self._logits = np.zeros((workload.together, workload.model.vocabulary), np.float32)
         self._rotations: list[dict[str, Any]] = [{} for _ in range(workload.together)]
         rows, columns = mapping.rows_used, shape.buffer // shape.lanes
-        kind = HybridExecutor if isinstance(mapping, HybridMapping) else Executor
-        self.executor = kind(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
+        self.executor = _executor_kind(mapping)(mapping.spec, arch.asic, arch.pim, rows, columns, self._constants())
         if isinstance(self.executor, HybridExecutor):
             assert isinstance(mapping, HybridMapping)
             self.executor.stream = StreamMemory(float_spec(arch.pim.format), mapping.stream.used)
         self._set_cache_scales(cache_scales)
+        if mapping.attention is not None:
+            self._place_parameters()
         for op in self.graph:
             if isinstance(op, Linear) and op.name.partition(".")[2] in mapping.layouts:
                 self._place_matrix(op)
@@ -80,6 +82,11 @@ class Session:
         if "position_table" in mapping.layouts:
             self._place_table("position_table", "embed.positions")
         self.executor.listener = self._listen
+        if whole and mapping.attention is not None and mapping.attention.depends_on_data:
+            raise WorkloadError(
+                f"workload.attention must be one whose program does not depend on data to generate text, not "
+                f"{workload.attention!r}"
+            )
         self.length = 0
         self.watch: Callable[[Sequence[Placed]], None] | None = None
         """Called with the blocks of each forward pass that `step` has made."""
@@ -126,6 +133,7 @@ class Session:
         self.enter(self.length)
         self.length += 1
         blocks = self.mapping.forward_pass(self.length, token_id, head=head)
+        self.learn(blocks)
         self.executor.run(blocks)
         if self.watch is not None:
             self.watch(blocks)
@@ -161,6 +169,15 @@ class Session:
             for tables, position in zip(self._rotations, positions, strict=False):
                 cos, sin = rope_tables(position, rope.rotary, rope.theta, rope.factors or None)
                 tables |= {"cos": cos, "sin": sin, "interleaved": rope.convention == "interleaved"}
+
+    def learn(self, blocks: Iterable[Placed]) -> None:
+        """Tell the executor what calls of an attention algorithm must know, if blocks of a pass have any."""
+        if self.mapping.attention is None:
+            return
+        assert isinstance(self.executor, DecoderExecutor)
+        for block in {placed.block for placed in blocks}:
+            if block in self.mapping.attention.programs:
+                learn(self.executor, self.mapping.attention.programs[block])
 
     # -- int8 -----------------------------------------------------------------------------------------------------
 
@@ -200,11 +217,35 @@ class Session:
             raise WorkloadError(f"tensor {name!r} must have the shape {list(shape)}, not {list(tensor.shape)}")
         return np.asarray(tensor, np.float32)
 
+    def _place_parameters(self) -> None:
+        """What an attention algorithm asks for besides the decoder's own tensors, in the banks of every layer.
+
+        Raises:
+            MappingError: the format has scales, which programs of algorithms do not.
+        """
+        mapping, executor = self.mapping, self.executor
+        assert mapping.attention is not None
+        assert isinstance(executor, DecoderExecutor)
+        if not isinstance(executor.format, FloatSpec):
+            raise MappingError(
+                f"pim.format must be one of floating point to carry out attention {self.workload.attention}, whose programs "
+                f"have no scales, not {executor.format.name}"
+            )
+        for op in (op for op in self.graph if isinstance(op, Attention)):
+            shapes = op.tensors()
+            for name, tensor in mapping.attention.parameters().items():
+                full = f"{op.name}.{name}"
+                values = self._tensor(full, shapes[full]).reshape(tensor.shape)
+                for pieces in tensor.orientations.values():
+                    for piece in pieces:
+                        rows = values[piece.head, list(piece.rows)]
+                        executor.fill(piece, rows, layer_of(op.name) * mapping.layer_rows)
+
     def _factors(self, op: Linear) -> Array:
         """The score factor for queries, 1 for all other outputs."""
         factors = np.ones(op.d_out, np.float32)
         if op.kind == "qkv_projection":
-            scores = next(s for s in self.graph if isinstance(s, Scores))
+            scores = next(s for s in self.graph if isinstance(s, Scores | Attention))
             factors[: scores.heads * scores.d_head] = scores.scale
         return factors
 
@@ -259,6 +300,14 @@ class Session:
             channel, bank, row, column, _ = layout.place(entries, j)
             self.executor.rows[channel, bank, row, column, : part.shape[1]] = part
             self._set_scales((channel, bank, row, column), scales)
+
+
+def _executor_kind(mapping: Mapping) -> type[Executor]:
+    """What carries a mapping's programs out."""
+    hybrid, algorithm = isinstance(mapping, HybridMapping), mapping.attention is not None
+    if algorithm:
+        return HybridDecoderExecutor if hybrid else DecoderExecutor
+    return HybridExecutor if hybrid else Executor
 
 
 def calibrated(

@@ -39,7 +39,7 @@ FUNCTIONS = (*_CHOOSERS, *_ROUNDERS)
 
 
 class ExpressionError(ValueError):
-    """A timing expression is malformed, uses an unknown name or has no value."""
+    """An expression is malformed, uses an unknown name or has no value."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Expression:
 
     @cached_property
     def _body(self) -> ast.expr:
-        return _parse(self.text)
+        return parse(self.text, MAX_LENGTH, "an expression must be arithmetic such as 'max(nRAS + nRP, 2 * nRC)'")
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -108,15 +108,18 @@ def exact(number: Number) -> Fraction:
     return Fraction(number)
 
 
-def _parse(text: str) -> ast.expr:
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"an expression must have at most {MAX_LENGTH} characters, not {len(text)}")
+def parse(text: str, most: int, wanted: str) -> ast.expr:
+    """The syntax tree of an expression, of which nothing is checked or executed yet.
+
+    Raises:
+        ExpressionError: it has more than ``most`` characters, or is no expression; ``wanted`` says what it must be.
+    """
+    if len(text) > most:
+        raise ExpressionError(f"an expression must have at most {most} characters, not {len(text)}")
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ExpressionError(
-            f"an expression must be arithmetic such as 'max(nRAS + nRP, 2 * nRC)', not {text!r}"
-        ) from error
+        raise ExpressionError(f"{wanted}, not {text!r}") from error
 
 
 def _check(node: ast.expr, depth: int) -> None:

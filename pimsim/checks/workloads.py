@@ -40,12 +40,39 @@ def check_attention(loaded: Loaded[AttentionConfig]) -> None:
         raise tree.error(str(error), ("algorithm" if case.phase in method.phases else "phase",)) from None
 
 
+def check_attention_of_decoder(loaded: Loaded[WorkloadConfig]) -> None:
+    """Check that a decoder's attention makes sense in it, with its parameters.
+
+    Raises:
+        ConfigError: it does not, or a parameter is unknown or out of range.
+    """
+    work, tree = loaded.value, loaded.tree
+    if work.attention == "vanilla":
+        if work.attention_parameters:
+            given = ", ".join(map(str, work.attention_parameters))
+            raise tree.error(f"must be empty for attention vanilla, not {given}", ("attention_parameters",))
+        return
+    from pimsim.workload.decoder_attention import method_for  # numpy, which vanilla does without
+
+    if work.model.heads % work.model.key_value_heads or not work.model.head_width:
+        return  # building the graph says so
+    try:
+        method_for(work)
+    except WorkloadError as error:
+        text = str(error)
+        named = next((key for key in work.attention_parameters if f" {key} of" in text or repr(key) in text), None)
+        of_parameters = text.startswith("parameter")
+        path = ("attention_parameters", *([named] if named else [])) if of_parameters else ("attention",)
+        raise tree.error(text, path) from None
+
+
 def check_decoder(loaded: Loaded[WorkloadConfig]) -> None:
     """Refuse a decoder that is far beyond what can be simulated.
 
     Raises:
         ConfigError: it has too many tokens or its model is too large.
     """
+    check_attention_of_decoder(loaded)
     limits: dict[tuple[str, ...], int] = {("prompt_tokens",): MAX_TOKENS, ("generate_tokens",): MAX_TOKENS}
     limits |= {("model", name): limit for name, limit in MAX_MODEL.items()}
     for path, limit in limits.items():

@@ -72,7 +72,7 @@ def commands() -> dict[str, str]:
 
 
 def attention() -> dict[str, str]:
-    """Every registered attention algorithm: description, phases, parameters with defaults, machines that run it."""
+    """Every registered attention algorithm: description, phases, parameters with defaults, machines that run it, decoders."""
     from pimsim.workload.attention.base import discover
 
     details, found = attention_details(), {}
@@ -80,21 +80,28 @@ def attention() -> dict[str, str]:
         facts = details[name]
         settings = ", ".join(f"{field}={value}" for field, value in facts["parameters"].items())
         runs = ", ".join(facts["machines"]) or "no machine"
-        found[name] = f"{kind.description} [{', '.join(kind.phases)}; {settings or 'no parameters'}; {runs}]"
+        inside = "; in decoders" if facts["decoders"] else ""
+        found[name] = f"{kind.description} [{', '.join(kind.phases)}; {settings or 'no parameters'}; {runs}{inside}]"
     return found
 
 
 def attention_details() -> dict[str, dict[str, Any]]:
-    """Algorithm -> its phases, parameters with defaults, and kinds of architecture that run it by itself."""
+    """Algorithm -> its phases, parameters with defaults, kinds of architecture that run it by itself, and its place in decoders.
+
+    ``decoders`` says whether decoders on PIM channels take it (`workload.attention`), ``not_in_decoders`` why not.
+    """
     from pimsim.runners import attention_machines
     from pimsim.workload.attention.base import discover
+    from pimsim.workload.decoder_attention import in_decoders
 
-    machines = attention_machines()
+    machines, why = attention_machines(), in_decoders()
     return {
         name: {
             "phases": list(kind.phases),
             "parameters": {field: info.default for field, info in kind.model_fields.items()},
             "machines": machines.get(name, []),
+            "decoders": why[name] is None,
+            "not_in_decoders": why[name],
         }
         for name, kind in discover().items()
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from pimsim.arch.rules import ExpressionError, parse
 from pimsim.errors import did_you_mean
 
 MAX_LENGTH = 1000
@@ -54,9 +55,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 """Functions that an expression may call."""
 
-
-class ExpressionError(ValueError):
-    """An expression is malformed, or has no value."""
+_WANTED = "must be an expression such as '2 * arch.pim.multipliers' or 'arch.dram.channels <= 16'"
 
 
 class Expression:
@@ -73,7 +72,7 @@ class Expression:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._body = _parse(text)
+        self._body = parse(text, MAX_LENGTH, _WANTED)
         _check(self._body, 1)
 
     @cached_property
@@ -94,17 +93,6 @@ class Expression:
             return _evaluate(self._body, look_up)
         except (ArithmeticError, TypeError, ValueError) as error:
             raise ExpressionError(f"{self.text!r} must have a value ({error})") from error
-
-
-def _parse(text: str) -> ast.expr:
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"an expression must have at most {MAX_LENGTH} characters, not {len(text)}")
-    try:
-        return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ExpressionError(
-            f"must be an expression such as '2 * arch.pim.multipliers' or 'arch.dram.channels <= 16', not {text!r}"
-        ) from error
 
 
 def _dotted(node: ast.expr) -> str | None:

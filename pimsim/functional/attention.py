@@ -63,25 +63,25 @@ class AttentionExecutor(Executor):
         if self.after_step is not None:
             self.after_step(step, placed)
 
-    def fill(self, piece: PieceLike, values: Array) -> None:
-        """Put the rows ``[rows, width]`` of a piece into the banks."""
+    def fill(self, piece: PieceLike, values: Array, row_base: int = 0) -> None:
+        """Put the rows ``[rows, width]`` of a piece into the banks; DRAM rows count from ``row_base``."""
         dots = values if piece.orientation == "rows" else values.T
         for dot in range(piece.dots):
             for chunk, inner in enumerate(piece.chunks):
                 place = piece.place(dot, inner.start)
-                column = place.row * self.spec.columns + place.column
+                column = (place.row + row_base) * self.spec.columns + place.column
                 part = np.zeros(piece.columns(chunk) * self.lanes, np.float32)
                 part[: len(inner)] = dots[dot, inner.start : inner.stop]
                 found = self.format.encode(part).reshape(-1, self.lanes)
                 self._columns[column : column + len(found), :, place.channel, place.bank] = found
 
-    def content(self, piece: PieceLike) -> Array:
-        """The rows ``[rows, width]`` of a piece."""
+    def content(self, piece: PieceLike, row_base: int = 0) -> Array:
+        """The rows ``[rows, width]`` of a piece; DRAM rows count from ``row_base``."""
         dots = np.zeros((piece.dots, piece.inner), np.float32)
         for dot in range(piece.dots):
             for chunk, inner in enumerate(piece.chunks):
                 place = piece.place(dot, inner.start)
-                column = place.row * self.spec.columns + place.column
+                column = (place.row + row_base) * self.spec.columns + place.column
                 cells = self._columns[column : column + piece.columns(chunk), :, place.channel, place.bank]
                 dots[dot, inner.start : inner.stop] = self.format.decode(cells).ravel()[: len(inner)]
         return dots if piece.orientation == "rows" else dots.T
@@ -160,6 +160,8 @@ def _move(_math: AsicMath, c: Constants, *operands: Array) -> Array:
         return np.swapaxes(operands[0], -1, -2)
     if "drop" in c:
         return operands[0][..., c["drop"] :]
+    if "lead" in c:
+        return np.pad(operands[0], [(0, 0)] * (operands[0].ndim - 1) + [(c["lead"], 0)])
     op = c.get("op")
     return op.meaning(*_with_indices(op, operands)) if op is not None else operands[0]
 

@@ -8,7 +8,7 @@ of the program takes part in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -254,9 +254,7 @@ class AttentionCheck:
         }
 
     def _judge(self) -> Judge:
-        spec, adding = float_spec(self.arch.pim.format), float_spec(self.arch.pim.accumulator or "float32")
-        errors = function_errors(self.arch)
-        return Judge(spec, lambda op: _amplitude(op, spec, adding, errors))
+        return Judge(*amplitudes(self.arch))
 
     def _is_fed(self, op: Primitive) -> bool:
         """Whether a source has other rows in every run."""
@@ -355,6 +353,13 @@ def function_errors(arch: ArchConfig) -> dict[str, float]:
     return {name: measure(name, arch.asic.functions)[1] for name in ("exp", "reciprocal", "rsqrt")}
 
 
+def amplitudes(arch: ArchConfig) -> tuple[FloatSpec, Callable[[Primitive], float]]:
+    """The format of a machine, and how far off the result of a primitive may be there."""
+    spec, adding = float_spec(arch.pim.format), float_spec(arch.pim.accumulator or "float32")
+    errors = function_errors(arch)
+    return spec, lambda op: _amplitude(op, spec, adding, errors)
+
+
 def tolerances(inputs: Inputs, arch: ArchConfig, names: Sequence[str]) -> dict[str, float]:
     """Output -> relative error, in the 2-norm, that the arithmetic explains."""
     spec = float_spec(arch.pim.format)
@@ -445,4 +450,4 @@ def _amplitude(op: Primitive, spec: FloatSpec, adding: FloatSpec, errors: Mappin
     return size
 
 
-__all__ = ["AttentionCheck", "Inputs", "function_errors", "prepare", "rounded", "successor", "tolerances"]
+__all__ = ["AttentionCheck", "Inputs", "amplitudes", "function_errors", "prepare", "rounded", "successor", "tolerances"]

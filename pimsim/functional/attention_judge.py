@@ -27,17 +27,18 @@ class Snapshots:
     besides: frozenset[str] = frozenset()
     """Kinds of operations of the program that are no primitives."""
     taken: dict[str, Any] = field(default_factory=dict)
-    _left: Counter[int] = field(default_factory=Counter)
+    left: Counter[int] = field(default_factory=Counter)
+    """Operation of the block -> steps that are to come."""
 
     def begin(self, placed: Placed) -> None:
         """A program is about to run: note how many steps each operation has."""
-        self._left = Counter(step.op for stream in {id(s): s for s in placed.block.streams}.values() for step in stream)
+        self.left = Counter(step.op for stream in {id(s): s for s in placed.block.streams}.values() for step in stream)
 
     def after_step(self, step: Step, placed: Placed) -> None:
         """Take the result of an operation that is complete."""
-        self._left[step.op] -= 1
+        self.left[step.op] -= 1
         op = placed.block.ops[step.op]
-        if not self._left[step.op] and op.kind not in self.besides:
+        if not self.left[step.op] and op.kind not in self.besides:
             self.taken[op.name] = self.look(op.name)
 
 

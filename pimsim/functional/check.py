@@ -16,6 +16,8 @@ softmax          ``2 e_exp + e_rec + 4 u`` relative to each share
 gelu, silu       ``(e_exp + e_rec + 8 a (1 + |z|) + 3 u) |y|``, z the argument of exp
 gelu_erf         ``(7.5e-8 + (e_exp + 4 e_rec + 8 a (1 + |z|) + 100 a) Phi(-|x|)) |x| + (a + u) |y|``
 relu             ``u |y|``
+attention by an  what stochastic arithmetic on its expansion gives, in the 2-norm (`attention_check`); each primitive is
+algorithm        compared, too
 residual, rope   one rounding of the result, and a few of the ASIC
 arg-max          none
 streaming unit   scores are not compared: with e their error, ``exp(2 e) - 1`` of each share, and its running sums
@@ -35,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, factorial, log, log2, sqrt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -79,6 +81,15 @@ class Places:
         """The places of another token of a group, so many elements further."""
         results = {name: place + elements for name, place in self.results.items()}
         return replace(self, results=results, scores=self.scores + elements, sums=self.sums + elements)
+
+
+class AttentionRuleLike(Protocol):
+    """Knows what attention by an algorithm gives; `pimsim.functional.decoder_attention.AttentionRule` is one."""
+
+    def exact(
+        self, op: ops.Attention, layer: int, shapes: Mapping[str, Any], operands: Mapping[str, Array], context: int
+    ) -> tuple[Array, Array]:
+        """(float64 result, allowed error)."""
 
 
 class Capture:
@@ -138,6 +149,9 @@ class Judge:
     """Value of one unit of keys and values of each layer, in int8."""
     found: dict[str, Array] = field(default_factory=dict)
     """Operation -> what the program computed in the last pass that was compared, float64."""
+    attention: AttentionRuleLike | None = None
+    """What attention by an algorithm should give."""
+    _position: int = 0
     _kv: dict[str, list[Array]] = field(default_factory=dict)
     _score_error: float = 0.0
     """Largest error of the scores of the last attention that a streaming unit carried out."""
@@ -195,6 +209,7 @@ class Judge:
             logits: ``[vocabulary]`` where the SRAM holds them a piece at a time.
         """
         found = self.found = {}
+        self._position = position
         differences: list[Verdict] = []
         for op in self.graph:
             if isinstance(op, ops.CacheWrite):  # nothing in the SRAM: scores and values read what was written
@@ -242,15 +257,15 @@ class Judge:
             values[: scores.heads * scores.d_head] /= scores.scale
         return values
 
-    def _scores_after(self, op: ops.OpNode) -> ops.Scores | None:
-        """The scores whose queries this projection or rotation makes."""
+    def _scores_after(self, op: ops.OpNode) -> ops.Scores | ops.Attention | None:
+        """The scores, or the attention, whose queries this projection or rotation makes."""
         if not isinstance(op, ops.Linear | ops.Rope):
             return None
         readers = self.graph.consumers(op.name)
         rotated = [
             reader for each in readers if isinstance(each, ops.Rope) for reader in self.graph.consumers(each.name)
         ]
-        return next((each for each in (*readers, *rotated) if isinstance(each, ops.Scores)), None)
+        return next((each for each in (*readers, *rotated) if isinstance(each, ops.Scores | ops.Attention)), None)
 
     def _rows(self, op: ops.Scores | ops.Softmax, written: Mapping[str, Array], context: int) -> Array:
         """Scores, or shares: exponentials times the reciprocal of their sum. ``[heads, context]``."""
@@ -349,9 +364,7 @@ class Judge:
     def _rope(self, op: ops.Rope, qkv: Array) -> tuple[Array, Array]:
         turned = (op.heads + op.kv_heads) * op.d_head
         heads, rest = qkv[:turned].reshape(-1, op.d_head), qkv[turned:]
-        write = next(each for each in self.graph.consumers(op.name) if isinstance(each, ops.CacheWrite))
-        position = len(self._kv.get(write.name, ()))
-        rotated = reference.rotate(heads, position * np.array(op.frequencies()), op.convention)
+        rotated = reference.rotate(heads, self._position * np.array(op.frequencies()), op.convention)
         exact = np.concatenate([rotated.ravel(), rest])
         size = np.concatenate([np.repeat(np.linalg.norm(heads, axis=1), op.d_head), np.abs(rest)])
         return exact, self.u * np.abs(exact) + 8 * A * size
@@ -427,6 +440,24 @@ class Judge:
         """
         return float(np.expm1(2 * self._score_error)) + A * (5 * context + 16) * 2
 
+    def _attention(self, op: ops.Attention, qkv: Array, *hidden: Array) -> tuple[Array, Array]:
+        """By the algorithm's own reference, with parameters as the banks have them."""
+        assert self.attention is not None
+        shapes = op.algorithm.inputs(op.case(self._position + 1))
+        queries, heads = op.heads * op.d_head, (op.kv_heads, -1, op.d_head)
+        new = qkv[queries:].reshape(2, op.kv_heads, 1, op.d_head)
+        kept = self._kv.setdefault(op.name, [])
+        kept[self._position :] = [new]
+        cached = np.concatenate([np.zeros((2, op.kv_heads, 0, op.d_head)), *kept[:-1]], axis=2)
+        tensors = {"q": qkv[:queries].reshape(op.heads, 1, op.d_head) * op.scale, "k_new": new[0], "v_new": new[1]}
+        tensors |= {"k": cached[0].reshape(heads), "v": cached[1].reshape(heads)}
+        if hidden:
+            tensors["x"] = hidden[0].reshape(op.heads, 1, op.d_head)
+        for name in op.tensors():
+            rounded = self.spec.round_to(np.asarray(self.weights[name], np.float32))
+            tensors[name.rpartition(".")[2]] = rounded.astype(np.float64)
+        return self.attention.exact(op, layer_of(op.name), shapes, tensors, self._position + 1)
+
     def _activation(self, op: ops.Gelu | ops.Activation, x: Array) -> tuple[Array, Array]:
         function = "gelu_tanh" if isinstance(op, ops.Gelu) else op.function
         exact = reference.ACTIVATIONS[function](x)
@@ -472,6 +503,7 @@ class Judge:
         ops.Scores: _scores,
         ops.Softmax: _softmax,
         ops.Values: _values,
+        ops.Attention: _attention,
         ops.Gelu: _activation,
         ops.Activation: _activation,
         ops.Gate: _gate,
@@ -486,7 +518,7 @@ def _width(op: ops.OpNode) -> int:
         return op.d_out
     if isinstance(op, ops.Rope):
         return (op.heads + 2 * op.kv_heads) * op.d_head
-    if isinstance(op, ops.Values):
+    if isinstance(op, ops.Values | ops.Attention):
         return op.heads * op.d_head
     return 1 if isinstance(op, ops.ArgMax) else int(getattr(op, "width", 0))
 

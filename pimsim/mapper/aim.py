@@ -40,8 +40,10 @@ class AimMapping:
 
         Raises:
             CapacityExceeded: weights and KV cache do not fit the DRAM, or a head does not fit a row.
-            MappingError: a forward pass has more than one token.
+            MappingError: a forward pass has more than one token, or attention is not vanilla.
         """
+        if workload.attention != "vanilla":
+            raise MappingError(f"attention on {arch.name} must be vanilla, not {workload.attention!r}")
         if workload.together > 1:
             raise MappingError(
                 f"a forward pass on {arch.name} must have one token (batch: 1, prefill: token_by_token), not "

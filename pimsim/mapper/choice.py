@@ -7,6 +7,7 @@ from pimsim.arch.system import ArchConfig
 from pimsim.mapper.mapping import Mapping
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
+from pimsim.workload.models import build_graph
 
 
 def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> Mapping:
@@ -30,4 +31,21 @@ def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig
     return Mapping(workload, graph, arch, spec)
 
 
-__all__ = ["mapping_for"]
+def graph_for(workload: WorkloadConfig, arch: ArchConfig) -> WorkloadGraph:
+    """The operations of a decoder as a machine carries them out: a streaming unit has a schedule of its own for single_pass.
+
+    Raises:
+        WorkloadError: as `build_graph`.
+    """
+    if arch.has_streaming_unit and workload.attention == "single_pass":
+        from pimsim.arch.hybrid import HybridConfig
+        from pimsim.mapper.placement import place
+
+        graph = build_graph(workload.model_copy(update={"attention": "vanilla"}))
+        assert isinstance(arch, HybridConfig)
+        if place(workload, graph, arch, arch.dram.resolve())[0]["attention"] == "fpga":
+            return graph
+    return build_graph(workload)
+
+
+__all__ = ["graph_for", "mapping_for"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil
-from typing import Any
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
 
 from pimsim.arch.dram import DramSpec
 from pimsim.arch.formats import format_bytes
@@ -20,7 +20,11 @@ from pimsim.mapper.sram import SramMap
 from pimsim.program.isa import Block, Compute, Placed, Step
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
-from pimsim.workload.ops import Embedding, Linear, OpNode
+from pimsim.workload.ops import Attention, Embedding, Linear, OpNode
+
+if TYPE_CHECKING:
+    from pimsim.mapper.attention.banks import BankTensor
+    from pimsim.mapper.attention.decoder import DecoderAttention
 
 
 class Mapping:
@@ -31,14 +35,9 @@ class Mapping:
 
         Raises:
             CapacityExceeded: weights and KV cache do not fit the DRAM, or a buffer does not fit the SRAM.
-            UnsupportedOp: the attention is on the channels and not vanilla.
+            UnsupportedOp: the attention is on a streaming unit that does not have it.
         """
         self.workload, self.graph, self.arch, self.spec = workload, graph, arch, spec
-        if workload.attention != "vanilla" and self._in_dram("attention"):
-            raise UnsupportedOp(
-                f"attention must be vanilla where it is on PIM channels, not {workload.attention!r}, because scores go "
-                "through the SRAM of the ASIC there"
-            )
         element = format_bytes(arch.pim.format)
         self.shape = Shape(
             channels=spec.channels,
@@ -50,6 +49,7 @@ class Mapping:
         self.passes = workload.prompt_tokens + workload.generate_tokens - 1
         self.pim = PimLowering(spec, self.shape, arch.pim.accumulators)
         self._layers = graph.layers()
+        self.attention = self._algorithm()
         self._place_tensors()
         self._map_sram(element)
         self.places: dict[str, int] = {}
@@ -59,6 +59,25 @@ class Mapping:
         self._attention = lru_cache(maxsize=4)(self._attention_blocks)
 
     # -- decisions ------------------------------------------------------------------------------------------------
+
+    def _algorithm(self) -> DecoderAttention | None:
+        """Attention by an algorithm of the registry; None for the decoder's own softmax over the cache."""
+        op = next((op for op in self._layers[0] if isinstance(op, Attention)), None)
+        if op is None:
+            return None
+        if not self._in_dram("attention"):
+            raise UnsupportedOp(
+                f"attention must be vanilla or single_pass on the streaming unit, which has no other, not "
+                f"{self.workload.attention!r}; the PIM side has it"
+            )
+        if self.workload.together > 1:
+            raise UnsupportedOp(
+                f"attention must be vanilla on PIM channels where {self.workload.together} tokens go through a forward pass "
+                f"together, not {self.workload.attention!r}"
+            )
+        from pimsim.mapper.attention.decoder import DecoderAttention  # numpy, which the usual decoder does without
+
+        return DecoderAttention(op, self.passes, self.spec, self.pim, self.arch.dispatch)
 
     def _place_tensors(self) -> None:
         """Give every tensor its rows; all decoder blocks look the same, ``layer_rows`` apart."""
@@ -95,6 +114,8 @@ class Mapping:
 
     def _place_cache(self, row: int) -> int:
         """Give keys and values of a layer their rows from ``row`` on; returns the row behind them."""
+        if self.attention is not None:
+            return self.attention.place(row)
         shape, model = self.shape, self.workload.model
         d_head, kv_heads = model.head_width, model.key_value_heads
         keys = KeyLayout(shape, kv_heads, d_head, self.passes, row, model.heads // kv_heads)
@@ -139,7 +160,7 @@ class Mapping:
             ("token", 2),
         ):
             sram.add(name, self._padded(length))
-        if self._in_dram("attention") and self.passes > self.layouts["values"].chunk_tokens:
+        if "values" in self.layouts and self.passes > self.layouts["values"].chunk_tokens:
             sram.add("weighted0", self._padded(attended))
             sram.add("weighted1", self._padded(attended))
         self.score_pitch = shape.lanes * ceil(self.passes / shape.lanes)
@@ -159,7 +180,10 @@ class Mapping:
         self.sram = sram
 
     def _scores_in_sram(self, free: int) -> int:
-        """Elements for the scores of as many heads as fit into what is free, at least one."""
+        """Elements for the scores of as many heads as fit into what is free, at least one; all that is free for algorithms."""
+        if self.attention is not None:
+            self.heads_per_pass = self.workload.model.heads
+            return free
         self.heads_per_pass = min(self.workload.model.heads, free // self.score_pitch)
         return max(1, self.heads_per_pass) * self.score_pitch
 
@@ -182,7 +206,13 @@ class Mapping:
         return max(unit * ceil(length / unit) for unit in (self.shape.banks, self.shape.lanes))
 
     def cache_rows(self, layer: int, name: str) -> Iterator[tuple[int, int]]:
-        """First row and the row behind the last one of the ``"keys"`` or ``"values"`` of a decoder block, if they are here."""
+        """First row and the row behind the last one of the ``"keys"`` or ``"values"`` of a decoder block, if they are here.
+
+        With the values goes whatever else an attention algorithm leaves for the next token.
+        """
+        if self.attention is not None:
+            base = layer * self.layer_rows
+            yield from ((base + first, base + stop) for first, stop in self.attention.rows_of(name))
         layout = self.layouts.get(name)
         if layout is not None:
             first = layer * self.layer_rows + layout.row0
@@ -196,7 +226,7 @@ class Mapping:
                 total += layout.d_in * layout.d_out * (1 if name == "lm_head" else layers)
             elif isinstance(layout, TableLayout):
                 total += layout.entries * layout.width
-        return total
+        return total + layers * sum(map(elements_held, self.attention.parameters().values() if self.attention else ()))
 
     # -- program --------------------------------------------------------------------------------------------------
 
@@ -222,9 +252,10 @@ class Mapping:
         placed: list[Placed] = []
         if self.workload.embeddings:
             placed.append(Placed(self._embedding_block(context, token), 0, -1))
-        projection, attention, rest = self._projection_block, self._attention(context), self._feed_forward_block
+        projection, rest = self._projection_block, self._feed_forward_block
         for layer in range(self.workload.model.layers):
             base = layer * self.layer_rows
+            attention = self._attention(context) if self.attention is None else (self._attended(context, layer),)
             placed += [
                 Placed(projection, base, layer),
                 *[Placed(block, base, layer) for block in attention],
@@ -269,7 +300,8 @@ class Mapping:
         """Operations of a decoder block: before attention, attention (depends on the context), after it."""
         layer = self._layers[0]
         kinds = [op.kind for op in layer]
-        first, last = kinds.index("kv_write"), kinds.index("attention_values") + 1
+        begin, end = ("kv_write", "attention_values") if "kv_write" in kinds else ("attention", "attention")
+        first, last = kinds.index(begin), kinds.index(end) + 1
         return layer[:first], layer[first:last], layer[last:]
 
     @property
@@ -315,6 +347,26 @@ class Mapping:
             scores, self._template = b.finish()
             return scores, self._template
         return b.blocks[0], self._moved(self._template, context)
+
+    def _attended(self, context: int, layer: int) -> Block:
+        """The program of attention by an algorithm."""
+        from pimsim.mapper.attention.decoder import Surroundings
+
+        assert self.attention is not None
+        before, _, _ = self._split_layer()
+        assert self._projection_block
+        self.places[self.attention.op.name] = self.sram["values"]
+        norm = Result(self.sram["norm"], (Part(0, self.workload.model.d_model, _short(before[0])),))
+        around = Surroundings(
+            qkv=self._projection_result,
+            hidden=norm,
+            target=self.sram["values"],
+            region=self.sram["scores"],
+            capacity=self.sram.capacity,
+            element_bytes=format_bytes(self.arch.pim.format),
+            after="projection",
+        )
+        return self.attention.block(context, layer, around)
 
     def _is_new_shape(self, context: int) -> bool:
         """Whether attention at this context has other steps than at the last one that was lowered."""
@@ -385,6 +437,11 @@ class Mapping:
         b.results["previous"] = self._stream(embedded=False)  # this token is known, and the buffer is free
         b.lower(op)
         return b.builder.build()
+
+
+def elements_held(tensor: BankTensor) -> int:
+    """Elements of a tensor in the banks, every copy counted."""
+    return prod(tensor.shape) * len(tensor.orientations)
 
 
 def _short(op: OpNode) -> str:

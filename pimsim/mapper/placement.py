@@ -72,7 +72,7 @@ def _by_bounds(
 ) -> tuple[Sides, Sides]:
     """The side with the lower bound, for products in each phase, for attention over the run; equal ones stay on the PIM side.
 
-    An attention algorithm that the PIM side does not have goes to the streaming unit.
+    Attention in a single pass goes to the streaming unit, which has a schedule for it; other algorithms are the PIM side's.
     """
     phases = _phases(workload)
     products = {op.kind: op for op in layer if isinstance(op, ops.Linear)}
@@ -91,7 +91,7 @@ def _by_bounds(
                 if name in work
             }
         )
-    attention: Side = "fpga"
+    attention: Side = "fpga" if workload.attention == "single_pass" else "pim"
     if workload.attention == "vanilla":
         both = [_attention(workload, bounds, products, phase) for phase in phases if phase is not None]
         attention = _lower(sum(pim for pim, _ in both), sum(fpga for _, fpga in both))

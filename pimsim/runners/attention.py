@@ -18,11 +18,16 @@ Expanded = Loaded[AttentionConfig] | Loaded[ClassifierConfig]
 def counts_section(simulated: Mapping[str, int], closed: Counts, origin: str | None) -> dict[str, Any]:
     """The ``counts`` section of a result: what the program does beside what the closed forms say.
 
-    Words that loads name and that masks exclude for all rows are not read by the machine; they stand under ``unread``.
+    Words that loads name and that masks exclude for all rows are not read by the machine; they stand under ``unread``. Words
+    that a decoder has on chip, or keeps there, stand under ``resident_reads`` and ``resident_writes``.
     ``origin`` says where decisions come from; None if the program depends on none.
     """
     wanted = asdict(closed)
-    as_named = {**simulated, "reads": simulated["reads"] + simulated.get("unread", 0)}
+    as_named = {
+        **simulated,
+        "reads": simulated["reads"] + simulated.get("unread", 0) + simulated.get("resident_reads", 0),
+        "writes": simulated["writes"] + simulated.get("resident_writes", 0),
+    }
     return {
         **simulated,
         "closed_form": wanted,

@@ -12,13 +12,12 @@ from pimsim.errors import CapacityExceeded, MappingError
 from pimsim.functional.check import Capture, Judge, Places
 from pimsim.functional.stream import HybridExecutor
 from pimsim.functional.verdict import Verdict
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.group import Group, GroupMapping, Token, groups
 from pimsim.mapper.hybrid_group import HybridGroupMapping
 from pimsim.runners.pim_check import PimCheck, available_memory, places_of
 from pimsim.session import Session
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
 from pimsim.workload.reference import Reference, random_weights
 
 
@@ -37,7 +36,7 @@ class GroupCheck(PimCheck):
         """
         if arch.pim.format == "int8":
             raise MappingError("pim.format must not be int8 for --check of several tokens at once")
-        self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
+        self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         self.groups = list(islice(groups(workload), tokens))
@@ -131,7 +130,7 @@ def require_memory_for_captures(
     Raises:
         CapacityExceeded: that is more than ``available`` bytes.
     """
-    graph = build_graph(workload)
+    graph = graph_for(workload, arch)
     mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
     assert isinstance(mapping, GroupMapping)
     image = 4 * mapping.sram.capacity * mapping.copies

@@ -13,25 +13,34 @@ from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.functional.check import Capture, Judge, Places, first_unequal
+from pimsim.functional.decoder_attention import (
+    AttentionRule,
+    DecoderExecutor,
+    Primitives,
+    content,
+    primitive_judge,
+)
 from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.functional.verdict import Verdict, relative_error, summary
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units
 from pimsim.machine.units import Unit
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Repeat
 from pimsim.session import Session, cache_scales
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
+from pimsim.workload.graph import layer_of
 from pimsim.workload.reference import Reference, random_weights
 
 
-def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, Any]:
+def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int, timed: Mapping | None = None) -> dict[str, Any]:
     """The ``functional`` section of a result: up to ``tokens`` forward passes on random weights.
+
+    What data decide in these passes is told to ``timed``, the mapping of the run.
 
     Raises:
         MappingError: as for `Session`.
@@ -42,7 +51,10 @@ def check(arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> dict[str, 
         from pimsim.runners.group_check import GroupCheck
 
         return GroupCheck(arch, workload, tokens).run()
-    return PimCheck(arch, workload, tokens).run()
+    checked = PimCheck(arch, workload, tokens)
+    if checked.decisions and timed is not None and timed.attention is not None:
+        timed.attention.take(checked.decisions)
+    return checked.run()
 
 
 class PimCheck:
@@ -52,10 +64,14 @@ class PimCheck:
         session: weights in place.
         tokens: one per pass.
         passes: the blocks of each pass.
+        decisions: what data decide in each pass, by layer, where attention is an algorithm whose program depends on that.
     """
 
+    _primitives: Primitives | None = None
+    """Comparison of the primitives of attention; None where it is the decoder's own softmax."""
+
     def __init__(self, arch: ArchConfig, workload: WorkloadConfig, tokens: int) -> None:
-        self.arch, self.workload, self.graph = arch, workload, build_graph(workload)
+        self.arch, self.workload, self.graph = arch, workload, graph_for(workload, arch)
         tied, random = self.graph.tied(), random_weights(self.graph)
         self.weights = {name: random[name] for name in random if name not in tied}
         passes = workload.prompt_tokens + workload.generate_tokens - 1
@@ -69,8 +85,40 @@ class PimCheck:
             scales = cache_scales(self.graph, every)
         self.session = session = Session(workload, arch, self.weights, whole=False, cache_scales=scales)
         mapping = session.mapping
+        self.decisions: list[dict[int, Any]] = []
+        if mapping.attention is not None and mapping.attention.depends_on_data:
+            self.decisions = [self._decided(number) for number in range(len(self.tokens))]
+            mapping.attention.take(self.decisions)
         self.passes = [mapping.forward_pass(i + 1, token, head=workload.lm_head) for i, token in enumerate(self.tokens)]
         self.judge = Judge(self.graph, self.weights, session.executor.mac, arch.asic, places_of(mapping), scales)
+        self._primitives = self._watched_attention()
+
+    def _decided(self, number: int) -> dict[int, Any]:
+        """What data decide in each layer in a pass of the reference; passes are asked for in order."""
+        self._expected(number)
+        return {layer_of(name): found for name, found in self._reference.decided.items()}
+
+    def _watched_attention(self) -> Primitives | None:
+        """Comparison of every primitive of attention, where it is an algorithm's."""
+        mapping, executor = self.session.mapping, self.session.executor
+        attention = mapping.attention
+        if attention is None:
+            return None
+        assert isinstance(executor, DecoderExecutor)
+        for blocks in self.passes:
+            self.session.learn(blocks)
+        decided = {
+            (placed.layer, number): attention.programs[placed.block].decided
+            for number, blocks in enumerate(self.passes, start=1)
+            for placed in blocks
+            if placed.block in attention.programs
+        }
+        self.judge.attention = AttentionRule(
+            self.arch,
+            lambda layer, name: content(executor, attention.held[name], layer * mapping.layer_rows),
+            lambda layer, context: decided[layer, context],
+        )
+        return Primitives(executor, primitive_judge(self.arch), lambda placed: attention.programs[placed.block])
 
     def run(self) -> dict[str, Any]:
         """Compare op by op, then the ends of passes, then both orders; what differs first is the message."""
@@ -79,9 +127,14 @@ class PimCheck:
         differences: list[Verdict] = []
         written, message = [], ""
         worst = {"error": 0.0, "relative": 0.0, "tolerance": 0.0}
+        if self._primitives is not None:
+            self._primitives.executor.after_step = self._primitives.after_step
         for number, token in enumerate(self.tokens):
             self._enter(number)
             executor.run(self.passes[number])
+            if self._primitives is not None and self._primitives.message:
+                message = f"{self._primitives.message} (pass {number})"
+                break
             written.append(capture.take())
             now = self.judge.compare(written[-1], token, number, self.session.logits if self.workload.lm_head else None)
             differences += now
@@ -92,6 +145,8 @@ class PimCheck:
             if message:
                 break
         executor.observer = None
+        if self._primitives is not None:
+            self._primitives.executor.after_step = None
         message = message or self._compare_orders(written)
         return self._report(message, worst, differences, len(written))
 
@@ -106,7 +161,7 @@ class PimCheck:
             "tolerance": worst["tolerance"],
             "compared": len(differences),
             "passes": passes,
-            "by_op": summary(differences),
+            "by_op": summary(differences) | (self._primitives.by_kind if self._primitives is not None else {}),
             "message": message or None,
         }
 
@@ -228,7 +283,7 @@ def _last_command(items: Sequence[Any]) -> str:
 
 def require_memory(arch: ArchConfig, workload: WorkloadConfig, available: int) -> None:
     """Raises: CapacityExceeded, if a check needs more than ``available`` bytes."""
-    graph = build_graph(workload)
+    graph = graph_for(workload, arch)
     mapping = mapping_for(workload, graph, arch, arch.dram.resolve())
     shape = mapping.shape
     rows = (

@@ -22,7 +22,7 @@ from pimsim.bounds.traffic import bytes_of_groups, bytes_without_pim
 from pimsim.config import Loaded
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.units import Unit
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.isa import Item, Placed, Stream, count_commands
 from pimsim.result import Latency, Result, build_result
@@ -32,12 +32,12 @@ from pimsim.trace.spans import Recorder, Recorders
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
-from pimsim.workload.models import build_graph
 
 if TYPE_CHECKING:
     from pimsim.analysis.requests import Requests
     from pimsim.analysis.strict import StrictOracle
     from pimsim.machine.controller.shared import SharedChannel
+    from pimsim.runners.decoder_counts import AttentionCounter
     from pimsim.trace.activity import ActivityRecorder
 
 T = TypeVar("T")
@@ -54,14 +54,14 @@ def run(
     """`simulate` on a machine that may have ``further`` units; also what was decided, and the counters."""
     start = time.perf_counter()
     check_baselines(options.baselines, workload.value)  # a wrong one must not cost the run
+    spec = arch.value.dram.resolve()
+    graph = graph_for(workload.value, arch.value)
+    mapping = mapping_for(workload.value, graph, arch.value, spec)
     functional = None
     if options.check_tokens:
         from pimsim.runners.pim_check import check  # numpy is only needed here
 
-        functional = check(arch.value, workload.value, options.check_tokens)
-    spec = arch.value.dram.resolve()
-    graph = build_graph(workload.value)
-    mapping = mapping_for(workload.value, graph, arch.value, spec)
+        functional = check(arch.value, workload.value, options.check_tokens, mapping)
     timed = _time(arch, spec, mapping, options, further)
     totals, element_bytes = timed.totals, format_bytes(arch.value.pim.format)
     without_pim = _without_pim(graph, mapping, element_bytes) + (timed.host.bytes if timed.host else 0)
@@ -81,14 +81,16 @@ def run(
         functional=functional,
     )
     seconds = {kind: op.seconds for kind, op in result.ops.items()}
+    linear = workload.value.together == 1 and mapping.attention is None  # counts grow linearly with the context
     result = replace(
         result,
         activity=timed.activity.activity(totals.ticks, spec.tick_seconds) if timed.activity else None,
-        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if workload.value.together == 1 else None,
+        roofline=roofs(spec, element_bytes, mapping.passes, graph, seconds) if linear else None,
         latency=_latency(result.pass_seconds, mapping.prompt_passes, workload.value.generate_tokens),
         legality=None if timed.oracle is None else {"checked": timed.oracle.checked},
         requests=timed.host,
         memory=timed.memory.section(totals.token_ticks, element_bytes),
+        counts=timed.counts,
     )
     return result, mapping, totals
 
@@ -102,6 +104,7 @@ class _Timed(NamedTuple):
     oracle: StrictOracle | None
     activity: ActivityRecorder | None
     memory: MemoryWatch
+    counts: dict[str, Any] | None
 
 
 def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptions, further: Sequence[Unit]) -> _Timed:
@@ -126,7 +129,13 @@ def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptio
         shared = shared_channels(arch, spec)
     runner = _runner(arch.value, spec, engine, options, sink, shared, further)
     memory = MemoryWatch(mapping, spec)
+    counter: AttentionCounter | None = None
     program, passes = memory.watch(mapping.program()), sum(1 for _ in mapping.contexts())
+    if mapping.attention is not None:
+        from pimsim.runners.decoder_counts import AttentionCounter
+
+        counter = AttentionCounter(mapping.attention, mapping.workload.model.layers)
+        program = counter.watch(program)
     with _collector_paused():
         totals = runner.run(_watched(program, passes, options.progress) if options.progress else program)
         alone = FastEngine(arch.value, spec, further=further).run(mapping.program()) if shared else None
@@ -139,7 +148,7 @@ def _time(arch: Loaded[Any], spec: DramSpec, mapping: Mapping, options: RunOptio
 
         book(shared, totals)
         host = figures(shared, spec, totals, alone)
-    return _Timed(totals, engine, host, oracle, activity, memory)
+    return _Timed(totals, engine, host, oracle, activity, memory, counter.section() if counter is not None else None)
 
 
 def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
@@ -150,7 +159,7 @@ def _over_pins(totals: RunTotals, spec: DramSpec) -> int:
 
 def _without_pim(graph: WorkloadGraph, mapping: Mapping, element_bytes: int) -> int:
     """Bytes that the same passes would move without PIM."""
-    if mapping.workload.together > 1:
+    if mapping.workload.together > 1 or mapping.attention is not None:
         return bytes_of_groups(graph, mapping.contexts(), element_bytes)
     return bytes_without_pim(graph, mapping.passes, element_bytes)
 
@@ -179,7 +188,7 @@ def estimate_commands(arch: Loaded[ArchConfig], workload: Loaded[WorkloadConfig]
     The commands of a forward pass grow all but linearly with its context, so the first pass, the last and the one
     between them stand for all (Simpson's rule); up to three passes are counted exactly.
     """
-    mapping = mapping_for(workload.value, build_graph(workload.value), arch.value, arch.value.dram.resolve())
+    mapping = mapping_for(workload.value, graph_for(workload.value, arch.value), arch.value, arch.value.dram.resolve())
     if mapping.workload.together > 1:
         return sum(map(_commands_of, mapping.program()))
     passes = mapping.passes

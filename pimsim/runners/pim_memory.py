@@ -96,6 +96,8 @@ class MemoryWatch:
         """Elements written since the beginning, after each forward pass."""
         self.streamed: list[int] = []
         """The same of the cache in the memory of a streaming unit."""
+        self.scratch = 0
+        """Elements that an attention algorithm stores and loads again, or leaves in a state, at places of their own."""
         self._writers: set[str] | None = None
         self._last: Sequence[Placed] = ()
 
@@ -126,7 +128,20 @@ class MemoryWatch:
         self.streamed.append(appended + (self.streamed[-1] if self.streamed else 0))
         self._last = blocks
 
+    def _of_algorithm(self, block: Block) -> int:
+        """Elements that attention by an algorithm adds to the caches; what else it writes takes the same places again."""
+        lanes = self.mapping.shape.lanes
+        appends = {number for number, op in enumerate(block.ops) if ".append." in op.name}
+        words = {True: 0, False: 0}
+        for stream in block.channels:
+            for step in stream:
+                words[step.op in appends] += _words_written(step.items, lanes)
+        self.scratch = max(self.scratch, words[False] * self.mapping.workload.model.layers)
+        return words[True]
+
     def _written(self, block: Block) -> int:
+        if self.mapping.attention is not None and block in self.mapping.attention.programs:
+            return self._of_algorithm(block)
         writers = [number for number, op in enumerate(block.ops) if op.kind in (self._writers or ())]
         lanes = self.mapping.shape.lanes
         return sum(
@@ -138,13 +153,15 @@ class MemoryWatch:
 
         Of the SRAM, what the last pass touches, as buffers lie at fixed places. What the next pass needs is the cache.
         """
-        spec, shape, mapping = self.spec, self.mapping.shape, self.mapping
-        top = max((_touched(placed.block, shape.lanes, shape.banks) for placed in self._last), default=0) * element
+        spec, mapping = self.spec, self.mapping
+        top = max((self._top(placed.block) for placed in self._last), default=0) * element
         dram = spec.channels * spec.banks_per_channel * spec.rows * spec.columns * spec.burst_bytes
         found = {
             "asic.sram": _unit(top, 0, mapping.sram.capacity * mapping.copies * element, [[0.0, top]]),
             "dram": self._growing(mapping.elements_given(), self.course, dram, ends_of_passes, element),
         }
+        if mapping.attention is not None:
+            found["dram"] = self._with_states(found["dram"], element)
         if mapping.arch.has_streaming_unit:
             from pimsim.mapper.hybrid import SCORE_BYTES, HybridMapping
 
@@ -153,6 +170,28 @@ class MemoryWatch:
             memory = self._growing(held, self.streamed, mapping.unit.memory_bytes, ends_of_passes, element)
             found |= {"fpga.buffer": _unit(used, 0, mapping.unit.buffer_bytes, [[0.0, used]]), "fpga.memory": memory}
         return found
+
+    def _top(self, block: Block) -> int:
+        """The SRAM element behind the last one that a block uses."""
+        attention = self.mapping.attention
+        if attention is not None and block in attention.programs:
+            return attention.programs[block].lowering.space.peak
+        return _touched(block, self.mapping.shape.lanes, self.mapping.shape.banks)
+
+    def _with_states(self, dram: dict[str, Any], element: int) -> dict[str, Any]:
+        """The same with what an algorithm writes at fixed places, from the first pass on; its states persist."""
+        from pimsim.mapper.mapping import elements_held
+
+        assert self.mapping.attention is not None
+        states = sum(map(elements_held, self.mapping.attention.states().values())) * self.mapping.workload.model.layers
+        (start, given), *later = dram["over_time"]
+        course = [[start, given], *([at, held + self.scratch * element] for at, held in later)]
+        return _unit(
+            dram["peak_bytes"] + self.scratch * element,
+            dram["persistent_bytes"] + states * element,
+            dram["capacity_bytes"],
+            course,
+        )
 
     def _growing(
         self, given: int, written: Sequence[int], capacity: int, ends: Sequence[int], element: int

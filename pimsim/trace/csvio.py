@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO
 
 from pimsim.errors import TraceError, UnknownName
+from pimsim.lines import lines
 
 COLUMNS = ("cycle", "command", "channel", "pseudochannel", "rank", "bankgroup", "bank", "row", "column")
 ALIASES = {"clk": "cycle", "cmd": "command", "col": "column"}
 ANNOTATIONS = ("trace_line",)
 """Columns that say where a command comes from; they are kept and mean nothing to the DRAM."""
-MAX_LINE = 10_000
-"""Characters in one line."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBERS = COLUMNS[2:]
@@ -129,7 +127,7 @@ def _reading(path: Path | str) -> Iterator[Iterator[tuple[int, list[str]]]]:
 
 
 def _lines(path: Path | str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_checked(path, file), strict=True)
+    reader = csv.reader(lines(path, file), strict=True)
     while True:
         try:
             fields = next(reader, None)
@@ -139,18 +137,6 @@ def _lines(path: Path | str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         if fields is None:
             return
         yield reader.line_num, fields
-
-
-def _checked(path: Path | str, file: TextIO) -> Iterator[str]:
-    """The lines of the file; none is longer than memory allows, none is binary."""
-    number = 0
-    while text := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(text) > MAX_LINE:
-            raise TraceError(f"a line must have at most {MAX_LINE} characters", file=path, line=number)
-        if "\0" in text:
-            raise TraceError("must be a text file, not a binary file", file=path, line=number)
-        yield text
 
 
 def _header(path: Path | str, rows: Iterator[tuple[int, list[str]]]) -> tuple[str, ...]:
@@ -374,7 +360,6 @@ class _Binder:
 __all__ = [
     "ALIASES",
     "COLUMNS",
-    "MAX_LINE",
     "TraceCommand",
     "bind_trace",
     "make_command",

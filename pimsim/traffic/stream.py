@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from pimsim.errors import TraceError
+from pimsim.lines import lines
 from pimsim.traffic.config import StreamConfig
 
 MASK = (1 << 64) - 1
-MAX_LINE = 10_000
-"""Characters in one line of a trace."""
-
 MAX_ARRIVE = 10**15
 COLUMNS = ("op", "address", "arrive")
 IGNORED = ("id", "rank", "pseudochannel", "channel", "bankgroup", "bank", "row", "column")
@@ -107,7 +105,7 @@ def read_requests(path: Path, burst_bytes: int, capacity: int, ticks_per_clock: 
 
 
 def _parse(path: Path, file: TextIO, burst_bytes: int, capacity: int, ticks_per_clock: int) -> Iterator[Request]:
-    reader = csv.reader(_lines(path, file), strict=True)
+    reader = csv.reader(lines(path, file), strict=True)
     header = [name.strip() for name in next(reader, [])]
     _check_header(path, header)
     latest = 0
@@ -136,17 +134,6 @@ def _parse(path: Path, file: TextIO, burst_bytes: int, capacity: int, ticks_per_
                              file=path, line=line)  # fmt: skip
         latest = arrive
         yield Request(arrive * ticks_per_clock, address, write)
-
-
-def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    number = 0
-    while text := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(text) > MAX_LINE:
-            raise TraceError(f"a line must have at most {MAX_LINE} characters", file=path, line=number)
-        if "\0" in text:
-            raise TraceError("must be a text file, not a binary file", file=path, line=number)
-        yield text
 
 
 def _check_header(path: Path, header: list[str]) -> None:

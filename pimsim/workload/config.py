@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -115,8 +115,9 @@ class WorkloadConfig(AnyWorkload):
     model: DecoderConfig
     prompt_tokens: PositiveInt = Field(1, description="tokens that are processed before the first one is generated")
     generate_tokens: PositiveInt = Field(1024, description="tokens to generate")
-    attention: str = Field(
-        "vanilla", description="a name that `pimsim list attention` lists; machines run vanilla only"
+    attention: str = Field("vanilla", description="a name that `pimsim list attention` lists as one for decoders")
+    attention_parameters: dict[str, Any] = Field(
+        default_factory=dict, description="of that algorithm; what is left out has defaults"
     )
     batch: PositiveInt = Field(1, description="sequences that are generated together, each with a KV cache of its own")
     prefill: Literal["token_by_token", "matrix"] = Field(

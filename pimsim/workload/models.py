@@ -13,12 +13,13 @@ parallel residual   no ``ln_2``; the feed-forward part reads ``ln_1``
 
 from __future__ import annotations
 
-from pimsim.errors import UnsupportedOp, WorkloadError
+from pimsim.errors import WorkloadError
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.ops import (
     Activation,
     ArgMax,
+    Attention,
     CacheWrite,
     Embedding,
     Gate,
@@ -34,17 +35,14 @@ from pimsim.workload.ops import (
     Values,
 )
 
-SCHEDULES = ("vanilla", "single_pass")
-"""Attention algorithms of a decoder's graph: the same operations, which a machine may carry out together."""
-
 
 def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
-    """The operations of one decode step.
+    """The operations of one decode step; attention other than vanilla is one operation (`Attention`).
 
     Raises:
-        UnsupportedOp: the attention is neither vanilla nor single_pass.
-        WorkloadError: the heads do not divide the model width, the key and value heads do not divide the heads, a
-            head has an odd number of rotated elements or other factors, or the run is longer than the sliding window.
+        WorkloadError: the attention is none for this decoder, the heads do not divide the model width, the key and value
+            heads do not divide the heads, a head has an odd number of rotated elements or other factors, or the run is
+            longer than the sliding window.
     """
     model = workload.model
     _check(workload)
@@ -62,7 +60,7 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
     ]
     stream = "embed"
     for layer in range(model.layers):
-        block = _block(f"h{layer}", stream, model)
+        block = _block(f"h{layer}", stream, workload)
         ops += block
         stream = block[-1].name
     if workload.lm_head:
@@ -72,11 +70,6 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
 
 def _check(workload: WorkloadConfig) -> None:
     model = workload.model
-    if workload.attention not in SCHEDULES:
-        raise UnsupportedOp(
-            f"attention must be one of {', '.join(SCHEDULES)} in a decoder, not {workload.attention!r}: other algorithms run by "
-            "themselves, as a workload of kind attention, or are judged by `pimsim quality`"
-        )
     if model.d_head is None and model.d_model % model.heads:
         raise WorkloadError(f"model.d_model must be a multiple of model.heads, not {model.d_model} and {model.heads}")
     if model.heads % model.key_value_heads:
@@ -99,10 +92,10 @@ def _check(workload: WorkloadConfig) -> None:
         )
 
 
-def _block(h: str, x: str, model: DecoderConfig) -> list[OpNode]:
+def _block(h: str, x: str, workload: WorkloadConfig) -> list[OpNode]:
     """Decoder block with the norms in front: attention, then feed-forward, each added to the stream ``x``."""
-    add_1 = f"{h}.add_1"
-    attention = _attention(h, x, model)
+    add_1, model = f"{h}.add_1", workload.model
+    attention = _attention(h, x, workload)
     ops = [*attention, Residual(add_1, "residual", (x, attention[-1].name), width=model.d_model)]
     if model.parallel_residual:
         source = f"{h}.ln_1"
@@ -114,10 +107,11 @@ def _block(h: str, x: str, model: DecoderConfig) -> list[OpNode]:
     return [*ops, *feed_forward, last]
 
 
-def _attention(h: str, x: str, model: DecoderConfig) -> list[OpNode]:
+def _attention(h: str, x: str, workload: WorkloadConfig) -> list[OpNode]:
     """Norm, fused projection ``[queries | keys | values]``, attention over the cache, output projection."""
+    model = workload.model
     d, heads, kv_heads, d_head = model.d_model, model.heads, model.key_value_heads, model.head_width
-    qkv, kv = f"{h}.qkv", f"{h}.kv"
+    qkv = f"{h}.qkv"
     ops: list[OpNode] = [
         _norm(f"{h}.ln_1", x, model),
         Linear(
@@ -145,8 +139,27 @@ def _attention(h: str, x: str, model: DecoderConfig) -> list[OpNode]:
             )
         )
         qkv = f"{h}.rope"
+    attended = _softmax_over_cache(h, qkv, model)
+    if workload.attention != "vanilla":
+        attended = [_by_algorithm(h, qkv, workload)]
     return [
         *ops,
+        *attended,
+        Linear(
+            f"{h}.proj",
+            "output_projection",
+            (attended[-1].name,),
+            d_in=heads * d_head,
+            d_out=d,
+            bias="projection" in model.biases,
+        ),
+    ]
+
+
+def _softmax_over_cache(h: str, qkv: str, model: DecoderConfig) -> list[OpNode]:
+    """Cache write, scores, softmax, weighted sum."""
+    heads, kv_heads, d_head, kv = model.heads, model.key_value_heads, model.head_width, f"{h}.kv"
+    return [
         CacheWrite(kv, "kv_write", (qkv,), heads=heads, d_head=d_head, kv_heads=kv_heads),
         Scores(
             f"{h}.scores",
@@ -159,15 +172,28 @@ def _attention(h: str, x: str, model: DecoderConfig) -> list[OpNode]:
         ),
         Softmax(f"{h}.softmax", "softmax", (f"{h}.scores",), heads=heads),
         Values(f"{h}.values", "attention_values", (f"{h}.softmax", kv), heads=heads, d_head=d_head, kv_heads=kv_heads),
-        Linear(
-            f"{h}.proj",
-            "output_projection",
-            (f"{h}.values",),
-            d_in=heads * d_head,
-            d_out=d,
-            bias="projection" in model.biases,
-        ),
     ]
+
+
+def _by_algorithm(h: str, qkv: str, workload: WorkloadConfig) -> OpNode:
+    """Attention of the registry as one operation."""
+    from pimsim.workload.decoder_attention import (
+        method_for,
+        reads_hidden,
+    )  # numpy, which the usual decoder does without
+
+    model, method = workload.model, method_for(workload)
+    scale = 1.0 if model.attention_scale is None else model.attention_scale * model.head_width**0.5
+    return Attention(
+        f"{h}.attend",
+        "attention",
+        (qkv, f"{h}.ln_1") if reads_hidden(method) else (qkv,),
+        heads=model.heads,
+        d_head=model.head_width,
+        kv_heads=model.key_value_heads,
+        scale=scale,
+        method=method,
+    )
 
 
 def _feed_forward(h: str, x: str, model: DecoderConfig) -> list[OpNode]:

@@ -7,7 +7,10 @@ elements.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pimsim.workload.attention.base import Algorithm, Case
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,46 @@ class Values(_HeadsOp):
     def cache_reads(self, context: int) -> int:
         """All values, once for the query heads that share them."""
         return self.kv_heads * self.d_head * context
+
+
+@dataclass(frozen=True)
+class Attention(_HeadsOp):
+    """An attention algorithm of the registry over the tokens so far, caches and states included: ``[heads * d_head]``.
+
+    Reads the fused projection ``[queries | keys | values]`` and, where the algorithm asks for ``x``, the layer's input behind
+    its norm. ``scale`` is folded into the query projection; the algorithm has the factor 1 / sqrt(d_head) itself.
+    Tensors: ``<name>.<input>`` for what the algorithm asks for beyond that.
+    """
+
+    scale: float = 1.0
+    method: Algorithm | None = None
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm with its parameters."""
+        assert self.method is not None
+        return self.method
+
+    def case(self, context: int) -> Case:
+        """The sizes of the token that sees ``context`` tokens, itself included."""
+        from pimsim.workload.decoder_attention import case_of
+
+        return case_of(self.heads, self.kv_heads, self.d_head, context)
+
+    def macs(self, context: int) -> int:
+        """As the closed form of the algorithm has them; not linear in the context."""
+        return self.algorithm.counts(self.case(context)).macs
+
+    def cache_reads(self, context: int) -> int:
+        """Words that the algorithm moves, without one query and one output of each head: these stay on chip in a decoder."""
+        return self.algorithm.counts(self.case(context)).moved - 2 * self.heads * self.d_head
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """What the algorithm must be given beyond queries, keys, values and states."""
+        from pimsim.workload.decoder_attention import parameters_of
+
+        found: dict[str, Any] = parameters_of(self.algorithm, self.case(2))
+        return {f"{self.name}.{name}": shape for name, shape in found.items()}
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,9 @@ class Reference:
         self._tables: dict[str, Array] = {}
         self._keys: dict[str, Floats] = {}
         self._values: dict[str, Floats] = {}
+        self._states: dict[str, dict[str, Floats]] = {}
+        self.decided: dict[str, Mapping[str, Array]] = {}
+        """Operation -> what data decided in its attention in the last step, where they decide about its program."""
         self._filled = 0
         self._now = 0
 
@@ -201,6 +204,8 @@ class Reference:
             )
         if position >= model.context:
             raise WorkloadError(f"the position must be below model.context, {model.context}, not {position}")
+        if self._states and position not in (0, self._filled):
+            raise WorkloadError(f"the position must be 0 or {self._filled}, as attention has a state, not {position}")
 
     def _run(self, op: ops.OpNode, inputs: list[Array], token_id: int) -> Array:
         if isinstance(op, ops.Embedding):
@@ -261,6 +266,44 @@ class Reference:
         weighted: Floats = (shares.reshape(op.kv_heads, -1, self._now + 1) @ values).ravel()
         return weighted
 
+    def _attention(self, op: ops.Attention, qkv: Floats, *hidden: Floats) -> Floats:
+        """By the algorithm's own reference; `decided` gets what a run on these numbers decides."""
+        from pimsim.workload.decoder_attention import depends_on_data
+
+        tensors = self.attention_tensors(op, qkv, *hidden)
+        found = op.algorithm.reference(op.case(self._now + 1), tensors)
+        if depends_on_data(op.algorithm):
+            from pimsim.workload.attention.decisions import run
+
+            self.decided[op.name] = run(op.algorithm, op.case(self._now + 1), tensors).decisions
+        if op.name in self._states:
+            self._states[op.name] = {name: found[f"new_{name}"] for name in self._states[op.name]}
+        return found["output"].ravel()
+
+    def attention_tensors(self, op: ops.Attention, qkv: Floats, *hidden: Floats) -> dict[str, Floats]:
+        """What an algorithm gets for this token; its key and value join the caches."""
+        from pimsim.workload.decoder_attention import parameters_of, states_of
+
+        case, queries = op.case(self._now + 1), op.heads * op.d_head
+        shapes = op.algorithm.inputs(case)
+        new = qkv[queries:].reshape(2, op.kv_heads, 1, op.d_head)
+        found = {"q": qkv[:queries].reshape(op.heads, 1, op.d_head) * op.scale, "k_new": new[0], "v_new": new[1]}
+        for name, cache, rows in (("k", self._keys, new[0]), ("v", self._values, new[1])):
+            if self._now == 0 or op.name not in cache:
+                cache[op.name] = np.zeros((op.kv_heads, 0, op.d_head))
+            found[name] = cache[op.name][:, : self._now]
+            cache[op.name] = np.concatenate([found[name], rows], axis=1)
+        found |= {
+            name: self._tensor(f"{op.name}.{name}", shape) for name, shape in parameters_of(op.algorithm, case).items()
+        }
+        states = states_of(op.algorithm)
+        if states and (self._now == 0 or op.name not in self._states):
+            self._states[op.name] = {name: np.zeros(shapes[name]) for name in states}
+        found |= self._states.get(op.name, {})
+        if hidden:
+            found["x"] = hidden[0].reshape(shapes["x"])
+        return {name: found[name] for name in shapes}
+
     def _gelu(self, _op: ops.Gelu, x: Floats) -> Floats:
         return gelu_tanh(x)
 
@@ -285,6 +328,7 @@ class Reference:
         ops.Scores: _scores,
         ops.Softmax: _softmax,
         ops.Values: _weighted_values,
+        ops.Attention: _attention,
         ops.Gelu: _gelu,
         ops.Activation: _activation,
         ops.Gate: _gate,

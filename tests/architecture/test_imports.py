@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio", "jsonio"}
+FLOOR = {"errors", "registry", "model", "yamlio", "jsonio", "lines"}
 FACTS = FLOOR | {"arch", "workload", "loaded", "checks", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
 
@@ -25,10 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "yamlio": {"errors"},
     "jsonio": {"errors"},
+    "lines": {"errors"},
     "traffic": FLOOR,
     "arch": FLOOR | {"traffic"},
     "workload": FLOOR | {"traffic"},
-    "trace": {"errors", "names"},
+    "trace": {"errors", "lines", "names"},
     "program": {"errors", "arch"},
     "bounds": {"errors", "arch", "workload"},
     "mapper": FLOOR | {"arch", "workload", "program", "bounds"},

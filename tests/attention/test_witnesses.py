@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pimsim.config import load_workload
-from pimsim.errors import UnknownName, UnsupportedOp, WorkloadError
+from pimsim.errors import UnknownName, WorkloadError
 from pimsim.workload.attention.base import ALGORITHMS, Case, algorithm, count, discover
 from pimsim.workload.attention.interpreter import evaluate
-from pimsim.workload.models import build_graph
 
 CASES = {
     "vanilla": [{}, {"materialise": False}],
@@ -134,14 +132,6 @@ def test_a_parameter_out_of_range_is_named() -> None:
 def test_a_phase_that_an_algorithm_does_not_have_is_refused() -> None:
     with pytest.raises(WorkloadError, match=r"^phase of attention lean must be one of decode, not 'prefill'$"):
         algorithm("lean").expand(Case(queries=2, keys=2))
-
-
-def test_a_decoder_refuses_what_no_machine_runs() -> None:
-    workload = load_workload("gpt2_decode", [("attention", "flash")]).value
-    with pytest.raises(
-        UnsupportedOp, match=r"^attention must be one of vanilla, single_pass in a decoder, not 'flash': other"
-    ):
-        build_graph(workload)
 
 
 def test_an_expansion_that_no_memory_holds_is_refused(monkeypatch) -> None:

@@ -55,6 +55,13 @@ def test_every_deviation_has_its_number_once() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_73_algorithms_take_one_token() -> None:
+    with pytest.raises(
+        InputError, match=r"^--set workload.attention=topk: attention: attention topk must be left to workloads"
+    ):
+        load_workload("gpt2_decode", [("attention", "topk"), ("prompt_tokens", "8"), ("prefill", "matrix")])
+
+
 def test_every_test_that_is_named_exists() -> None:
     text = (ROOT / "docs" / "DEVIATIONS.md").read_text(encoding="utf-8")
     here = Path(__file__).read_text(encoding="utf-8")

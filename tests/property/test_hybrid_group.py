@@ -16,13 +16,12 @@ from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.reference import run_region as run_beats
 from pimsim.machine.hybrid import further_units
 from pimsim.machine.reference import ReferenceEngine
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.hybrid_group import HybridGroupMapping
 from pimsim.program.verify import verify
 from pimsim.runners.pim_check import check
 from pimsim.trace.spans import SpanList
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
 from tests.property.test_engines import plain
 from tests.property.test_group_numbers import draw as draw_workload
 
@@ -58,7 +57,7 @@ def draw(seed: int) -> tuple[Any, WorkloadConfig, HybridGroupMapping]:
             update={"attention": c.choice(["vanilla", "single_pass"]) if streamed else "vanilla"}
         )
         try:
-            mapping = mapping_for(work, build_graph(work), arch, arch.dram.resolve())
+            mapping = mapping_for(work, graph_for(work, arch), arch, arch.dram.resolve())
         except CapacityExceeded:
             continue
         if isinstance(mapping, HybridGroupMapping):

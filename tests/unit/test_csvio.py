@@ -11,9 +11,9 @@ import pytest
 from pimsim.arch.dram import DramSpec
 from pimsim.config import load_dram
 from pimsim.errors import TraceError
+from pimsim.lines import MAX_LINE
 from pimsim.trace.csvio import (
     COLUMNS,
-    MAX_LINE,
     TraceCommand,
     bind_trace,
     make_command,

@@ -15,7 +15,7 @@ from pimsim.errors import CapacityExceeded, ConfigError, UnsupportedOp
 from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units, port_timing
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.fpga import decode
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.text import from_text, to_text
@@ -24,7 +24,6 @@ from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
 from pimsim.trace.spans import SpanList
-from pimsim.workload.models import build_graph
 
 TINY = """
 name: tiny
@@ -55,7 +54,7 @@ def fixed(sides: Iterable[str]) -> tuple[str, str]:
 def mapped(workload: str, arch: dict[str, str], **changes: str) -> tuple[HybridConfig, HybridMapping]:
     machine = load_arch("hybrid_pim_fpga", arch.items()).value
     work = load_workload(workload, changes.items()).value
-    mapping = mapping_for(work, build_graph(work), machine, machine.dram.resolve())
+    mapping = mapping_for(work, graph_for(work, machine), machine, machine.dram.resolve())
     assert isinstance(mapping, HybridMapping)
     return machine, mapping
 
@@ -241,7 +240,7 @@ def test_units_overlap_where_the_model_lets_them() -> None:
     for placement, attention in (("pim_only", "vanilla"), ("stream_attention", "single_pass")):
         work = load_workload("gpt2_decode", [*parallel.items(), ("attention", attention)]).value
         machine = load_arch("hybrid_pim_fpga", [("placement", placement)]).value
-        mapping = mapping_for(work, build_graph(work), machine, machine.dram.resolve())
+        mapping = mapping_for(work, graph_for(work, machine), machine, machine.dram.resolve())
         engine = FastEngine(machine, mapping.spec, further=further_units(machine, run_region), recorder=spans)
         ticks[placement] = engine.run([mapping.forward_pass(128)]).ticks
     assert ticks["stream_attention"] < 0.9 * ticks["pim_only"]
@@ -356,15 +355,15 @@ def test_memories_of_the_streaming_unit_have_a_size() -> None:
     assert both.placement is not None
 
 
-def test_single_pass_needs_a_unit_that_has_it(tiny: str) -> None:
-    with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
-    ):
-        hybrid(tiny, "workload.attention=single_pass", "arch.placement=pim_only")
+def test_single_pass_goes_to_the_unit_that_has_a_schedule_for_it(tiny: str) -> None:
     placed = hybrid(tiny, "workload.attention=single_pass").placement
     assert placed is not None
-    assert placed["attention"] == "fpga"  # as shipped, the placement goes where it can
+    assert placed["attention"] == "fpga"
+    alone = hybrid(tiny, "workload.attention=single_pass", "arch.placement=pim_only")
+    pure = simulate("pim_gpt", tiny, overrides=["workload.attention=single_pass"])
+    assert alone.time.cycles == pure.time.cycles
     with pytest.raises(
-        UnsupportedOp, match=r"^attention must be vanilla where it is on PIM channels, not 'single_pass', because"
+        UnsupportedOp,
+        match=r"^attention must be vanilla or single_pass on the streaming unit, which has no other, not 'topk'",
     ):
-        simulate("pim_gpt", tiny, overrides=["workload.attention=single_pass"])
+        hybrid(tiny, "workload.attention=topk", "arch.placement=stream_attention")

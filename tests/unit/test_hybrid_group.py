@@ -13,7 +13,7 @@ import pytest
 from pimsim.arch.hybrid import PLACEABLE, PLACEABLE_PRODUCTS
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import CapacityExceeded, ConfigError
-from pimsim.mapper.choice import mapping_for
+from pimsim.mapper.choice import graph_for, mapping_for
 from pimsim.mapper.group import groups
 from pimsim.mapper.hybrid_group import HybridGroupMapping
 from pimsim.program.isa import Block, Kernel, Transfer
@@ -21,7 +21,6 @@ from pimsim.program.text import from_text, to_text
 from pimsim.result import Result
 from pimsim.run import simulate, simulate_loaded
 from pimsim.runners import RunOptions
-from pimsim.workload.models import build_graph
 
 EVERYWHERE = "{attention: fpga, qkv_projection: fpga, output_projection: fpga, ffn_up: fpga, ffn_down: fpga}"
 ALL_FPGA = ("arch.placement=fixed", f"arch.fixed={EVERYWHERE}")
@@ -51,7 +50,7 @@ def mapped(*overrides: str) -> HybridGroupMapping:
     }
     arch = load_arch("hybrid_pim_fpga", split["arch"]).value
     work = load_workload("gpt2_decode", split["workload"]).value
-    mapping = mapping_for(work, build_graph(work), arch, arch.dram.resolve())
+    mapping = mapping_for(work, graph_for(work, arch), arch, arch.dram.resolve())
     assert isinstance(mapping, HybridGroupMapping)
     return mapping
 

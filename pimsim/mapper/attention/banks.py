@@ -62,6 +62,15 @@ class Piece:
         return tuple(range(i, min(i + step, self.inner)) for i in range(0, self.inner, step))
 
     @property
+    def lead(self) -> int:
+        """Dots at its beginning that are nobody's, where rows begin inside a group."""
+        return 0
+
+    def meets_with(self, other: Piece) -> bool:
+        """Whether vectors that meet this piece and another one are in the global buffer together."""
+        return self == other
+
+    @property
     def groups(self) -> int:
         """Groups of dots."""
         return ceil(self.dots / self.shape.banks)
@@ -118,6 +127,15 @@ class BankTensor:
     """Rows at equal distances that are used together, and so lie in pieces of their own."""
     orientations: dict[Orientation, list[Piece]] = field(default_factory=dict)
 
+    @property
+    def grows(self) -> bool:
+        """Whether views may end where no piece does."""
+        return False
+
+    def lead(self, orientation: Orientation, rows: range) -> int:  # noqa: ARG002
+        """Rows before the first one that a product meets together with it, and that are nobody's."""
+        return 0
+
     def pieces(self, orientation: Orientation, head: int, rows: range) -> list[Piece]:
         """Pieces of these rows, in order."""
         return [
@@ -164,9 +182,11 @@ class View:
             return View(self.tensor, self.heads[start:stop], self.rows)
         if axis != 1:
             return None
+        if step != 1 and (self.flat or self.tensor.grows):
+            return None
         if not self.flat:
             return View(self.tensor, self.heads, self.rows[start:stop:step])
-        if start == stop or step != 1:
+        if start == stop:
             return None
         first, last = start // len(self.rows), (stop - 1) // len(self.rows)
         if first != last:

@@ -82,6 +82,7 @@ def count_program(block: Block, lowering: AttentionLowering) -> ProgramCounts:
     found.met_in_banks = sum(once.values())
     loads = {*lowering.served.values()}
     met = sum(words for (load, *_), words in once.items() if load in loads)
+    met -= lowering.skipped["words"]  # of groups and columns in which a view begins: no load names them
     found.reads += met
     found.met_besides = found.met_in_banks - met
     found.unread = sum(lowering.values[name].size for name in loads) - met

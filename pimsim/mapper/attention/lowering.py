@@ -36,6 +36,10 @@ VIEWS = (prim.Keep, prim.Load, prim.Append, prim.Arrange, prim.Part)
 class AttentionLowering:
     """A program under construction.
 
+    Attributes:
+        given: sources that are on chip already, where somebody else has put them.
+        label: what names of calls begin with, where programs share an executor.
+
     Args:
         ops: an expansion, in order.
         pim: of the machine.
@@ -49,6 +53,9 @@ class AttentionLowering:
         name: of the block.
         after: name of the block whose end this one waits for, where it is one of a stream.
     """
+
+    given: Mapping[str, Value] = {}
+    label = ""
 
     def __init__(
         self,
@@ -237,6 +244,11 @@ class AttentionLowering:
             UnsupportedOp: the machine cannot carry out a primitive; the error says which and why.
             CapacityExceeded: the SRAM does not hold what is alive.
         """
+        self.lower_operations()
+        return self._in_a_stream(self.builder.build()) if self.after else self.builder.build()
+
+    def lower_operations(self) -> None:
+        """All operations, without building the block. Raises: as `lower`."""
         for number, op in enumerate(self.ops):
             handler = LOWERINGS.get(type(op))
             if handler is None:
@@ -260,7 +272,6 @@ class AttentionLowering:
                     self.persistent[op.name] = self.values[op.name] = replace(value, buffer=None)
                     self.done_with(value)
             self._release(number)
-        return self._in_a_stream(self.builder.build()) if self.after else self.builder.build()
 
     def _in_a_stream(self, block: Block) -> Block:
         """The block with a start that waits for the end of the one before, and an end that the next one waits for."""
@@ -285,6 +296,10 @@ class AttentionLowering:
         if not all(kept):
             return False
         return all(self.in_name_only_next(reader) for reader, _ in self.readers[op.name])
+
+    def operation(self, name: str) -> Primitive:
+        """The primitive of a name."""
+        return self._by_name[name]
 
     def in_name_only_next(self, op: Primitive) -> bool:
         """Whether an operation and all that reads it only rearrange, or keep."""
@@ -391,13 +406,14 @@ class AttentionLowering:
             return
         self._calls += 1
         name = f"{self._op.name}#{self._calls}"
-        self.constants[name] = {"shapes": [each.shape for each in sources], "shape": target.shape, **constants}
+        known = f"{self.label}{name}"
+        self.constants[known] = {"shapes": [each.shape for each in sources], "shape": target.shape, **constants}
         compute = Compute(
             function,
             length,
             tuple(each.at for each in sources),
             target.at,
-            name,
+            known,
             total=second.at if second is not None else -1,
         )
         waits = self.waits(sources, [target, *([second] if second is not None else [])])
@@ -468,7 +484,7 @@ class AttentionLowering:
                 for row, part in _by_rows(column, piece.columns(chunk), self.shape.columns):
                     done = row * self.shape.columns + part.start - column
                     carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
-                    for bank in range(piece.dots_of(group)):
+                    for bank in range(0 if group else piece.lead, piece.dots_of(group)):
                         place = view.place_of(piece.rows[group * self.shape.banks + bank])
                         runs.append(
                             Run(
@@ -588,6 +604,8 @@ def _axis(op: prim.Part) -> int:
 def _reshaped(view: View, to: tuple[int, ...]) -> View | None:
     """A view under another shape, if that is one of its heads, or of all of them behind each other."""
     _, rows, width = view.tensor.shape
+    if view.tensor.grows:
+        rows = len(view.rows)
     if view.flat or len(view.rows) != rows:
         return view if three(to) == (len(view.heads), len(view.rows), width) and not view.flat else None
     if three(to) == (len(view.heads), rows, width):

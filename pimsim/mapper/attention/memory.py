@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def source(b: AttentionLowering, op: prim.Source) -> None:
     """An operand that is there before the program begins: in the banks, on chip, or both."""
+    if op.name in b.given:
+        b.values[op.name] = b.given[op.name]
+        return
     value = Value(op.shape, view=b.views.get(op.name))
     direct = [
         (reader, position)

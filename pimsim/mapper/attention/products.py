@@ -41,6 +41,10 @@ def multiply(
         used: row -> entries of the result (keys) or of the vector (weights) that matter; None: all.
         limited: for weights, ``used`` names entries of the vector.
     """
+    lead = view.tensor.lead(orientation, view.rows)
+    if lead:
+        _multiply_behind(b, vectors, view, out, orientation, load, tokens, lead)
+        return
     heads, rows, inner = three(vectors.shape)
     results = out.shape[-1]
     shared = heads // len(view.heads)
@@ -75,6 +79,35 @@ def multiply(
     for each in partial:
         b.call("elementwise.add", out.size, (out, each), out, function="add")
     b.done_with(*partial)
+
+
+def _multiply_behind(
+    b: AttentionLowering,
+    vectors: Value,
+    view: View,
+    out: Value,
+    orientation: Orientation,
+    load: str,
+    tokens: Mapping[str, None] | None,
+    lead: int,
+) -> None:
+    """The same where a view begins ``lead`` rows inside a group of banks (keys) or a column (values).
+
+    The banks compute the whole group, of which the ASIC takes what is asked for; weights get as many zeros in front.
+    """
+    whole = View(view.tensor, view.heads, range(view.rows.start - lead, view.rows.stop), view.flat)
+    used = range(lead, lead + len(view.rows))
+    b.skipped["words"] += lead * len(view.heads) * view.tensor.shape[2]
+    if orientation == "rows":
+        found = b.scratch("group", (*out.shape[:-1], lead + len(view.rows)))
+        multiply(b, vectors, whole, found, orientation, load, tokens, lambda _row: used)
+        b.call("move", out.size, (found,), out, drop=lead)
+        b.done_with(found)
+        return
+    padded = b.scratch("padded", (*vectors.shape[:-1], lead + len(view.rows)))
+    b.call("move", padded.size, (vectors,), padded, lead=lead)
+    multiply(b, padded, whole, out, orientation, load, tokens, lambda _row: used, limited=True)
+    b.done_with(padded)
 
 
 def _job(
@@ -153,7 +186,7 @@ def _batch(b: AttentionLowering, batch: list[_Job]) -> dict[int, list[Item]]:
                 continue
             products.setdefault(piece.owner(group), []).append(
                 DotProduct(
-                    piece.column(group, chunk) + job.skip,
+                    job.piece.column(group, chunk) + job.skip,
                     ceil(job.length / lanes),
                     job.target + group * banks,
                     at,
@@ -190,7 +223,7 @@ def _batches(jobs: list[_Job], columns: int, lanes: int) -> Iterator[list[_Job]]
     taken = 0
     for job in jobs:
         needs = ceil(job.length / lanes)
-        same = batch and (job.piece, job.chunk) == (batch[0].piece, batch[0].chunk)
+        same = batch and job.chunk == batch[0].chunk and job.piece.meets_with(batch[0].piece)
         if batch and (not same or taken + needs > columns):
             yield batch
             batch, taken = [], 0

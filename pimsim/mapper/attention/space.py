@@ -42,6 +42,19 @@ class Space:
         self.history: list[tuple[str, int]] = []
         """(what was placed or given back, elements in use afterwards)."""
 
+    def begin(self, taken: int, tokens: tuple[str, ...]) -> None:
+        """The first ``taken`` elements are somebody else's, and the rest is free once ``tokens`` are there."""
+        self._taken.append(Buffer(0, taken))
+        self._past.append((taken, self.capacity, tokens))
+        self.live = self.peak = taken
+
+    def pending(self) -> dict[str, None]:
+        """Tokens of everything that has written or read a place here, as far as it matters to who comes next."""
+        found = dict.fromkeys(token for _, _, tokens in self._past for token in tokens)
+        for buffer in self._taken:
+            found |= dict.fromkeys(buffer.free_after) | buffer.tokens | buffer.readers
+        return found
+
     def take(self, name: str, length: int) -> Buffer:
         """A place for ``length`` elements.
 
