@@ -108,7 +108,10 @@ REASONS: dict[tuple[str, str], str] = {
     ("tca@query", PIM): "dependent gathers of a few rows, the largest part on both: no use for many banks",
     ("vanilla@prefill", PIM): "products in the banks, row by row; scores go through pins and ports on both",
     ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one busy unit",
-    ("topk:k=64@prefill", PIM): "the selection, on the ASIC, is half of it, scores in the banks a fifth, gathers a sixth",
+    (
+        "topk:k=64@prefill",
+        PIM,
+    ): "the selection, on the ASIC, is half of it, scores in the banks a fifth, gathers a sixth",
     ("landmark@prefill", PIM): "the ASIC is the busiest unit, against the multiply-accumulate unit",
     ("memory_caching@prefill", PIM): "states are products on chip, which use neither banks nor ports",
     ("fma@prefill", PIM): "keys and values are on chip: it is the ASIC against the multiply-accumulate unit",

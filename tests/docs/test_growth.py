@@ -164,5 +164,9 @@ def test_prompts_in_chunks_are_quadratic_up_to_64k(machine: str) -> None:
         ]
         assert len(ran) == 16
         assert rows[1024].seconds == pytest.approx(sum(ran), rel=1e-12)
-        doubled = rows[65_536].seconds / rows[32_768].seconds  # type: ignore[operator]
-        assert 3.6 < doubled < 4.1, entry
+        last = 32_768 if (machine, entry) == ("edge_moe_zcu102", "vanilla@prefill") else 65_536
+        assert (rows[65_536].seconds is None) == (last == 32_768), (
+            "scores of 64 queries and 64k keys do not fit that buffer"
+        )
+        doubled = rows[last].seconds / rows[last // 2].seconds  # type: ignore[operator]
+        assert 3.6 < doubled < 4.4, entry
