@@ -96,6 +96,12 @@ class FpgaEncoder(Documented):
     )
     direct_gelu: FpgaDirectGelu | None = Field(None, description="needed where gelu is direct")
     weight_load_depth: PositiveInt
+    weight_ports: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="in decoders: ports that bring a matrix together, each an equal share of its outputs; absent: the port of "
+        "parameters brings all",
+    )
     input_fifo: PositiveInt = Field(description="tiles between the reader and the linear unit")
     result_fifo: PositiveInt = Field(description="tiles between the linear unit and the writer")
     gather_depth: PositiveInt = Field(description="reader of the linear unit: beats to tiles")

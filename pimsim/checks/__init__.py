@@ -25,7 +25,6 @@ ARCH_CHECKS: Lazy[Callable[[Loaded[Any]], None]] = Lazy(
 WORKLOAD_CHECKS: Lazy[Callable[[Loaded[Any]], None]] = Lazy(
     {
         "attention": "pimsim.checks.workloads:check_attention",
-        "classifier": "pimsim.checks.classifier:check_classifier",
         "decoder": "pimsim.checks.workloads:check_decoder",
     }
 )

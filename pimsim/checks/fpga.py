@@ -115,6 +115,10 @@ def _check_encoder(tree: Tree, fpga: Any) -> None:
             f"must place exactly {', '.join(_ENCODER_STREAMS)}, not {', '.join(placement)}", (*at, "placement")
         )
     _check_placement(tree, placement, fpga.ports.names, (*at, "placement"))
+    brings = {str(number): port for number, port in enumerate(encoder.weight_ports or ())}
+    _check_placement(tree, brings, fpga.ports.names, (*at, "weight_ports"))
+    if len(set(brings.values())) != len(brings):
+        raise tree.error(f"must name each port once, not {', '.join(brings.values())}", (*at, "weight_ports"))
     shared = [name for name in ("normed", "hidden", "projected") if placement[name] == placement["parameters"]]
     if encoder.weight_prefetch != "none" and shared:
         raise tree.error(

@@ -58,6 +58,11 @@ def check_arch(loaded: Loaded[ArchConfig]) -> None:
 def check_units(tree: Tree, arch: ArchConfig) -> None:
     pim, dram = arch.pim, arch.dram
     weight_bytes = format_bytes(pim.format)
+    if dram.burst_bytes % weight_bytes:
+        raise tree.error(
+            f"must be a multiple of the {weight_bytes} bytes of a {pim.format}, not {dram.burst_bytes}",
+            ("dram", "burst_bytes"),
+        )
     if pim.multipliers is not None and pim.multipliers * weight_bytes != dram.burst_bytes:
         fitting = dram.burst_bytes / weight_bytes
         raise tree.error(

@@ -7,7 +7,7 @@ from pimsim.arch.system import ArchConfig
 from pimsim.mapper.mapping import Mapping
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
-from pimsim.workload.models import build_graph
+from pimsim.workload.models import build_graph, softmax_graph
 
 
 def mapping_for(workload: WorkloadConfig, graph: WorkloadGraph, arch: ArchConfig, spec: DramSpec) -> Mapping:
@@ -41,7 +41,7 @@ def graph_for(workload: WorkloadConfig, arch: ArchConfig) -> WorkloadGraph:
         from pimsim.arch.hybrid import HybridConfig
         from pimsim.mapper.placement import place
 
-        graph = build_graph(workload.model_copy(update={"attention": "vanilla"}))
+        graph = softmax_graph(workload)
         assert isinstance(arch, HybridConfig)
         if place(workload, graph, arch, arch.dram.resolve())[0]["attention"] == "fpga":
             return graph

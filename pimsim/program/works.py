@@ -126,6 +126,13 @@ class Linear(Work):
     scored: bool = False
     written: SideBySide | None = None
     column: int = 0
+    shares: int = 1
+    """Buffers that hold the weights, one share of the outputs after the other: ``weights.0`` and so on if several."""
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The buffers of the weights."""
+        return (self.weights,) if self.shares == 1 else tuple(f"{self.weights}.{n}" for n in range(self.shares))
 
 
 def keys_of_blocks(rows: int, lanes: int, before: int) -> list[int]:

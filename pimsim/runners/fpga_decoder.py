@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 from pimsim.analysis.baselines import check_baselines, compare, load_baseline
@@ -13,8 +14,8 @@ from pimsim.analysis.resources import EncoderNeeds, instances, resources
 from pimsim.arch.fpga import FpgaArchConfig, FpgaEncoder
 from pimsim.config import Loaded
 from pimsim.errors import MappingError
-from pimsim.machine.fpga.schedule import ProgramTimes, RunRegion, run_program
-from pimsim.mapper.fpga.decoder import DecoderProgram, Part, append
+from pimsim.machine.fpga.schedule import RunRegion, run_program
+from pimsim.mapper.fpga.decoder import DecoderProgram, append
 from pimsim.mapper.group import prompt_groups
 from pimsim.program.dataflow import Call, verify_calls
 from pimsim.program.works import StreamingProgram
@@ -22,7 +23,7 @@ from pimsim.result import Latency, Result, Tokens
 from pimsim.runners import RunOptions, streaming
 from pimsim.runners.streaming_books import Books
 from pimsim.workload.config import WorkloadConfig
-from pimsim.workload.models import build_graph
+from pimsim.workload.models import softmax_graph
 
 MAX_POINTS = 200
 """Most moments of the memory over time."""
@@ -38,6 +39,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
     start = time.perf_counter()
     work, fpga = workload.value, arch.value.fpga
     check_baselines(options.baselines, work)  # a wrong one must not cost the run
+    streaming.refuse_strict(arch, workload, options)
     unit = check(arch, workload)
     needs_of = decoder_needs(work)
     needs = resources(fpga, work.model.heads, needs_of)
@@ -48,15 +50,16 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
 
         functional = DecoderCheck(fpga, arch.value.name, work, options.check_tokens).run()
     memory = streaming.memory_behind(fpga)
-    streaming.refuse_strict(arch, workload, options)
     if memory is None:
         timed = time_parts(program, streaming.port_timing(arch.value), streaming.engine_of(options.engine), options)
-        books, ends, oracle = timed.books, timed.ends, None
+        books, ends, kept, oracle = timed.books, timed.ends, timed.kept, None
     else:
         whole, lasts = whole_program(program)
         times, oracle = streaming.time_calls(arch, workload, whole.calls, memory, options)
         books = Books.of(whole.calls, times)
         ends = [max(times.ends[call] for call in last) for last in lasts]
+        first = [0, *(max(last) + 1 for last in lasts)]
+        kept = [program.kept_beats(whole.calls[begin:end]) for begin, end in pairwise(first)]
     result = streaming.result_of(
         books, arch, workload, options, start, needs, instances(fpga, needs_of), None, memory, oracle
     )
@@ -68,7 +71,7 @@ def simulate(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig], opt
         tokens=_tokens(work, seconds),
         latency=_latency(moments, prompt_groups(work), work.generate_tokens),
         pass_seconds=moments,
-        memory=_memory(program, moments),
+        memory=_memory(program, moments, kept),
         baselines={name: compare(load_baseline(name), work, seconds, joules) for name in options.baselines},
     )
 
@@ -79,12 +82,17 @@ def check(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadConfig]) -> Fpg
     Raises:
         MappingError: the machine computes attention only.
         ConfigError: what the model needs is not there; the error names the field.
-        UnsupportedOp, WorkloadError: as for `build_graph`.
+        WorkloadError: as for `build_graph`.
     """
     fpga, work, name = arch.value.fpga, workload.value, arch.value.name
     if fpga.encoder is None:
         raise MappingError(f"{name} must have a section fpga.encoder for {work.name}; it computes attention only")
-    build_graph(work)
+    if work.attention not in ("vanilla", "single_pass"):
+        raise workload.tree.error(
+            f"must be vanilla or single_pass on {name}, which has units for softmax attention only, not {work.attention}",
+            ("attention",),
+        )
+    softmax_graph(work)
     model = work.model
     wanted: list[tuple[str, Any, tuple[Any, ...], str]] = [
         ("norm_offset", model.norm_offset, (0.0,), "stores gains whole"),
@@ -140,6 +148,8 @@ class Timed:
 
     books: Books = field(default_factory=Books)
     ends: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    """Beats that each pass writes into caches."""
     different: int = 0
     """Parts that had to be timed."""
 
@@ -151,29 +161,31 @@ def time_parts(
 
     A part begins when the one before is complete, so it takes as long wherever it stands; parts of equal key have equal regions.
     """
-    timed, known = Timed(), dict[Hashable, Books]()
+    timed, known = Timed(), dict[Hashable, tuple[Books, int]]()
     often: Counter[tuple[Hashable, int]] = Counter()
     passes = list(program.groups)
     for number, group in enumerate(passes):
         if options.progress:
             options.progress(number, len(passes))
-        cycles = timed.ends[-1] if timed.ends else 0
+        cycles, kept = timed.ends[-1] if timed.ends else 0, 0
         for part in program.parts(group):
             if part.key not in known:
-                known[part.key] = _time_part(part, timing, run_region)
+                calls = part.make().calls
+                known[part.key] = _time_calls(calls, timing, run_region), program.kept_beats(calls)
             often[part.key, part.layer] += 1
-            cycles += known[part.key].cycles
+            books, written = known[part.key]
+            cycles, kept = cycles + books.cycles, kept + written
         timed.ends.append(cycles)
+        timed.kept.append(kept)
     for (key, layer), times in often.items():
-        timed.books.add(known[key], times, layer)
+        timed.books.add(known[key][0], times, layer)
     timed.different = len(known)
     if options.progress:
         options.progress(len(passes), len(passes))
     return timed
 
 
-def _time_part(part: Part, timing: streaming.PortTiming, run_region: RunRegion) -> Books:
-    calls = part.make().calls
+def _time_calls(calls: Sequence[Call], timing: streaming.PortTiming, run_region: RunRegion) -> Books:
     verify_calls(calls)
     return Books.of(calls, run_program(calls, timing, run_region))
 
@@ -190,14 +202,6 @@ def whole_program(program: DecoderProgram, passes: int | None = None) -> tuple[S
     return found, lasts
 
 
-def time_whole(
-    program: DecoderProgram, timing: streaming.PortTiming, run_region: RunRegion
-) -> tuple[Sequence[Call], ProgramTimes]:
-    """Time all calls one by one, as `time_parts` need not."""
-    calls = whole_program(program)[0].calls
-    return calls, run_program(calls, timing, run_region)
-
-
 # -------------------------------------------------------------------------------------------------------------- sections
 
 
@@ -212,20 +216,17 @@ def _latency(ends: Sequence[float], prompt_passes: int, generated: int) -> Laten
     return Latency(first, (ends[-1] - first) / (generated - 1) if generated > 1 else None)
 
 
-def _memory(program: DecoderProgram, ends: Sequence[float]) -> dict[str, Any]:
-    """Bytes behind the ports: weights, tables and features from the beginning, keys and values as they are written."""
+def _memory(program: DecoderProgram, ends: Sequence[float], kept: Sequence[int]) -> dict[str, Any]:
+    """Bytes behind the ports: weights, tables and features from the beginning, keys and values as passes have written them."""
     size, bits = program.fpga.beat_bits // 8, program.unit.weight_bits
-    kept, course, tokens = program.kept_beats, [], 0
-    still = program.beats - kept(program.work.batch * program.capacity)
-    for end, group in zip(ends, program.groups, strict=True):
-        tokens += len(group)
-        course.append((end, (still + kept(tokens)) * size))
+    still = program.beats - len(program.cached)
+    course = [(end, (still + n) * size) for end, n in zip(ends, accumulate(kept), strict=True)]
     step = -(-len(course) // MAX_POINTS)
     buffers = 2 * program.unit.buffer_weights * bits // 8
     return {
         "memory": {
             "peak_bytes": course[-1][1],
-            "persistent_bytes": kept(tokens) * size,
+            "persistent_bytes": sum(kept) * size,
             "capacity_bytes": None,
             "over_time": [(0.0, still * size), *course[step - 1 :: step]],
         },
@@ -254,4 +255,4 @@ def estimate_commands(arch: Loaded[FpgaArchConfig], workload: Loaded[WorkloadCon
     return total
 
 
-__all__ = ["check", "decoder_needs", "estimate_commands", "simulate", "time_parts", "time_whole", "whole_program"]
+__all__ = ["check", "decoder_needs", "estimate_commands", "simulate", "time_parts", "whole_program"]

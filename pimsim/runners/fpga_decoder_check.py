@@ -18,7 +18,7 @@ from pimsim.mapper.group import Group, Token
 from pimsim.program.works import Parameter, StreamingProgram
 from pimsim.runners.fpga_check import StreamingNumbers
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
-from pimsim.workload.models import build_graph
+from pimsim.workload.models import softmax_graph
 from pimsim.workload.ops import Rope
 from pimsim.workload.reference import Reference, random_weights
 
@@ -100,7 +100,7 @@ class DecoderCheck:
         """Raises: MappingError, if the machine has no formats."""
         assert fpga.encoder is not None
         self.fpga, self.work = fpga, work
-        self.graph = build_graph(work)
+        self.graph = softmax_graph(work)
         tied, drawn = self.graph.tied(), random_weights(self.graph)
         self.weights = {tensor: drawn[tensor] for tensor in drawn if tensor not in tied}
         self.decoder = DecoderProgram(fpga, fpga.encoder, work)

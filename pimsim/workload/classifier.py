@@ -93,14 +93,6 @@ class ClassifierConfig(AnyWorkload):
             raise ValueError(f"image must be a multiple of 16, as the stem halves it four times, not {self.image}")
         return self
 
-    @property
-    def sides(self) -> list[int]:
-        """Side of the image of tokens in each stage."""
-        found = [self.image // 16]
-        for _ in self.model.widths[1:]:
-            found.append((found[-1] + 1) // 2)
-        return found
-
     def case(self) -> Case:
         """The size of the image, as tokens of three elements."""
         from pimsim.workload.networks.network import VisionNetwork

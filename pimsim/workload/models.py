@@ -68,6 +68,15 @@ def build_graph(workload: WorkloadConfig) -> WorkloadGraph:
     return WorkloadGraph(ops)
 
 
+def softmax_graph(workload: WorkloadConfig) -> WorkloadGraph:
+    """The operations of vanilla attention, for machines that carry them out together on a schedule of their own (single_pass).
+
+    Raises:
+        WorkloadError: as `build_graph`.
+    """
+    return build_graph(workload.model_copy(update={"attention": "vanilla"}))
+
+
 def _check(workload: WorkloadConfig) -> None:
     model = workload.model
     if model.d_head is None and model.d_model % model.heads:

@@ -289,7 +289,7 @@ def test_top_k_of_hidden_units_is_the_whole_layer_while_at_most_k_are_positive()
     assert not np.allclose(fewer, hidden @ given["w2"][0])
 
 
-@pytest.mark.parametrize("window", [1, 2, 4])
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
 def test_blocks_in_windows_are_the_blocks_of_their_reference(window) -> None:
     kind = algorithm("efficientvit", {"window": window, "d_qk": 2, "kernels": (3, 1), "depth": 2})
     case = Case(queries=16, keys=16, d_head=3, heads=2, causal=False)
@@ -312,6 +312,20 @@ def test_a_window_sees_no_token_of_another_and_mixing_sees_neighbours() -> None:
     changed = given | {"x": given["x"] + np.eye(16)[:, [15]]}
     one, other = (evaluate(kind.expand(case), each)["output"] for each in (given, changed))
     assert sorted({*np.flatnonzero(np.any(one != other, axis=1)).tolist()}) == [10, 11, 14, 15]
+
+
+def test_padding_attends_with_tokens_of_zeros() -> None:
+    """Of nine tokens in windows of four, the last window has token 8 and three of padding, whose keys are the bias."""
+    kind = algorithm("efficientvit", {"window": 2, "d_qk": 1, "kernels": (1,)})
+    case = Case(queries=9, keys=9, d_head=1, heads=1, causal=False)
+    assert kind.windows(case) == [(0, 1, 3, 4), (2, 9, 5, 9), (6, 7, 9, 9), (8, 9, 9, 9)]
+    given = {name: np.zeros(shape) for name, shape in kind.inputs(case).items()}
+    given["x"] = np.arange(1.0, 10)[:, None]
+    # all scores are 0: a token gets the mean of its window's values, which are its tokens, by the projection
+    given |= {"block0.attention.0.wv": np.ones((1, 1)), "block0.attention.proj": np.ones((1, 1))}
+    found = evaluate(kind.expand(case), given)["output"][:, 0] - given["x"][:, 0]
+    np.testing.assert_allclose(found, [3, 3, 9 / 4, 3, 3, 9 / 4, 15 / 4, 15 / 4, 9 / 4])
+    np.testing.assert_allclose(kind.reference(case, given)["output"][:, 0] - given["x"][:, 0], found)
 
 
 VISION = [
@@ -533,8 +547,8 @@ def test_the_table_of_the_documentation_names_all_algorithms_and_their_phases() 
         (
             "efficientvit",
             {"window": 2},
-            {"queries": 9, "keys": 9, "causal": False},
-            r"^attention efficientvit must have causal = false and queries equal to keys, .* windows of side 2 tile, not 9",
+            {"queries": 8, "keys": 8, "causal": False},
+            r"^attention efficientvit must have causal = false and queries equal to keys, the tokens of a square image, not 8",
         ),
         ("shvit", {}, {"queries": 5, "keys": 5, "causal": False}, r"^attention shvit must have causal = false"),
         ("llm_int8", {}, {"queries": 1, "keys": 1}, r"^attention llm_int8 must be given decisions"),

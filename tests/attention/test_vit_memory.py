@@ -39,6 +39,18 @@ def test_the_peak_is_that_of_a_brute_force_count(tricks, sizes) -> None:
     assert plan.arena >= plan.peak
 
 
+@pytest.mark.parametrize("patch", [16, 20, 24, 28, 32])
+@pytest.mark.parametrize("width", [168, 192, 216])
+def test_peaks_of_whole_networks_of_the_search_space(patch, width) -> None:
+    """Without attention row by row, tokens, queries, keys, values, scores of all heads and the output decide what is refused."""
+    for heads, tricks in itertools.product((3, 4), TRICKS):
+        steps = schedule(Vit(patch=patch, width=width, heads=heads), *tricks)
+        plan = MemoryPlan.of(steps)
+        assert list(plan.live) == brute_force(steps)
+        n = (224 // patch) ** 2 + 1
+        assert STM32F746.accepts(plan) == (tricks[2] or 5 * n * width + heads * n**2 <= 320 * 1024)
+
+
 @pytest.mark.parametrize("tricks", TRICKS)
 def test_no_buffer_is_overwritten_while_it_is_needed(tricks) -> None:
     steps = schedule(Vit(image=32, patch=8, width=12, heads=3, depth=2), *tricks)

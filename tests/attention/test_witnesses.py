@@ -61,7 +61,7 @@ CASES = {
     ],
     "cascaded_group": [{"d_qk": 2, "kernels": k} for k in ((3,), (5, 1))],
     "single_head": [{"attended": 1, "d_qk": 2}],
-    "efficientvit": [{"d_qk": 2, "kernels": (3,), "window": w, "depth": t} for w, t in ((7, 2), (1, 1))],
+    "efficientvit": [{"d_qk": 2, "kernels": (3,), "window": w, "depth": t} for w, t in ((7, 2), (1, 1), (2, 1))],
     "shvit": [{"attended": 1, "d_qk": 2, "depth": t} for t in (1, 2)],
 }
 CAUSAL = {"fox", "landmark", "memory_caching"}

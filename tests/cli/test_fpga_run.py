@@ -188,3 +188,20 @@ def test_ports_of_the_hbm_machine_have_a_pseudo_channel_each(engine: str) -> Non
     )  # fmt: skip
     ideal = simulate("fpga_stream_u280", "attention_reordered", overrides=["workload.tokens=17"])
     assert ideal.time.cycles < result.time.cycles < 1.2 * ideal.time.cycles
+
+
+def test_a_decoder_runs_from_the_command_line_and_is_checked() -> None:
+    sizes = ("layers=1", "d_model=64", "heads=4", "d_ff=64", "vocabulary=64")
+    words = [word for size in sizes for word in ("--set", f"workload.model.{size}")]
+    answer = CliRunner().invoke(
+        app,
+        ["run", "--quiet", "--format", "json", "--arch", "fpga_stream_u280.yaml", "--workload", "gpt2_decode", "--check",
+         "--set", "workload.prompt_tokens=5", "--set", "workload.generate_tokens=2", "--set", "workload.prefill=matrix", *words],
+    )  # fmt: skip
+    assert answer.exit_code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["functional"]["passed"]
+    assert found["functional"]["passes"] == 3
+    assert found["latency"]["ttft_s"] < found["time"]["seconds"]
+    assert found["tokens"]["prompt"] == 5
+    assert found["memory"]["memory"]["persistent_bytes"] == 2 * 6 * 64 * 4

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import ConfigError, InputError, MappingError, UnsupportedOp, WorkloadError
-from pimsim.mapper.attention.decoder import at_home
+from pimsim.mapper.attention.decoder import DecoderAttention, at_home
 from pimsim.program.isa import Block, Compute, Placed, Run, Step
 from pimsim.result import Result
 from pimsim.run import simulate
@@ -386,3 +386,32 @@ def test_the_list_says_who_is_in_decoders() -> None:
     assert all((entry["not_in_decoders"] is None) == entry["decoders"] for entry in listed.values())
     lines = dict(line.split("  ", 1) for line in CliRunner().invoke(app, ["list", "attention"]).stdout.splitlines())
     assert {name for name, text in lines.items() if text.endswith("; in decoders]")} == inside
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(
+    ("attention", "parameters"),
+    [("linear", {}), ("gated", {}), ("flash", {"block_columns": 4}), ("longformer", {"side": 2})],
+)
+def test_heads_take_turns_where_the_sram_is_small(
+    attention: str, parameters: dict[str, Any], kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = DecoderAttention._attempts
+    monkeypatch.setattr(DecoderAttention, "_attempts", lambda *given: attempts(*given)[-1:])
+    result = run(attention, parameters, fields=SHARED if kv_heads == 2 else {}, check_tokens=5)
+    assert result.functional is not None
+    assert result.functional["passed"], result.functional["message"]
+    assert result.counts is not None
+    assert result.counts["equal"], result.counts
+    assert result.counts["closed_form"] == vars(closed_form(attention, parameters, 2, kv_heads))
+
+
+def test_a_state_that_fills_the_sram_is_taken_head_by_head() -> None:
+    whole = run("linear", {}, fields={"model.d_model": "128"})
+    small = run("linear", {}, "arch.asic.sram_bytes=12288", fields={"model.d_model": "128"}, check_tokens=3)
+    assert small.functional is not None
+    assert small.functional["passed"], small.functional["message"]
+    assert small.counts is not None
+    assert whole.counts is not None
+    assert small.counts["closed_form"] == whole.counts["closed_form"]
+    assert small.time.cycles != whole.time.cycles

@@ -77,6 +77,7 @@ FORMS: dict[str, tuple[int, dict[str, Any]]] = {
         4, {"workload__model__tied_embeddings": False, "workload__model__biases": ["attention", "lm_head"]},
     ),
     "matrices in pieces": (4, {"arch__fpga__encoder__buffer_weights": 2048}),
+    "weights through three ports": (4, {"arch__fpga__encoder__weight_ports": ["hbm12", "hbm13", "hbm14"]}),
     "heads whose scale is no power of two": (4, {"workload__model__d_head": 24, "workload__model__heads": 2}),
 }  # fmt: skip
 
@@ -265,6 +266,18 @@ def test_a_layer_that_does_not_wait_for_its_weights_is_caught() -> None:
     message = broken(how, 2).run()["message"]
     assert message.startswith("layer 0, linear (call "), message
     assert ", as both use " in message
+
+
+def test_a_share_of_the_weights_that_nobody_waits_for_is_caught() -> None:
+    def how(calls: list[Call], first: int) -> None:
+        at = next(n for n in range(first, len(calls)) if calls[n].name == "load biases")
+        assert len(calls[at].after) == 2
+        calls[at] = replace(calls[at], after=calls[at].after[:1])
+
+    found = broken(how, 0, ("fpga.encoder.weight_ports", '["hbm12", "hbm13"]'))
+    message = found.run()["message"]
+    assert "must wait for load weights" in message, message
+    assert "as both use ping.1" in message, message
 
 
 def test_a_sequence_that_reads_the_cache_of_another_is_caught() -> None:

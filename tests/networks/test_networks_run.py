@@ -63,6 +63,8 @@ def test_a_whole_network_on_the_streaming_machine() -> None:
         "stem", "stage1", "stage2.down", "stage2", "stage3.down", "stage3", "head",
     ]  # fmt: skip
     assert sum(layer.seconds for layer in result.layers) == pytest.approx(result.time.seconds)
+    carried = sorted(port.bytes_read for port in (result.ports or {}).values())
+    assert carried[-1] + carried[-2] > 0.9 * sum(carried)  # deviation 67
     moved = sum(port.bytes_read for port in (result.ports or {}).values())
     assert moved >= 4 * result.counts["reads"]  # rows begin with a beat
 

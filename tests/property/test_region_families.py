@@ -13,13 +13,14 @@ from pimsim.machine.fpga.family import Families
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.machine.fpga.reference import run_region as run_beats
+from pimsim.machine.fpga.schedule import run_program
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.attention import Pipelines, Schedule, query_key, weighted_values
 from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.program.dataflow import Action, Fifo, Loop, Region, Run, Stage, nest
 from pimsim.runners import RunOptions
-from pimsim.runners.fpga_decoder import time_parts, time_whole
+from pimsim.runners.fpga_decoder import time_parts, whole_program
 from pimsim.runners.streaming_books import Books
 
 NAMES = ("query", "key", "value", "scores", "statistics", "output")
@@ -117,6 +118,7 @@ SMALL = {"model.layers": 2, "model.d_model": 32, "model.heads": 2, "model.d_ff":
     embeddings=st.booleans(),
     schedule=st.sampled_from(["reordered", "naive"]),
     prefetch=st.sampled_from(["experts", "layers", "none"]),
+    ports=st.integers(0, 3),
     softmax=st.sampled_from(["single_pass", "three_pass"]),
     lanes=st.integers(1, 5),
 )
@@ -129,6 +131,7 @@ def test_timing_every_part_once_is_timing_every_call(
     embeddings: bool,
     schedule: str,
     prefetch: str,
+    ports: int,
     softmax: str,
     lanes: int,
 ) -> None:
@@ -139,13 +142,17 @@ def test_timing_every_part_once_is_timing_every_call(
     machine = {
         "fpga.attention.schedule": schedule, "fpga.attention.softmax": softmax, "fpga.attention.parallelism": lanes,
         "fpga.encoder.weight_prefetch": prefetch,
+        "fpga.encoder.weight_ports": [f"hbm{20 + number}" for number in range(ports)] or None,
     }  # fmt: skip
     work = load_workload("gpt2_decode", [(name, json.dumps(value)) for name, value in fields.items()]).value
     fpga = load_arch("fpga_stream_u280", [(name, json.dumps(value)) for name, value in machine.items()]).value.fpga
     timing = PortTiming(2, 3, 64, 16, 16)
     program = DecoderProgram(fpga, fpga.encoder, work)
     timed = time_parts(program, timing, Families().run, RunOptions())
-    calls, times = time_whole(program, timing, run_region)
+    calls = whole_program(program)[0].calls
+    times = run_program(calls, timing, run_region)
     assert timed.books == Books.of(calls, times)
     assert timed.ends[-1] == times.cycles
+    tokens = batch * (prompt + generate - 1)
+    assert sum(timed.kept) == program.kept_beats(calls) == 2 * work.model.layers * tokens * work.model.d_model // 8
     assert timed.different < len(timed.ends) * (3 * work.model.layers + 2) or len(timed.ends) == 1

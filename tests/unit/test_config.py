@@ -299,6 +299,10 @@ def test_in_an_architecture_the_path_starts_with_dram() -> None:
     ("option", "message"),
     [
         (
+            ("dram.burst_bytes", "1"),
+            r"^--set arch\.dram\.burst_bytes=1: dram\.burst_bytes: must be a multiple of the 2 bytes of a bfloat16, not 1$",
+        ),
+        (
             ("pim.multipliers", "8"),
             r"^--set arch\.pim\.multipliers=8: pim\.multipliers: must be dram\.burst_bytes / bytes of a "
             r"bfloat16 = 32 / 2 = 16, so that one column access feeds every multiplier, not 8$",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import InputError, UnsupportedOp
+from pimsim.errors import ConfigError, InputError
 from pimsim.machine.fpga.fast import run_region as fast
 from pimsim.machine.fpga.ports import PortTiming
 from pimsim.mapper.fpga.decoder import DecoderProgram
@@ -113,6 +113,30 @@ def test_decoding_is_bound_by_the_weights() -> None:
     assert 128 * weights / 256 < result.latency.ttft_s * 300e6 < 1.25 * 128 * weights / 256
 
 
+def test_several_ports_bring_a_matrix_together() -> None:
+    """Shares of whole tiles: of 64 outputs, four tiles, three ports bring 2, 2 and none."""
+    fields = matrix(workload__generate_tokens=3, arch__fpga__encoder__weight_prefetch="none")
+    one = run(**fields)
+    several = run(**fields, arch__fpga__encoder__weight_ports=["hbm12", "hbm13", "hbm14"])
+    assert one.ports is not None
+    assert several.ports is not None
+    passes, tile = 3 + 2, 16 * 2 // BEAT
+    per_tile = {D: D * tile * BEAT, FF: FF * tile * BEAT}
+    both = (
+        passes * LAYERS * (4 * 2 * per_tile[D] + 2 * per_tile[FF])
+    )  # attention and the way down: four tiles of outputs each
+    wide = passes * LAYERS * per_tile[D]  # the way up has eight: 3, 3 and 2
+    assert several.ports["hbm12"].bytes_read == several.ports["hbm13"].bytes_read == both + 3 * wide
+    assert several.ports["hbm14"].bytes_read == 2 * wide
+    assert sum(port.bytes_read for port in several.ports.values()) == sum(
+        port.bytes_read for port in one.ports.values()
+    )
+    assert several.time.cycles < one.time.cycles
+    assert {unit for unit in several.units if unit.startswith("weight_loader")} == {
+        "weight_loader", "weight_loader.0", "weight_loader.1", "weight_loader.2",
+    }  # fmt: skip
+
+
 def test_weights_that_come_while_a_layer_computes_save_what_computing_takes() -> None:
     early, late = (
         run(**matrix(arch__fpga__encoder__weight_prefetch=kind, workload__generate_tokens=2))
@@ -164,6 +188,7 @@ FORMS: dict[str, dict[str, Any]] = {
         workload__generate_tokens=3, workload__lm_head=True, workload__embeddings=True
     ),
     "a batch": matrix(workload__generate_tokens=3, workload__batch=2),
+    "several weight ports": matrix(workload__generate_tokens=2, arch__fpga__encoder__weight_ports=None),
     "naive": matrix(workload__generate_tokens=3, arch__fpga__attention__schedule="naive"),
     "three passes, separate units": matrix(
         workload__generate_tokens=2, arch__fpga__attention__softmax="three_pass", arch__fpga__encoder__linear_units="separate"
@@ -178,7 +203,10 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("arch", ["fpga_stream_u280", "edge_moe_zcu102"])
 def test_engines_give_the_same_result(form: str, arch: str) -> None:
-    one, other = (run(engine, arch, **FORMS[form]) for engine in ("fast", "reference"))
+    fields = dict(FORMS[form])
+    if "arch__fpga__encoder__weight_ports" in fields:
+        fields["arch__fpga__encoder__weight_ports"] = ["hbm12", "hbm13"] if "u280" in arch else ["weights"]
+    one, other = (run(engine, arch, **fields) for engine in ("fast", "reference"))
     assert (one.time, one.latency, one.units, one.ops, one.layers, one.ports, one.pass_seconds, one.dram) == (
         other.time, other.latency, other.units, other.ops, other.layers, other.ports, other.pass_seconds, other.dram,
     )  # fmt: skip
@@ -257,8 +285,23 @@ def test_a_longer_context_costs_time_in_attention_only() -> None:
         ),
         (
             "gpt2_decode",
-            {"arch.fpga.encoder.placement.parameters": "hbm10"},
-            "fpga.encoder.placement.parameters",
+            {"arch.fpga.encoder.placement.parameters": "hbm05"},
+            "fpga.encoder.placement.parameters must be without the port of output for gpt2_decode, as weights come while",
+        ),
+        (
+            "gpt2_decode",
+            {"arch.fpga.encoder.weight_ports": ["hbm12", "hbm01"]},
+            "fpga.encoder.weight_ports must be without the port of key for gpt2_decode, as weights come while a layer",
+        ),
+        (
+            "gpt2_decode",
+            {"arch.fpga.encoder.weight_ports": ["hbm12", "hbm12"]},
+            "fpga.encoder.weight_ports: must name each port once, not hbm12, hbm12",
+        ),
+        (
+            "gpt2_decode",
+            {"arch.fpga.encoder.weight_ports": ["hbm99"]},
+            "fpga.encoder.weight_ports.0: must be one of hbm00,",
         ),
         (
             "gpt2_decode",
@@ -283,7 +326,7 @@ def test_what_the_machine_does_not_have_is_refused(workload: str, fields: dict[s
 
 
 def test_other_algorithms_are_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"^attention must be one of vanilla, single_pass in a decoder, not 'topk'"):
+    with pytest.raises(ConfigError, match=r"attention: must be vanilla or single_pass on fpga_stream_u280, which has"):
         run(workload__attention="topk")
 
 

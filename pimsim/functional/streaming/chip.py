@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -54,6 +55,20 @@ class Chip:
         """Beats ``[n, bytes]`` of features ``[..., words]``."""
         stored = features.reshape(-1, self.words).astype(WIDTHS[self.word_bits])
         return stored.view(np.uint8).reshape(len(stored), -1)
+
+    def shares(self, names: Sequence[str], count: int, bits: int) -> Ints:
+        """``count`` elements of buffers that hold them together, one behind the other.
+
+        Raises:
+            ProgramError: nothing was loaded into one of them, or too little.
+        """
+        missing = [name for name in names if name not in self.buffers]
+        if missing:
+            raise ProgramError(f"{missing[0]} must be loaded before it is used")
+        found = np.concatenate([elements(self.buffers[name], bits) for name in names])
+        if found.size < count:
+            raise ProgramError(f"{', '.join(names)} must hold {count} elements, not {found.size}")
+        return found[:count]
 
     def buffer(self, name: str, count: int, bits: int, first: int = 0) -> Ints:
         """``count`` elements of a buffer from beat ``first`` on.

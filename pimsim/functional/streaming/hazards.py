@@ -49,7 +49,7 @@ def footprint(work: Work) -> Footprint:
             return Footprint(uses={"gates"}, fills={"queues"})
         case Linear():
             biases = {work.biases} if work.biases else set()
-            return Footprint(uses={work.weights, *biases, *(("queues",) if work.queue >= 0 else ())})
+            return Footprint(uses={*work.buffers, *biases, *(("queues",) if work.queue >= 0 else ())})
         case _:
             return Footprint()
 

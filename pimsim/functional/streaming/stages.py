@@ -165,7 +165,7 @@ def _multiply(chip: Chip, linear: work.Linear, stage: Stage, taken: Tokens) -> T
     if column.max() >= columns or output.max() >= outputs:
         raise ProgramError(f"{stage.name} must stay within {outputs} x {columns} tiles of weights")
     rows, spec, extra = int(row.max()) + 1, form.accumulator, form.linear_weights.fraction_bits
-    weights = chip.buffer(linear.weights, outputs * tile * linear.inputs, chip.weight_bits).reshape(-1, linear.inputs)
+    weights = chip.shares(linear.buffers, outputs * tile * linear.inputs, chip.weight_bits).reshape(-1, linear.inputs)
     form_of_biases = form.attention_biases if linear.attention else form.biases
     size = outputs * tile
     biases = chip.buffer(linear.biases, size, chip.weight_bits) if linear.biases else np.zeros(size, np.int64)

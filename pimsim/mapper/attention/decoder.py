@@ -9,7 +9,7 @@ attention stores and loads again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,11 +27,13 @@ from pimsim.mapper.lower.pim import PimLowering
 from pimsim.program.isa import Block, Compute
 from pimsim.workload import ops
 from pimsim.workload.attention import primitives as prim
+from pimsim.workload.attention.base import Algorithm
 from pimsim.workload.attention.primitives import Primitive
 from pimsim.workload.decoder_attention import (
     CACHES,
     HIDDEN,
     PROJECTED,
+    case_of,
     depends_on_data,
     parameters_of,
     primitives_of,
@@ -108,6 +110,37 @@ def _read_again(store: Primitive, readers: Mapping[str, list[tuple[Primitive, in
     return False
 
 
+def head_by_head(method: Algorithm, op: ops.Attention, context: int) -> list[Primitive] | None:
+    """The same attention, heads of keys one after the other, which takes less of the SRAM; None where that does other work.
+
+    An operation of head h has ``/h<h>`` behind its name. LeanAttention, for one, cuts across heads.
+    """
+    case, share = op.case(context), op.heads // op.kv_heads
+    one = case_of(share, 1, op.d_head, context)
+    if op.kv_heads == 1 or method.counts(one) * op.kv_heads != method.counts(case):
+        return None
+    whole = {each.name: each for each in primitives_of(method, case) if isinstance(each, prim.Source)}
+    found: list[Primitive] = list(whole.values())
+    for head in range(op.kv_heads):
+        for each in primitives_of(method, one):
+            mark = f"{each.name}/h{head}"
+            if isinstance(each, prim.Source):
+                heads = each.shape[0]
+                if each.shape[1:] != whole[each.name].shape[1:] or heads * op.kv_heads != whole[each.name].shape[0]:
+                    return None
+                sources, start = (whole[each.name].shape,), head * heads
+                found.append(
+                    prim.Part(
+                        mark, prim.Part.KIND, (each.name,), sources=sources, axis=0, start=start, stop=start + heads
+                    )
+                )
+            else:
+                found.append(replace(each, name=mark, inputs=tuple(f"{name}/h{head}" for name in each.inputs)))
+    outputs = [each for each in found if each.name.startswith("output/h")]
+    names, shapes = tuple(each.name for each in outputs), tuple(each.shape for each in outputs)
+    return [*found, prim.Join("output", prim.Join.KIND, names, sources=shapes, axis=0)]
+
+
 class _Named(BlockBuilder):
     """A builder whose operations belong to one of the model."""
 
@@ -134,6 +167,7 @@ class DecoderLowering(AttentionLowering):
         """``held``: caches, states and parameters by the name of the source; they have their places already."""
         self.held = held
         self._state_of = {op.inputs[0]: op.name.removeprefix("new_") for op in expansion if isinstance(op, prim.Keep)}
+        self._appended: set[str] = set()
         super().__init__(expansion, pim, banks, space, indices, **more)
 
     def _demand(self) -> None:
@@ -143,26 +177,35 @@ class DecoderLowering(AttentionLowering):
 
     def _new_tensor(self, op: Primitive) -> View:
         name = self._state_of.get(op.name, "") if isinstance(op, prim.Store) else op.name
+        name, _, head = name.partition("/h")
         tensor = self.held.get(name)
         if tensor is None:
             return super()._new_tensor(op)
         heads, rows, _ = three_of(op)
-        return View(tensor, range(heads), range(rows))
+        first = heads * int(head) if head else 0
+        return View(tensor, range(first, first + heads), range(rows))
 
     def write_rows(self, view: View, value: Value, index: int | None = None) -> dict[str, None]:
-        """Write rows to a view; to a cache as the decoder does. Channels read a cache in order, so nobody waits for that."""
+        """Write rows to a view; to a cache as the decoder does, all heads at once, which lie side by side.
+
+        Channels read a cache in order, so nobody waits for that.
+        """
         if not isinstance(view.tensor, CacheTensor):
             return super().write_rows(view, value, index)
+        if view.tensor.name in self._appended:
+            return {}
+        self._appended.add(view.tensor.name)
         [row] = view.rows
+        at = value.at - view.heads.start * view.tensor.shape[2]
         waits = self.waits([value], [])
         for number, layout in enumerate(view.tensor.layouts.values()):
             into = self.builder.op("copy" if number else "kv_write", self._op.name)
             if isinstance(layout, KeyLayout):
-                channel, items = self.pim.key_write(layout, row, value.at)
+                channel, items = self.pim.key_write(layout, row, at)
                 self.builder.pim(into, [channel], items, waits)
                 continue
             for channel in range(self.shape.channels):
-                self.builder.pim(into, [channel], self.pim.value_write(layout, channel, row, value.at), waits)
+                self.builder.pim(into, [channel], self.pim.value_write(layout, channel, row, at), waits)
         return {}
 
     def hand_over(self, target: int) -> None:
@@ -347,7 +390,7 @@ class DecoderAttention:
             return self._alike  # a state of constant size: every token is alike
         decided = self.decide(layer, context) if self.depends_on_data else {}
         indices, label = _indices(home.ops, decided), f"{context}.{layer}:"
-        attempts = self._attempts(home.ops, around)
+        attempts = self._attempts(home.ops, context, around)
         for number, (order, compact) in enumerate(attempts):
             lowering = self._lowering(order, indices, around, label, compact=compact)
             try:
@@ -362,11 +405,15 @@ class DecoderAttention:
             return self._alike
         raise AssertionError("the last attempt returns or raises")
 
-    @staticmethod
-    def _attempts(operations: Sequence[Primitive], around: Surroundings) -> list[tuple[Sequence[Primitive], bool]]:
+    def _attempts(
+        self, operations: Sequence[Primitive], context: int, around: Surroundings
+    ) -> list[tuple[Sequence[Primitive], bool]]:
         """(order, compact) from what is fastest to what needs the least SRAM."""
         cut = sliced(operations, around.capacity // SCORES_SHARE)
-        return [(in_turn(operations), False), (operations, False), (cut, False), (cut, True)]
+        found: list[tuple[Sequence[Primitive], bool]] = [(in_turn(operations), False), (operations, False)]
+        found += [(cut, False), (cut, True)]
+        alone = None if self.depends_on_data else head_by_head(self.method, self.op, context)
+        return found if alone is None else [*found, (at_home(alone).ops, False), (at_home(alone).ops, True)]
 
     def _lowering(
         self,

@@ -23,7 +23,7 @@ from pimsim.mapper.fpga.encoder import OUTSIDE, AttentionRegions, attention_regi
 from pimsim.mapper.fpga.places import pass_work, product_beats, product_checkpoints, product_works
 from pimsim.mapper.fpga.schedules import Shape
 from pimsim.mapper.group import Group, groups
-from pimsim.program.dataflow import Call, Region
+from pimsim.program.dataflow import Call, Region, beats
 from pimsim.program.works import (
     Checkpoint,
     Copy,
@@ -39,6 +39,9 @@ from pimsim.program.works import (
     Work,
 )
 from pimsim.workload.config import WorkloadConfig
+
+Waits = tuple[int, ...]
+"""Positions of calls."""
 
 NORMS = "norms"
 """Buffer of the gain and shift of a norm."""
@@ -125,12 +128,14 @@ def check(fpga: FpgaConfig, unit: FpgaEncoder, work: WorkloadConfig) -> None:
         )
     if unit.weight_prefetch == "layers":
         ports = {**fpga.attention.placement, **unit.placement}
-        shared = [name for name in _MOVED if ports[name] == ports["parameters"]]
-        if shared:
-            raise MappingError(
-                f"fpga.encoder.placement.parameters must be a port without {shared[0]} for {work.name}, as weights come while "
-                f"a layer computes, not {ports['parameters']}"
-            )
+        brings = {"placement.parameters": [ports["parameters"]], "weight_ports": unit.weight_ports or []}
+        for field_name, used in brings.items():
+            shared = [name for name in _MOVED if ports[name] in used]
+            if shared:
+                raise MappingError(
+                    f"fpga.encoder.{field_name} must be without the port of {shared[0]} for {work.name}, as weights come while "
+                    f"a layer computes, not {', '.join(used)}"
+                )
 
 
 _MOVED = ("residual", "normed", "projected", "hidden", "query", "key", "value", "output")
@@ -170,7 +175,10 @@ class DecoderProgram:
         self.side_by_side = fpga.attention.schedule == "naive" and lanes > 1
         self.capacity = -(-self.positions // lanes) * lanes if self.side_by_side else self.positions
         self._place_features()
+        first = self.beats
         self._caches = [(self._take(size), self._take(size)) for size in [self.cache_beats()] * self.model.layers]
+        self.cached = range(first, self.beats)
+        """Beats of all caches."""
         self._weights: dict[tuple[int, str], list[_Piece]] = {}
         self._norms: dict[tuple[int, str], int] = {}
         self._place_weights()
@@ -197,9 +205,27 @@ class DecoderProgram:
         """Beats of the keys, or of the values, of all sequences in a layer."""
         return self.work.batch * self.capacity * self.key_beats
 
-    def kept_beats(self, tokens: int) -> int:
-        """Beats of keys and values of so many tokens in all layers."""
-        return 2 * self.model.layers * tokens * self.key_beats
+    def kept_beats(self, calls: Sequence[Call]) -> int:
+        """Beats that calls write into caches."""
+        return sum(
+            beats(write.bursts)
+            for call in calls
+            for write in call.region.writes
+            if call.work.at[write.name] in self.cached
+        )
+
+    def shares(self, piece: _Piece) -> list[_Share]:
+        """What each port brings of a piece: whole tiles of outputs, if these are whole beats, spread evenly."""
+        per_beat = self.fpga.beat_bits // self.unit.weight_bits
+        beats = -(-piece.rows * piece.inputs // per_beat)
+        ports, size = self.unit.weight_ports, self.tile * piece.inputs
+        if ports is None or size % per_beat:
+            return [_Share(self.ports["parameters"] if ports is None else ports[0], piece.matrix, beats)]
+        most = -(-piece.rows // (self.tile * len(ports))) * size // per_beat
+        return [
+            _Share(port, piece.matrix + first, min(most, beats - first))
+            for port, first in zip(ports, range(0, beats, most), strict=False)
+        ]
 
     @property
     def norm_parts(self) -> int:
@@ -335,15 +361,15 @@ class DecoderProgram:
 
     def _embedding(self, group: Group, tokens: Sequence[int]) -> Stretch:
         """A row of the table of tokens for each token, one after the other; that of its position added, if there is one."""
-        b, beats = _Builder(self, OUTSIDE), self.row_beats
+        b, size = _Builder(self, OUTSIDE), self.row_beats
         parameters, residual = self.ports["parameters"], self.ports["residual"]
-        copied = units.copy(beats, (parameters, residual), self.unit.scatter_depth, self.fifo)
-        added = units.residual(beats, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo)
+        copied = units.copy(size, (parameters, residual), self.unit.scatter_depth, self.fifo)
+        added = units.residual(size, (parameters, self.ports["normed"], residual), self.unit.residual_depth, self.fifo)
         for row, (token, at) in enumerate(zip(tokens, group, strict=True)):
-            read = self.tables["tokens"] + token * beats
-            write = self.places["residual"] + row * beats
+            read = self.tables["tokens"] + token * size
+            write = self.places["residual"] + row * size
             if "positions" in self.tables:
-                other = self.tables["positions"] + at.position * beats
+                other = self.tables["positions"] + at.position * size
                 work = Residual({"read_one": read, "read_other": other, "write": write})
                 b.compute("embedding", "embedding", added, work)
             else:
@@ -448,6 +474,15 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class _Share:
+    """Beats that a port brings."""
+
+    port: str
+    base: int
+    beats: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Rows:
     """Where a linear layer writes: rows of ``beats`` beats behind ``base``; row ``first``, and each ``step`` rows on."""
 
@@ -465,30 +500,38 @@ class _Builder:
         self.program, self.layer = program, layer
         self.stretch = Stretch()
         self.early = program.unit.weight_prefetch == "layers"
-        self._computed = self._fetched = -1
-        self._users: dict[str, int] = {}
+        self._computed: Waits = ()
+        self._fetched: Waits = ()
+        self._users: dict[str, Waits] = {}
         """Buffer -> the last computation that reads it."""
+        self._latest: Waits = ()
+        """What everything waits for where nothing is early."""
         self._buffer = "pong"
 
     def compute(self, name: str, op: str, region: Region, work: Work, reads: Sequence[str] = ()) -> int:
         """A call that waits for the computation before and for all weights that were asked for; its position."""
-        at = self._add(name, op, region, work, (self._computed, self._fetched))
-        self._computed = at
-        self._users.update(dict.fromkeys(reads, at))
+        at = self._add(name, op, region, work, self._computed + self._fetched)
+        self._computed = self._latest = (at,)
+        self._users.update(dict.fromkeys(reads, self._computed))
         return at
 
-    def _fetch(self, name: str, op: str, beats: int, base: int, buffer: str) -> None:
-        """Beats into a buffer, once nobody reads it any more and the fetch before is complete."""
-        program = self.program
-        region = units.load(beats, program.ports["parameters"], program.unit.weight_load_depth)
-        waits = (self._fetched, self._users.get(buffer, -1))
-        self._fetched = self._add(name, op, region, Load({"read": base}, buffer), waits)
+    def _fetch(self, name: str, op: str, shares: Sequence[_Share], buffer: str) -> int:
+        """Shares of a buffer, at once, when nobody reads it any more and the fetch before is complete; how many there are."""
+        waits, depth = self._fetched + self._users.get(buffer, ()), self.program.unit.weight_load_depth
+        found = []
+        for number, share in enumerate(shares):
+            unit, part = (
+                ("weight_loader", buffer) if len(shares) == 1 else (f"weight_loader.{number}", f"{buffer}.{number}")
+            )
+            region = units.load(share.beats, share.port, depth, unit)
+            found.append(self._add(name, op, region, Load({"read": share.base}, part), waits))
+        self._fetched = self._latest = tuple(found)
+        return len(found)
 
-    def _add(self, name: str, op: str, region: Region, work: Work, waits: Sequence[int]) -> int:
-        calls = self.stretch.calls
-        after = tuple(sorted({at for at in waits if at >= 0})) if self.early else tuple(range(len(calls)))[-1:]
-        calls.append(Call(name, op, self.layer, region, after, work))
-        return len(calls) - 1
+    def _add(self, name: str, op: str, region: Region, work: Work, waits: Waits) -> int:
+        after = tuple(sorted(set(waits))) if self.early else self._latest
+        self.stretch.calls.append(Call(name, op, self.layer, region, after, work))
+        return len(self.stretch.calls) - 1
 
     def result(self, name: str, place: str, width: int, rows: int) -> None:
         """The last call completes rows of whole beats."""
@@ -507,7 +550,8 @@ class _Builder:
         """Gain and shift, then LayerNorm of ``n`` rows of the stream from ``row`` on."""
         program, unit, d = self.program, self.program.unit, self.program.model.d_model
         beats = program.norm_parts * -(-d * unit.weight_bits // program.fpga.beat_bits)
-        self._fetch("load", "layernorm_weights", beats, program._norms[self.layer, name], NORMS)  # noqa: SLF001
+        whole = _Share(program.ports["parameters"], program._norms[self.layer, name], beats)  # noqa: SLF001
+        self._fetch("load", "layernorm_weights", [whole], NORMS)
         ports = (program.ports["residual"], program.ports["normed"])
         depths = (unit.moments_depth, unit.normalize_depth)
         region = units.layernorm(n, program.row_beats, ports, depths, program.fifo)
@@ -577,7 +621,7 @@ class _Builder:
         if program.unit.linear_units == "separate":
             unit = replace(unit, name=f"linear.{target if op == 'qkv_projection' else op}")
         for piece in pieces:
-            weights, biases = self._piece(op, piece)
+            weights, biases, shares = self._piece(op, piece)
             column = piece.first // program.words
             region = units.linear(n, piece.outputs, piece.inputs, unit, ports, gelu=gelu, pitch=to.step * to.beats)
             begin = to.first * to.beats + column
@@ -587,24 +631,24 @@ class _Builder:
             }
             work = Linear(
                 at, weights, biases, piece.inputs, piece.outputs, piece.attention, gelu and unit.direct_gelu is None,
-                written=to.among, column=begin if to.among else 0,
+                written=to.among, column=begin if to.among else 0, shares=shares,
             )  # fmt: skip
             self.compute("linear", op, region, work, (weights, biases))
         outputs = pieces[-1].first + pieces[-1].outputs
         self._checkpoint(name, to, outputs, n)
 
-    def _piece(self, op: str, piece: _Piece) -> tuple[str, str]:
-        """Fetch a piece and its biases into the other buffer; names of both."""
+    def _piece(self, op: str, piece: _Piece) -> tuple[str, str, int]:
+        """Fetch a piece and its biases into the other buffer; names of both, and the shares of the first."""
         program, unit = self.program, self.program.unit
         self._buffer = "ping" if self._buffer == "pong" else "pong"
         per_beat = program.fpga.beat_bits // unit.weight_bits
-        beats = -(-piece.rows * piece.inputs // per_beat)
-        self._fetch("load weights", f"{op}_weights", beats, piece.matrix, self._buffer)
+        shares = self._fetch("load weights", f"{op}_weights", program.shares(piece), self._buffer)
         if piece.biases is None:
-            return self._buffer, ""
+            return self._buffer, "", shares
         biases = f"{self._buffer}_biases"
-        self._fetch("load biases", f"{op}_weights", -(-piece.rows // per_beat), piece.biases, biases)
-        return self._buffer, biases
+        whole = _Share(program.ports["parameters"], piece.biases, -(-piece.rows // per_beat))
+        self._fetch("load biases", f"{op}_weights", [whole], biases)
+        return self._buffer, biases, shares
 
 
 _TARGETS = {"output_projection": "projected", "ffn_up": "hidden", "ffn_down": "projected"}

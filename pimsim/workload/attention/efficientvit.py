@@ -1,7 +1,8 @@
 """A stage of EfficientViT-M: blocks of mixing, feed-forward, cascaded group attention, mixing, feed-forward.
 
 Source: Liu et al. 2023, arXiv 2305.07027, and the implementation in timm. All five have residuals. Attention is that of
-`cascaded_group` in windows of ``window * window`` tokens, or in one if the image is smaller; windows must tile the image.
+`cascaded_group` in windows of ``window * window`` tokens, or in one if the image is smaller. Where windows do not tile the image,
+it is padded with tokens of zeros at its right and lower border, which attend and are attended to as all others.
 Embedding of patches, the layers between stages and the classifier are not part of it.
 
 `sample` draws small weights (`vision_blocks.weights_in_range`), so that activations stay in range from block to block.
@@ -62,13 +63,12 @@ class EfficientVitStage(Algorithm):
         return case.model_copy(update={"queries": tokens, "keys": tokens})
 
     def check(self, case: Case) -> None:
-        """Raises: WorkloadError, if the tokens are no square image, which windows tile, or a kernel is even."""
+        """Raises: WorkloadError, if the tokens are no square image, or a kernel is even."""
         super().check(case)
-        side = isqrt(case.keys)
-        if case.causal or case.queries != case.keys or side**2 != case.keys or side % min(self.window, side):
+        if case.causal or case.queries != case.keys or isqrt(case.keys) ** 2 != case.keys:
             raise WorkloadError(
-                "attention efficientvit must have causal = false and queries equal to keys, the tokens of a square image that "
-                f"windows of side {self.window} tile, not {case.queries} and {case.keys}"
+                "attention efficientvit must have causal = false and queries equal to keys, the tokens of a square image, not "
+                f"{case.queries} and {case.keys}"
             )
         self.attention.check(self.in_window(case))
 
@@ -87,10 +87,14 @@ class EfficientVitStage(Algorithm):
         return weights_in_range(super().sample(case, seed))
 
     def windows(self, case: Case) -> list[tuple[int, ...]]:
-        """Tokens of each window."""
+        """Tokens of each window; those of padding have the number behind the last token."""
         side, width = isqrt(case.keys), min(self.window, isqrt(case.keys))
         return [
-            tuple((y + i) * side + z + j for i in range(width) for j in range(width))
+            tuple(
+                (y + i) * side + z + j if max(y + i, z + j) < side else case.keys
+                for i in range(width)
+                for j in range(width)
+            )
             for y in range(0, side, width)
             for z in range(0, side, width)
         ]
@@ -102,11 +106,11 @@ class EfficientVitStage(Algorithm):
             x = fed_forward_reference(mixed_reference(x, tensors, f"{at}.before.mix"), tensors, f"{at}.before.ff")
             prefix = f"{at}.attention."
             weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            attended = np.zeros_like(x)
+            padded, attended = np.vstack([x, np.zeros(case.width)]), np.zeros((case.keys + 1, case.width))
             for tokens in (list(each) for each in self.windows(case)):
-                found = self.attention.reference(self.in_window(case), {**weights, "x": x[tokens]})
+                found = self.attention.reference(self.in_window(case), {**weights, "x": padded[tokens]})
                 attended[tokens] = found["output"]
-            x = mixed_reference(x + attended, tensors, f"{at}.after.mix")
+            x = mixed_reference(x + attended[:-1], tensors, f"{at}.after.mix")
             x = fed_forward_reference(x, tensors, f"{at}.after.ff")
         return {"output": x}
 
@@ -137,7 +141,10 @@ class EfficientVitStage(Algorithm):
         windows, small = self.windows(case), self.in_window(case)
         if len(windows) == 1:
             return self.attention.window(b, small, x, prefix)
-        found = [self.attention.window(b, small, b.add(Select, x, axis=-2, index=tokens), prefix) for tokens in windows]
         order = [token for tokens in windows for token in tokens]
-        back = tuple(sorted(range(case.keys), key=order.__getitem__))
+        if case.keys in order:
+            x = b.join([x, b.apply("scale", b.rows(x, 0, 1), constants=(0.0,))])
+        found = [self.attention.window(b, small, b.add(Select, x, axis=-2, index=tokens), prefix) for tokens in windows]
+        place = {token: number for number, token in enumerate(order)}
+        back = tuple(place[token] for token in range(case.keys))
         return b.add(Select, b.join(found), axis=-2, index=back)

@@ -29,7 +29,7 @@ class EfficientVit(VisionNetwork):
     d_qk: PositiveInt = Field(16, description="elements of a query and a key")
 
     def check(self, case: Case) -> None:
-        """Raises: WorkloadError, as for every vision network, or if windows do not tile the tokens of a stage."""
+        """Raises: WorkloadError, as for every vision network, or if a kernel is even."""
         super().check(case)
         for stage in self.stages(case):
             self._stage(stage).check(self._case(stage))
