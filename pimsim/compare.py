@@ -83,6 +83,7 @@ def compare(
     overrides: Sequence[tuple[str, str]],
     *,
     check: bool = False,
+    queries: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """A row for every algorithm, machine and context; a pair that does not run says why.
@@ -94,6 +95,7 @@ def compare(
         workload: a workload of kind attention, whose other sizes are used.
         overrides: of the workload, as (path, value).
         check: whether numbers are compared, too.
+        queries: of a prefill, where it is for the last ones only; all by default.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -108,7 +110,8 @@ def compare(
     for done, (entry, name, context) in enumerate(points):
         if progress:
             progress(done, len(points))
-        rows.append(_row(entry, name, archs[name], context, (workload, overrides), check))
+        wanted = (context if queries is None else queries) if entry.phase == "prefill" else 1
+        rows.append(_row(entry, name, archs[name], (context, wanted), (workload, overrides), check))
     if progress:
         progress(len(points), len(points))
     return rows
@@ -118,20 +121,21 @@ def _row(
     entry: Entry,
     name: str,
     arch: Loaded[Any],
-    context: int,
+    size: tuple[int, int],
     base: tuple[str, Sequence[tuple[str, str]]],
     check: bool,
 ) -> Row:
+    """``size``: keys and queries."""
     from pimsim.workload.attention.quality import error_against_exact
 
-    row = Row(entry.text, name, context, entry.phase)
+    row = Row(entry.text, name, size[0], entry.phase)
     sizes = {
         "algorithm": entry.name,
         "parameters": entry.parameters,
         "phase": entry.phase,
         "tokens": None,
-        "keys": context,
-        "queries": context if entry.phase == "prefill" else 1,
+        "keys": size[0],
+        "queries": size[1],
     }
     try:
         work = load_workload(base[0], [*base[1], *((path, json.dumps(value)) for path, value in sizes.items())])

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from pimsim import catalog
 from pimsim.compare import Entry, compare
-from pimsim.config import Loaded, load_workload
+from pimsim.config import Loaded, load_arch, load_workload
 from pimsim.errors import InputError, WorkloadError
+from pimsim.run import simulate_loaded
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.decisions import Recording, run
 from pimsim.workload.attention.interpreter import evaluate
@@ -27,7 +28,7 @@ from pimsim.workload.graph import WorkloadGraph
 from pimsim.workload.importers.gguf import load_weights, read_gguf
 from pimsim.workload.importers.vocabulary import Vocabulary
 from pimsim.workload.models import build_graph
-from pimsim.workload.ops import Scores
+from pimsim.workload.ops import Linear, Scores
 from pimsim.workload.sequence import Attend, Multiply, TextModel
 
 Array = npt.NDArray[Any]
@@ -236,6 +237,8 @@ class Judged(Quality):
 
     attention: str
     costs: Mapping[str, Cost]
+    linear: Mapping[str, Cost] = field(default_factory=dict)
+    """The linear layers of all blocks for one token, where some algorithm takes their place: for this one in 8-bit integers."""
 
 
 def read_text(model: Path, text: Path | None, limit: int) -> tuple[list[int], WorkloadGraph, Mapping[str, Array]]:
@@ -255,6 +258,51 @@ def read_text(model: Path, text: Path | None, limit: int) -> tuple[list[int], Wo
         raise InputError(f"{file}: must have at least two tokens, not {len(ids)}")
     sized = work.value.model_copy(update={"prompt_tokens": len(ids), "generate_tokens": 1})
     return ids, build_graph(sized), load_weights(model, sized)
+
+
+def with_linear_layers(
+    rows: Sequence[Judged], model: Path, entries: Sequence[Entry], machines: Mapping[str, Loaded[Any]]
+) -> list[Judged]:
+    """The rows of `judge_all` with what linear layers cost, if one of the entries takes their place; as they are if none does.
+
+    A run of two tokens of the whole model says what its linear layers take, all blocks together, in the format of the machine,
+    or in ``int8`` for an algorithm that takes their place. Their outlier columns are integers there, too.
+    """
+    replaced = [False, *(_replaces_linear_layers(algorithm(entry.name, entry.parameters)) for entry in entries)]
+    if not any(replaced):
+        return list(rows)
+    work = load_workload(model, [("prompt_tokens", "1"), ("generate_tokens", "2")])
+    plain = {name: _linear_layers(machine, work) for name, machine in machines.items()}
+    whole = {name: _linear_layers(_in_integers(name, machine), work) for name, machine in machines.items()}
+    return [
+        replace(row, costs=rows[0].costs if instead else row.costs, linear=whole if instead else plain)
+        for row, instead in zip(rows, replaced, strict=True)
+    ]
+
+
+def _replaces_linear_layers(method: Algorithm) -> bool:
+    phase = "decode" if "decode" in method.phases else "prefill"
+    return not set(method.inputs(_case(method, phase, 2, 1, 1, 64))) >= set(SHAPED)
+
+
+def _in_integers(name: str, machine: Loaded[Any]) -> Loaded[Any] | None:
+    try:
+        return load_arch(name, [("pim.format", "int8")]) if machine.value.kind == "pim" else None
+    except InputError:
+        return None
+
+
+def _linear_layers(machine: Loaded[Any] | None, work: Loaded[Any]) -> Cost:
+    """Of one token: half of a run of two."""
+    if machine is None:
+        return Cost(why="has no int8 format")
+    try:
+        result = simulate_loaded(machine, work)
+    except InputError as error:
+        return Cost(why=str(error))
+    kinds = {op.kind for op in build_graph(work.value) if isinstance(op, Linear) and op.name.startswith("h")}
+    ops = [result.ops[kind] for kind in kinds if kind in result.ops]
+    return Cost(sum(op.seconds for op in ops) / 2, sum(op.joules or 0.0 for op in ops) / 2)
 
 
 @dataclass
@@ -320,8 +368,7 @@ def _costs(graph: WorkloadGraph, entry: Entry, keys: int, machines: Mapping[str,
     scores = [op for op in graph if isinstance(op, Scores)]
     heads, groups, d_head = scores[0].heads, scores[0].kv_heads, scores[0].d_head
     method = algorithm(entry.name, entry.parameters)
-    phase = "decode" if "decode" in method.phases else "prefill"
-    if not set(method.inputs(_case(method, phase, 2, 1, 1, 64))) >= set(SHAPED):
+    if _replaces_linear_layers(method):
         return dict.fromkeys(machines, Cost(why="takes the place of linear layers"))
     keys = method.keys_in_cache(keys)
     case = _case(method, "decode", keys, heads, groups, d_head)
@@ -353,4 +400,5 @@ __all__ = [
     "log_shares",
     "read_text",
     "with_algorithm",
+    "with_linear_layers",
 ]

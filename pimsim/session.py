@@ -238,7 +238,7 @@ class Session:
                 values = self._tensor(full, shapes[full]).reshape(tensor.shape)
                 for pieces in tensor.orientations.values():
                     for piece in pieces:
-                        rows = values[piece.head, piece.rows.start : piece.rows.stop]
+                        rows = values[piece.head, list(piece.rows)]
                         executor.fill(piece, rows, layer_of(op.name) * mapping.layer_rows)
 
     def _factors(self, op: Linear) -> Array:

@@ -3,7 +3,7 @@
 
 ``python scripts/growth.py`` prints the tables of the rows in docs/growth_rows.json; with ``--write`` puts them into the page, and
 draws the figures. ``--measure`` runs everything again and stores the rows (a few minutes), ``--measure pim_gpt`` one machine,
-``--measure access`` what irregular access costs.
+``--measure access`` what irregular access costs, ``--measure chunks`` long prompts in chunks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import access_cost
+import chunked_prompts
 
 from pimsim.analysis.comparison import FIGURES, Row, growth
 from pimsim.compare import compare, load_archs, parse_entry
@@ -36,7 +37,7 @@ MACHINES = {
 
 TOKEN_CONTEXTS = [1024 << 2 * i for i in range(4)]
 PROMPT_CONTEXTS = [128 << i for i in range(10)]
-PATIENCE = 5.0
+PATIENCE = 8.0
 """Processor seconds: an algorithm whose run takes longer is not run at larger contexts."""
 
 
@@ -73,6 +74,7 @@ STUDIES = (
     Study("vanilla", "linear", "linear"),
     Study("single_pass:block=256", "linear", "linear"),
     Study("topk:k=64", "linear", "linear"),
+    Study("landmark", "linear", "linear"),
     Study("longformer:side=128:global_tokens=8", "constant", "linear"),
     Study("linear", "constant", "constant"),
     Study("aaren@update", "constant", "constant"),
@@ -94,7 +96,8 @@ PIM = "pim_gpt"
 REASONS: dict[tuple[str, str], str] = {
     ("vanilla", PIM): "keys and values are multiplied where they lie; the other brings all of them through its ports",
     ("single_pass:block=256", PIM): "as `vanilla`, but a block of 256 keys over all channels is little work for each",
-    ("topk:k=64", PIM): "scores in the banks; selection, on the ASIC, and 64 gathered values take as long as these",
+    ("landmark", PIM): "landmarks are multiplied in the banks; gathering four blocks is two thirds of it",
+    ("topk:k=64", PIM): "scores in the banks, and the selection on the ASIC; 64 gathered values hardly matter",
     (
         "longformer:side=128:global_tokens=8",
         PIM,
@@ -105,7 +108,10 @@ REASONS: dict[tuple[str, str], str] = {
     ("tca@query", PIM): "dependent gathers of a few rows, the largest part on both: no use for many banks",
     ("vanilla@prefill", PIM): "products in the banks, row by row; scores go through pins and ports on both",
     ("flash:block_rows=64:block_columns=64@prefill", PIM): "products in the banks, against one busy unit",
-    ("topk:k=64@prefill", PIM): "gathers, one row at a time in each channel, take nearly all the time",
+    (
+        "topk:k=64@prefill",
+        PIM,
+    ): "the selection, on the ASIC, is half of it, scores in the banks a fifth, gathers a sixth",
     ("landmark@prefill", PIM): "the ASIC is the busiest unit, against the multiply-accumulate unit",
     ("memory_caching@prefill", PIM): "states are products on chip, which use neither banks nor ports",
     ("fma@prefill", PIM): "keys and values are on chip: it is the ASIC against the multiply-accumulate unit",
@@ -124,6 +130,7 @@ REASONS: dict[tuple[str, str], str] = {
 
 WHOLE_RUNS = {
     "`topk`, 64 of 4,096 keys": ("algorithm=topk", "parameters.k=64", "keys=4096"),
+    "`landmark`, 4 of 80 blocks of 4,096 keys": ("algorithm=landmark", "keys=4096"),
     "`vanilla`, 4,096 keys": ("algorithm=vanilla", "keys=4096"),
     "`kv_drop`, compaction to 1,024 keys": ("algorithm=kv_drop", "parameters.budget=1024", "keys=1025"),
     "`vanilla`, 1,025 keys": ("algorithm=vanilla", "keys=1025"),
@@ -136,11 +143,11 @@ WHOLE_RUNS = {
 # -------------------------------------------------------------------------------------------------------------- measure
 
 
-def measure_laws(machine: str) -> list[dict[str, Any]]:
+def measure_laws(machine: str, studies: Sequence[Study] = STUDIES) -> list[dict[str, Any]]:
     """Rows of one machine."""
     archs = load_archs([machine], MACHINES[machine])
     found = []
-    for study in STUDIES:
+    for study in studies:
         slow = ""
         for context in study.contexts:
             if slow:
@@ -273,7 +280,41 @@ def parts(stored: dict[str, Any]) -> dict[str, str]:
     found |= {f"{machine} stops": "\n".join(stops(rows, machine)) for machine in MACHINES}
     found["machines"] = "\n".join(machine_table(rows))
     found["access"] = "\n".join(access_tables(stored))
+    for machine in MACHINES:
+        found[f"{machine} chunks"] = "\n".join(chunk_table(chunks_of(stored, machine)))
+    found["chunks off"] = "\n".join(chunks_off(stored))
     return found
+
+
+def chunks_of(stored: dict[str, Any], machine: str) -> list[Row]:
+    """Chunks of long prompts that were run."""
+    return [Row(**row) for row in stored["chunks"][machine]]
+
+
+CHUNK_CLAIMS = {"seconds": "quadratic", "joules": "quadratic", "interface_bytes": "quadratic", "peak_bytes": "linear"}
+"""All chunks meet all keys before them, and have the scores of a chunk at once."""
+
+
+def chunk_table(chunks: Sequence[Row]) -> Iterator[str]:
+    """Laws of long prompts in chunks; those that differ from the claim are bold."""
+    yield f"| algorithm | contexts | {' | '.join(TITLES.values())} | time of 64k |"
+    yield "| --- | --- |" + " --- |" * (len(TITLES) + 1)
+    for entry in chunked_prompts.ENTRIES:
+        drawn = [r for r in chunked_prompts.prompts(chunks) if r.attention == entry and r.seconds is not None]
+        cells = [_law(drawn, figure, CHUNK_CLAIMS[figure]) for figure in FIGURES]
+        last = si(drawn[-1].seconds, "s") if drawn[-1].context == 65_536 else ""
+        yield f"| `{entry}` | {short(drawn[0].context)} to {short(drawn[-1].context)} | {' | '.join(cells)} | {last} |"
+
+
+def chunks_off(stored: dict[str, Any]) -> Iterator[str]:
+    """How far chunks that were run lie from the line between their neighbours: the largest, of each figure."""
+    worst: dict[str, tuple[float, str]] = {}
+    for machine in MACHINES:
+        for entry, keys, figure, error in chunked_prompts.off(chunks_of(stored, machine)):
+            where = f"`{entry}` on `{machine}`, {keys:,} keys"
+            worst[figure] = max(worst.get(figure, (0.0, where)), (abs(error), where))
+    for figure, (error, where) in worst.items():
+        yield f"* {TITLES[figure]}: {100 * error:.2g} % ({where})."
 
 
 def laws(stored: dict[str, Any]) -> list[Row]:
@@ -301,15 +342,21 @@ def main() -> None:
     """See the module."""
     stored = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
     if "--measure" in sys.argv:
-        wanted = [arg for arg in sys.argv[1:] if not arg.startswith("-")] or [*MACHINES, "access"]
-        for name in wanted:
-            stored |= measure_access() if name == "access" else {name: measure_laws(name)}
+        ways = {
+            "access": measure_access,
+            "chunks": lambda: {"chunks": {name: chunked_prompts.measure(name, MACHINES[name]) for name in MACHINES}},
+            **{name: lambda name=name: {name: measure_laws(name)} for name in MACHINES},
+        }
+        for name in [arg for arg in sys.argv[1:] if not arg.startswith("-")] or ways:
+            stored |= ways[name]()
             ROWS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     if "--write" in sys.argv:
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), stored), encoding="utf-8")
         for machine in MACHINES:
             figure = plot_comparison([_named(row) for row in laws(stored) if row.arch == machine])
             figure.savefig(DOCS / "img" / f"growth_{machine}.png", dpi=110)
+            figure = plot_comparison([_named(row) for row in chunked_prompts.prompts(chunks_of(stored, machine))])
+            figure.savefig(DOCS / "img" / f"growth_chunks_{machine}.png", dpi=110)
     elif "--measure" not in sys.argv:
         for name, text in parts(stored).items():
             sys.stdout.write(f"{name}\n\n{text}\n\n")

@@ -42,7 +42,7 @@ def quality(
     if plot is not None and not arch:
         raise InputError("--plot must come with --arch: it draws what is saved against what is lost")
     from pimsim.compare import load_archs, parse_entry
-    from pimsim.quality import TEXT, Recordings, judge_all, read_text
+    from pimsim.quality import TEXT, Recordings, judge_all, read_text, with_linear_layers
 
     entries = [parse_entry(each.strip()) for each in attention.split(",")]
     machines = load_archs([name.strip() for name in arch.split(",")], []) if arch else {}
@@ -55,6 +55,7 @@ def quality(
             recordings = Recordings(f"{model.name} on {text.name if text else TEXT}, {len(ids)} tokens")
         with progress("layers", quiet=quiet) as report:
             rows = judge_all(graph, weights, ids, entries, machines, report, recordings)
+        rows = with_linear_layers(rows, model, entries, machines)
         if recordings is not None:
             files |= recordings.files
         if picture is not None and plot is not None:
@@ -71,13 +72,14 @@ def _table(rows: Sequence[Judged]) -> list[list[str]]:
     from pimsim.report.si import NONE, si
 
     archs = list(rows[0].costs)
-    costs = [cell for arch in archs for cell in (f"time on {arch}", "energy")]
+    linear = bool(rows[0].linear)
+    costs = [cell for arch in archs for cell in (f"time on {arch}", "energy", *(["linear layers", "energy"] * linear))]
     found = [["attention", "perplexity", "same token", "divergence", *costs, "note"]]
     for row in rows:
         cells: list[Any] = [row.attention, f"{row.perplexity:.4g}", f"{row.agreement:.1%}", f"{row.divergence:.2g}"]
         for arch in archs:
-            cost = row.costs[arch]
-            cells += [si(cost.seconds, "s"), si(cost.joules, "J")] if cost.seconds is not None else [NONE, NONE]
+            for cost in (row.costs[arch], *([row.linear[arch]] if linear else [])):
+                cells += [si(cost.seconds, "s"), si(cost.joules, "J")] if cost.seconds is not None else [NONE, NONE]
         notes = dict.fromkeys(cost.why for cost in row.costs.values() if cost.why)
         found.append([*cells, "; ".join(notes)])
     return found

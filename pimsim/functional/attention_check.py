@@ -199,12 +199,14 @@ class AttentionCheck:
         constants: Mapping[str, Mapping[str, Any]],
         rows: int,
         ops: Sequence[Primitive] = (),
+        decided: Mapping[str, Any] | None = None,
     ) -> None:
-        """``ops``: operations of the program, if they are others than those of the expansion."""
+        """``ops`` and ``decided``: operations of the program and what data decide in them, if not those of the expansion."""
         self.arch, self.spec, self.inputs, self.values = arch, spec, inputs, values
         self.constants = {(-1, name): found for name, found in constants.items()}
         self.rows = rows
         self.ops = ops or inputs.ops
+        self.decided = inputs.decided if decided is None else decided
         self._by_name = {op.name: op for op in self.ops}
 
     def run(self, program: Sequence[Placed], timed: Iterable[Timed]) -> dict[str, Any]:
@@ -277,7 +279,7 @@ class AttentionCheck:
         columns = arch.pim.global_buffer_bytes // self.spec.burst_bytes
         executor = AttentionExecutor(self.spec, arch.asic, arch.pim, max(1, self.rows), columns, self.constants)
         executor.sram[:] = np.nan  # what nobody wrote must not pass for a number
-        executor.replay = self.inputs.decided
+        executor.replay = self.decided
         for op in self.inputs.ops:
             if isinstance(op, prim.Source):
                 self._place(executor, self.values[op.name], self.inputs.chunk_of(op, 0))
@@ -303,7 +305,7 @@ class AttentionCheck:
         given[:, : rows.shape[1]] = rows
         for pieces in tensor.orientations.values():
             for piece in pieces:
-                executor.fill(piece, given[piece.head, piece.rows.start : piece.rows.stop])
+                executor.fill(piece, given[piece.head, list(piece.rows)])
 
     def output(self, executor: AttentionExecutor, name: str) -> Array:
         """A result, from where the program left it."""
@@ -318,8 +320,8 @@ class AttentionCheck:
         pieces: Iterable[Any] = next(iter(view.tensor.orientations.values()))
         for piece in pieces:
             content: PieceLike = piece
-            whole[piece.head, piece.rows.start : piece.rows.stop] = executor.content(content)
-        part = whole[view.heads.start : view.heads.stop, view.rows.start : view.rows.stop]
+            whole[piece.head, list(piece.rows)] = executor.content(content)
+        part = whole[view.heads.start : view.heads.stop, view.rows.start : view.rows.stop : view.rows.step]
         return part.reshape(value.shape)
 
     def _other_order(self, timed: Iterable[Timed], found: Mapping[str, Array]) -> str:

@@ -28,15 +28,16 @@ class Place:
         """Elements."""
         return prod(self.shape)
 
-    def part(self, axis: int, start: int, stop: int) -> Place:
-        """Entries ``start`` to ``stop`` along an axis.
+    def part(self, axis: int, start: int, stop: int, step: int = 1) -> Place:
+        """Entries ``start`` to ``stop`` along an axis, every ``step``-th.
 
         >>> dense("chip", 0, (4, 8)).part(-2, 1, 3)
         Place(space='chip', start=8, shape=(2, 8), strides=(8, 1))
         """
         axis %= len(self.shape)
-        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
-        return replace(self, start=self.start + start * self.strides[axis], shape=shape)
+        shape = (*self.shape[:axis], len(range(start, stop, step)), *self.shape[axis + 1 :])
+        strides = (*self.strides[:axis], step * self.strides[axis], *self.strides[axis + 1 :])
+        return replace(self, start=self.start + start * self.strides[axis], shape=shape, strides=strides)
 
     def permute(self, order: Shape) -> Place:
         """The axes in another order."""

@@ -33,6 +33,9 @@ class JudgedLike(Protocol):
     @property
     def costs(self) -> Mapping[str, CostLike]: ...
 
+    @property
+    def linear(self) -> Mapping[str, CostLike]: ...
+
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which points no other one beats in both coordinates, by the first coordinate.
@@ -48,7 +51,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
-    """Two panels, time and energy of one token's attention against perplexity; a line joins what nothing else beats."""
+    """Two panels, time and energy of one token's attention against perplexity; a line joins what nothing else beats.
+
+    Where rows know what linear layers cost on a machine, that is added.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -56,11 +62,12 @@ def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     archs = list(rows[0].costs)
     colors = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    titles = {"seconds": "time of attention (s)", "joules": "energy of attention (J)"}
+    also = ", and linear layers where they run" if rows[0].linear else ""
+    titles = {"seconds": f"time of attention{also} (s)", "joules": f"energy of attention{also} (J)"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, arch in enumerate(archs):
-            every = [(getattr(row.costs[arch], key), row.perplexity, i) for i, row in enumerate(rows)]
-            drawn = [point for point in every if point[0] is not None]
+            every = [(_total(row, arch, key), row.perplexity, i) for i, row in enumerate(rows)]
+            drawn = [(x, y, i) for x, y, i in every if x is not None]
             best = front([(x, y) for x, y, _ in drawn])
             axes.plot([drawn[i][0] for i in best], [drawn[i][1] for i in best], color=MUTED, linewidth=1, zorder=1)
             for x, y, i in drawn:
@@ -72,6 +79,13 @@ def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
     handles += [Line2D([], [], color=MUTED, marker=MARKERS[n % len(MARKERS)], linestyle="") for n in range(len(archs))]
     figure.legend(handles, [*(row.attention for row in rows), *archs], loc="outside lower center", ncols=3, fontsize=7)
     return figure
+
+
+def _total(row: JudgedLike, arch: str, key: str) -> float | None:
+    """Of attention, and of linear layers if it is known; None where attention does not run."""
+    attention: float | None = getattr(row.costs[arch], key)
+    linear: float | None = getattr(row.linear[arch], key) if row.linear else None
+    return attention if attention is None or linear is None else attention + linear
 
 
 __all__ = ["front", "plot_quality"]

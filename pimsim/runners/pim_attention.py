@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pimsim.analysis.baselines import load_baseline
 from pimsim.analysis.strict import StrictOracle
@@ -19,6 +19,7 @@ from pimsim.mapper.attention.banks import Banks
 from pimsim.mapper.attention.count import count_program
 from pimsim.mapper.attention.least import check_least
 from pimsim.mapper.attention.lowering import AttentionLowering
+from pimsim.mapper.attention.parts import Rewritten, by_heads, stored_in_parts
 from pimsim.mapper.attention.slices import in_turn, sliced
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested
@@ -34,6 +35,9 @@ from pimsim.trace.spans import Recorder, Recorders, SpanList
 from pimsim.trace.totals import RunTotals
 from pimsim.workload.attention.base import Counts, discover
 from pimsim.workload.attention.primitives import Load, Primitive, Source
+
+if TYPE_CHECKING:
+    from pimsim.functional.attention_check import Inputs
 
 SCORES_SHARE = 8
 """Scores that take more than this part of the SRAM are cut into heads and rows; a softmax needs their place about twice."""
@@ -61,7 +65,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
     for name in options.baselines:
         load_baseline(name)  # none of them is about attention alone, but a wrong name is told
     _check_format(arch, options)
-    from pimsim.functional.attention_check import AttentionCheck, prepare  # numpy is only needed here
+    from pimsim.functional.attention_check import prepare  # numpy is only needed here
 
     work, spec = workload.value, arch.value.dram.resolve()
     _check_room(arch.value, spec, work.title, work.method().inputs(work.chunk_case()).values())
@@ -76,14 +80,7 @@ def simulate(arch: Loaded[ArchConfig], workload: Expanded, options: RunOptions) 
         )
         turns.append(Placed(other, 0, -1))
     passes = [[turns[number % len(turns)]] for number in range(inputs.chunks)]
-    functional = None
-    if options.check_tokens:
-        from pimsim.runners.pim_check import timed_steps
-
-        check = AttentionCheck(
-            arch.value, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops
-        )
-        functional = check.run([placed for [placed] in passes], timed_steps(arch.value, spec, passes))
+    functional = _checked(arch.value, spec, inputs, lowering, passes) if options.check_tokens else None
     spans = SpanList()
     oracle = StrictOracle(spec) if options.strict else None
     recorders = [each for each in (options.recorder, spans if inputs.chunks == 1 else None) if each is not None]
@@ -142,6 +139,20 @@ def _check_room(arch: ArchConfig, spec: DramSpec, title: str, given: Iterable[tu
             f"tensors of {title} must fit into {banks:,} bytes of banks and {arch.asic.sram_bytes:,} of SRAM, "
             f"not take {size:,}"
         )
+
+
+def _checked(
+    arch: ArchConfig, spec: DramSpec, inputs: Inputs, lowering: AttentionLowering, passes: Sequence[list[Placed]]
+) -> dict[str, Any]:
+    """The ``functional`` section: the program on numbers, in its own order and in the machine's."""
+    from pimsim.functional.attention_check import AttentionCheck
+    from pimsim.runners.pim_check import timed_steps
+
+    decided = lowering.rewritten.shared(inputs.decided)
+    check = AttentionCheck(
+        arch, spec, inputs, lowering.values, lowering.constants, lowering.banks.used, lowering.ops, decided
+    )
+    return check.run([placed for [placed] in passes], timed_steps(arch, spec, passes))
 
 
 def _timed(
@@ -226,41 +237,82 @@ def lower(
         buffer=arch.pim.global_buffer_bytes // element,
     )
     capacity = arch.asic.sram_bytes // element
-    cut = sliced(ops, capacity // SCORES_SHARE)
-    check_least(cut, capacity, element)
+    _check_least(ops, capacity, element)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
-    attempts = _attempts(cut, capacity // SOURCES_SHARE)
-    for number, (order, compact, in_banks) in enumerate(attempts):
+    full = CapacityExceeded("")
+    for attempt in _attempts(ops, capacity):
         lowering = AttentionLowering(
-            order,
+            attempt.order,
             pim,
             Banks(shape, spec.rows, shares),
-            Space(capacity, shape.lanes, element, compact=compact),
-            indices,
-            in_banks=in_banks,
+            Space(capacity, shape.lanes, element, compact=attempt.compact),
+            attempt.rewritten.shared(indices),
+            rewritten=attempt.rewritten,
+            in_banks=attempt.in_banks,
+            keeps_in_banks=attempt.keeps_in_banks,
             serial=arch.dispatch == "serial",
             name=name,
             after=after,
         )
         try:
             return lowering, lowering.lower()
-        except CapacityExceeded:
-            if number == len(attempts) - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+        except CapacityExceeded as error:
+            full = error
+    raise full
 
 
-def _attempts(ops: Sequence[Primitive], smallest: int) -> list[tuple[Sequence[Primitive], bool, frozenset[str]]]:
-    """(order, compact, sources in the banks) from what is fastest to what needs the least SRAM."""
+@dataclass(frozen=True)
+class _Attempt:
+    """A way to carry an expansion out."""
+
+    rewritten: Rewritten
+    order: Sequence[Primitive]
+    compact: bool = False
+    """Whether places in the SRAM are used again as soon as possible."""
+    in_banks: frozenset[str] = frozenset()
+    """Sources that are fetched from the banks when they are needed."""
+    keeps_in_banks: bool = False
+
+
+def _check_least(ops: Sequence[Primitive], capacity: int, element: int) -> None:
+    """Raises: CapacityExceeded, if an operation does not fit by itself, also for as few heads and rows as there can be."""
+    try:
+        check_least(_sliced(Rewritten(ops), capacity).ops, capacity, element)
+    except CapacityExceeded:
+        *_, least = _shares(ops, capacity)
+        check_least(least.ops, capacity, element)
+
+
+def _attempts(ops: Sequence[Primitive], capacity: int) -> Iterator[_Attempt]:
+    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, few heads at a time."""
     used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
     given = (op for op in ops if isinstance(op, Source) and op.name in used)
     largest_first = sorted(given, key=lambda op: (-op.size, op.name))
-    movable = [op.name for op in largest_first if op.size >= smallest]
-    return [
-        (in_turn(ops), False, frozenset()),
-        (ops, False, frozenset()),
-        *((ops, True, frozenset(movable[:moved])) for moved in range(len(movable) + 1)),
-    ]
+    movable = [op.name for op in largest_first if op.size >= capacity // SOURCES_SHARE]
+    whole = _sliced(Rewritten(ops), capacity)
+    yield _Attempt(whole, in_turn(whole.ops))
+    yield _Attempt(whole, whole.ops)
+    for moved in range(len(movable) + 1):
+        yield _Attempt(whole, whole.ops, compact=True, in_banks=frozenset(movable[:moved]))
+    for each in _shares(ops, capacity):
+        cut = stored_in_parts(each)
+        yield _Attempt(cut, cut.ops, compact=True)
+        yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable))
+        yield _Attempt(cut, cut.ops, compact=True, in_banks=frozenset(movable), keeps_in_banks=True)
+
+
+def _shares(ops: Sequence[Primitive], capacity: int) -> Iterator[Rewritten]:
+    """The operations in slices, for all heads at once, then for ever fewer of them."""
+    heads = max((op.shape[0] for op in ops if isinstance(op, Source) and len(op.shape) == 3), default=1)
+    for parts in range(1, heads + 1):
+        shared = by_heads(ops, parts) if heads % parts == 0 else None
+        if shared is not None:
+            yield _sliced(shared, capacity)
+
+
+def _sliced(before: Rewritten, capacity: int) -> Rewritten:
+    """Scores that are too large in slices of heads and rows."""
+    return replace(before, ops=sliced(before.ops, capacity // SCORES_SHARE))
 
 
 __all__ = [

@@ -36,8 +36,8 @@ def attention_memory(
     for name, live in lowering.space.history:
         op = name.partition(".weights")[0].partition(".head")[0].partition(".factor")[0]
         course.append((ends.get(op, 0), live * element))
-    kept_on_chip = sum(value.size for value in lowering.persistent.values() if value.view is None)
-    kept_in_banks = sum(value.size for value in lowering.persistent.values() if value.view is not None)
+    kept_on_chip = sum(value.size for value in lowering.persistent.values() if not (value.view or value.made_of))
+    kept_in_banks = sum(value.size for value in lowering.persistent.values() if value.view or value.made_of)
     given, written = lowering.words_given(), _written(block, lowering.shape.lanes)
     return {
         "asic.sram": _unit(

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": FACTS | {"result", "runners"},
     "generate": FACTS,
     "plan": FACTS,
-    "quality": FACTS | {"catalog", "compare"},
+    "quality": FACTS | {"catalog", "compare", "run"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
     "validate": FACTS
     | {"catalog", "result", "validate_aim", "validate_attention", "validate_dram", "validate_edge_moe"}

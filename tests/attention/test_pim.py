@@ -31,6 +31,8 @@ from pimsim.runners.pim_check import timed_steps
 from pimsim.workload.attention import primitives
 from pimsim.workload.attention.base import Case, Counts, algorithm, discover
 from pimsim.workload.attention.decisions import draw
+from pimsim.workload.attention.expansion import Expansion
+from pimsim.workload.attention.primitives import Arrange
 
 SHAPES = ((9, 9, 2, 1, True), (4, 20, 2, 2, True), (9, 9, 2, 2, False), (8, 8, 2, 2, True), (1, 40, 1, 1, True))
 """Queries, keys, heads, heads of keys, causal; a case is the first of these that the algorithm takes."""
@@ -64,9 +66,6 @@ EVERY = [(name, *each) for name in discover().names() for each in cases(name)]
 EXACT_IN_SHORT = {"vanilla", "single_pass", "flash", "lean", "reordered", "topk", "topk_ffn", "longformer", "linear"}
 """Checked in bfloat16; the others in float32, as their normalisations of a few elements make much of little errors."""
 
-REFUSED = {("landmark", "decode")}
-"""(algorithm, phase) that the machine does not run, see docs/attention.md."""
-
 
 def test_every_algorithm_and_every_primitive_has_its_case() -> None:
     assert {name for name, _, _ in EVERY} == set(discover().names())
@@ -82,8 +81,6 @@ def test_every_algorithm_and_every_primitive_has_its_case() -> None:
 def test_program_computes_the_reference_and_counts_as_the_closed_forms(
     name: str, parameters: dict[str, Any], case: Case
 ) -> None:
-    if (name, case.phase) in REFUSED:
-        pytest.skip("refused, see test_what_is_refused")
     number_format = "bfloat16" if name in EXACT_IN_SHORT else "float32"
     arch = load_arch("pim_gpt", [("pim.format", number_format)]).value
     spec = arch.dram.resolve()
@@ -152,8 +149,13 @@ def test_decisions_come_from_a_distribution_or_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UnsupportedOp, match=r"^load\.\d+ must load rows of a tensor as they lie in memory"):
-        run("landmark", "keys=40", "heads=1", "d_head=4", parameters={"block": 3})
+    arch = load_arch("pim_gpt").value
+    b = Expansion({"table": (2, 6, 4)})
+    b.store(b.load(b.add(Arrange, b["table"], to=(4, 3, 4))))
+    with pytest.raises(
+        UnsupportedOp, match=r"^load\.1 must load rows of a tensor as they lie in memory, not of arrange\.1"
+    ):
+        lower(arch, arch.dram.resolve(), [op for op in b.graph() if isinstance(op, primitives.Primitive)], {})
     with pytest.raises(CapacityExceeded, match=r"^asic\.sram_bytes must be at least 200016, as product\.1/h0 "):
         run("vanilla", "keys=100000", "heads=1", "d_head=8")
     with pytest.raises(InputError, match=r"^--check must be left out where pim.format is int8: their programs"):

@@ -25,7 +25,8 @@ from pimsim.result import Result
 from pimsim.run import simulate
 from pimsim.runners.fpga_primitives import counts_of, stream_units
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
-from pimsim.workload.attention.primitives import Primitive
+from pimsim.workload.attention.expansion import Expansion
+from pimsim.workload.attention.primitives import Arrange, Primitive
 from tests.attention.test_witnesses import CASES, CAUSAL, IMAGES, NOT_CAUSAL, NOT_SHARED, SQUARE
 
 PORTS = PortTiming(2, 1, 64, 16, 16)
@@ -38,14 +39,14 @@ PAIRS = [
 ]
 
 
-WHOLE_BEATS = {"landmark", "memory_caching"}
+WHOLE_BEATS = {"memory_caching"}
 """Algorithms that see several rows in memory as one, which needs rows of whole beats."""
 
 
 def small(name: str, phase: str, values: dict[str, Any]) -> Case:
     keys = 9 if name in IMAGES else 8 if name in {"bigbird", "fma"} else 11
     queries = 1 if phase == "decode" else keys if name in SQUARE else 5
-    heads = 1 if name == "landmark" else 2
+    heads = 2
     return Case(
         phase=phase,
         queries=queries,
@@ -321,10 +322,10 @@ def test_a_missing_unit_is_named() -> None:
 
 
 def test_rows_that_cannot_be_seen_as_blocks_are_refused() -> None:
-    landmark = algorithm("landmark", {"block": 1})
-    case = Case(phase="decode", queries=1, keys=11, d_head=8, heads=2)
+    b = Expansion({"table": (2, 11, 8)})
+    b.store(b.load(b.add(Arrange, b.rows(b["table"], 0, 10), to=(10, 2, 8))))
     with pytest.raises(UnsupportedOp, match=r"^arrange\.1 \(arrange\) must keep rows in memory at equal distances, as"):
-        lower(landmark.expand(case), MACHINE)
+        lower(b.graph(), MACHINE)
 
 
 def test_a_buffer_in_pieces_is_told_apart_from_one_that_is_too_small() -> None:

@@ -45,12 +45,15 @@ def test_a_table_with_costs_and_a_figure(model: Path, text: Path, tmp_path: Path
         "on",
         "pim_gpt",
         "energy",
+        "linear",
+        "layers",
+        "energy",
         "note",
     ]
-    assert re.match(r"exact +\d+\.?\d* +100\.0% +0 +\d.* [un]s +\d.* [un]J", exact)
+    assert re.match(r"exact +\d+\.?\d* +100\.0% +0 +\d.* [un]s +\d.* [un]J +\d.* [un]s +\d.* [un]J", exact)
     assert topk.startswith("topk:k=4 ")
     assert [line.split()[0] for line in others] == asked.split(",")[1:]
-    assert others[2].endswith("takes the place of linear layers")
+    assert re.search(r"[un]J$", others[2]), "attention is exact, and linear layers run in int8"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -170,3 +173,27 @@ def test_wrong_input_is_told(options: tuple[str, ...], message: str, model: Path
     assert result.stderr.startswith(message)
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_linear_layers_in_integers_cost_what_a_run_in_int8_says(model: Path, text: Path) -> None:
+    """Twice a token, all kinds of the blocks' matrices but not the head of the model."""
+    options = (
+        "--attention",
+        "topk:k=2,llm_int8",
+        "--text",
+        str(text),
+        "--arch",
+        "pim_gpt,edge_moe_zcu102",
+        "--format",
+        "json",
+    )
+    exact, topk, integers = json.loads(run(model, *options).stdout)["rows"]
+    assert topk["linear"] == exact["linear"]
+    assert integers["costs"] == exact["costs"]
+    assert integers["linear"]["edge_moe_zcu102"]["seconds"] is None
+    for row, number_format in ((exact, "bfloat16"), (integers, "int8")):
+        overrides = ["workload.prompt_tokens=1", "workload.generate_tokens=2", f"arch.pim.format={number_format}"]
+        ops = simulate("pim_gpt", str(model), overrides=overrides).ops
+        kinds = ("qkv_projection", "output_projection", "ffn_up", "ffn_down")
+        assert row["linear"]["pim_gpt"]["seconds"] == pytest.approx(sum(ops[kind].seconds for kind in kinds) / 2)
+        assert row["linear"]["pim_gpt"]["joules"] == pytest.approx(sum(ops[kind].joules or 0.0 for kind in kinds) / 2)

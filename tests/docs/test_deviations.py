@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 
 from pimsim.arch.functions import cost
 from pimsim.config import load_arch, load_workload
-from pimsim.errors import CapacityExceeded, InputError, UnsupportedOp
+from pimsim.errors import CapacityExceeded, InputError
+from pimsim.functional.attention_check import prepare
 from pimsim.functional.fixed_primitives import FixedUnits, constant
 from pimsim.functional.streaming.chip import Chip
 from pimsim.functional.streaming.fixed import Formats
 from pimsim.functional.streaming.stages import HANDLERS
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.fpga.ports import PortTiming
+from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.fpga import units
 from pimsim.mapper.fpga.decoder import DecoderProgram
 from pimsim.mapper.fpga.encoder import encoder_calls
@@ -24,9 +27,11 @@ from pimsim.mapper.fpga.expansion import lower
 from pimsim.mapper.fpga.lengths import masked_lengths
 from pimsim.mapper.mapping import Mapping
 from pimsim.program.dataflow import Call, beats
+from pimsim.program.isa import Run
 from pimsim.program.works import Linear, Norm
 from pimsim.result import Result
 from pimsim.run import simulate
+from pimsim.runners import pim_attention
 from pimsim.runners.fpga_decoder import whole_program
 from pimsim.runners.fpga_primitives import stream_units
 from pimsim.workload.attention.base import Case, algorithm
@@ -362,10 +367,15 @@ def test_56_chunks_follow_each_other() -> None:
     assert many.time.cycles == 5 * one.time.cycles
 
 
-def test_58_landmark_decode_is_refused() -> None:
-    small = ["workload.keys=40", "workload.heads=1", "workload.d_head=4", "workload.parameters.block=3"]
-    with pytest.raises(UnsupportedOp, match=r"must load rows of a tensor as they lie in memory"):
-        simulate("pim_gpt", "attention_decode", overrides=["workload.algorithm=landmark", *small])
+def test_58_landmarks_lie_in_rows_of_their_own() -> None:
+    arch = load_arch("pim_gpt").value
+    case = Case(phase="decode", queries=1, keys=40, d_head=4)
+    inputs = prepare(algorithm("landmark", {"block": 3}), case, 0, "bfloat16", None)
+    lowering, _ = pim_attention.lower(arch, arch.dram.resolve(), inputs.ops, inputs.indices())
+    [keys] = [tensor for tensor in lowering.banks.tensors if tensor.apart]
+    first, second, *_ = keys.orientations["rows"]
+    assert first.rows == range(3, 36, 4)
+    assert first.row0 + first.dram_rows <= second.row0
 
 
 def test_59_units_of_primitives_keep_inside_what_is_not_published() -> None:
@@ -380,6 +390,14 @@ def test_59_units_of_primitives_keep_inside_what_is_not_published() -> None:
     assert constant(1 / 3) == (round(2**32 / 3), 32)  # a factor of 31 significant bits, whatever its size
     third = Elementwise("t", "elementwise", ("a",), sources=((1, 1),), function="scale", constants=(1 / 3,))
     assert units.compute(third, [np.full((1, 1), 300.0)]).item() == 100 - 2.0**-22
+
+
+def test_64_the_order_of_rows_knows_no_refresh() -> None:
+    spec = load_arch("pim_gpt").value.dram.resolve()
+    runs = [Run("RD", (bank // 4, bank % 4, -1), row=row, column=0) for row in range(200) for bank in (0, 7)]
+    plain = overlapped(dataclasses.replace(spec, refresh_policy="none"), runs)
+    assert overlapped(spec, runs) == plain
+    assert {item.command for item in plain if isinstance(item, Run)} == {"ACT", "RD", "PREpb"}
 
 
 def test_63_rows_of_aim_count_as_open() -> None:

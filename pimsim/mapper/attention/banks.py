@@ -26,13 +26,24 @@ class Piece:
     shape: Shape
     orientation: Orientation
     head: int
-    rows: range
+    rows: range | tuple[int, ...]
+    """Which rows, ascending."""
     width: int
     row0: int
     """First DRAM row."""
     channel0: int
     spread: int
     """Neighbouring channels, from `channel0` on, that share the groups."""
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {row: number for number, row in enumerate(self.rows)}
+
+    def number_of(self, row: int) -> int:
+        """Which of its rows a row of the tensor is; -1 if it lies in another piece."""
+        if isinstance(self.rows, range):
+            return self.rows.index(row) if row in self.rows else -1
+        return self._numbers.get(row, -1)
 
     @property
     def dots(self) -> int:
@@ -112,6 +123,8 @@ class BankTensor:
     """Heads, rows, width."""
     cuts: set[int] = field(default_factory=set)
     """Rows at which pieces begin, besides the first."""
+    apart: set[range] = field(default_factory=set)
+    """Rows at equal distances that are used together, and so lie in pieces of their own."""
     orientations: dict[Orientation, list[Piece]] = field(default_factory=dict)
 
     @property
@@ -128,12 +141,26 @@ class BankTensor:
         return [
             piece
             for piece in self.orientations[orientation]
-            if piece.head == head and piece.rows.start >= rows.start and piece.rows.stop <= rows.stop
+            if piece.head == head and piece.rows[0] in rows and piece.rows[-1] in rows
         ]
 
-    def piece_of(self, head: int, row: int) -> Piece:
-        """The piece, by rows, that holds a row."""
-        return next(p for p in self.orientations["rows"] if p.head == head and row in p.rows)
+    def piece_of(self, head: int, row: int, orientation: Orientation = "rows") -> Piece:
+        """The piece that holds a row."""
+        return next(p for p in self.orientations[orientation] if p.head == head and p.number_of(row) >= 0)
+
+    def rows_of_pieces(self) -> list[range | tuple[int, ...]]:
+        """The rows of each piece of a head: what lies between two cuts, less what lies apart; each non-empty."""
+        rows = self.shape[1]
+        starts = sorted({0, *(cut for cut in self.cuts if 0 < cut < rows), rows})
+        found: list[range | tuple[int, ...]] = []
+        for start, stop in pairwise(starts):
+            left = range(start, stop)
+            here = [each for each in sorted(self.apart, key=lambda r: r.start) if each[0] >= start and each[-1] < stop]
+            taken = {row for each in here for row in each}
+            found += here
+            if len(taken) < len(left):
+                found.append(tuple(row for row in left if row not in taken) if taken else left)
+        return found
 
 
 @dataclass(frozen=True)
@@ -145,14 +172,20 @@ class View:
     rows: range
     flat: bool = False
 
-    def part(self, axis: int, start: int, stop: int) -> View | None:
+    def place_of(self, row: int) -> int:
+        """Which of its rows a row of the tensor is."""
+        return self.rows.index(row)
+
+    def part(self, axis: int, start: int, stop: int, step: int = 1) -> View | None:
         """Entries along an axis (0: heads, 1: rows); None where that is no view."""
         if axis == 0 and not self.flat:
             return View(self.tensor, self.heads[start:stop], self.rows)
         if axis != 1:
             return None
+        if step != 1 and (self.flat or self.tensor.grows):
+            return None
         if not self.flat:
-            return View(self.tensor, self.heads, self.rows[start:stop])
+            return View(self.tensor, self.heads, self.rows[start:stop:step])
         if start == stop:
             return None
         first, last = start // len(self.rows), (stop - 1) // len(self.rows)
@@ -181,13 +214,12 @@ class Banks:
         Raises:
             CapacityExceeded: the banks are full.
         """
-        heads, rows, width = tensor.shape
-        starts = sorted({0, *(cut for cut in tensor.cuts if 0 < cut < rows), rows})
+        heads, _, width = tensor.shape
+        rows_of_pieces = tensor.rows_of_pieces()
         self.tensors.append(tensor)
         for orientation in tensor.orientations:
-            count = heads * (len(starts) - 1)
-            for number, (head, (start, stop)) in enumerate(product(range(heads), pairwise(starts))):
-                rows_of_piece = range(start, stop)
+            count = heads * len(rows_of_pieces)
+            for number, (head, rows_of_piece) in enumerate(product(range(heads), rows_of_pieces)):
                 dots = len(rows_of_piece) if orientation == "rows" else width
                 first, spread = number * ceil(dots / self.shape.banks), self.shape.channels
                 if self.shares is not None:

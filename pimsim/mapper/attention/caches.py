@@ -43,10 +43,10 @@ class RowsPiece(Piece):
     @property
     def lead(self) -> int:
         """Dots before the first that is asked for."""
-        return self.first - self.rows.start
+        return self.first - self.rows[0]
 
     def _group(self, group: int) -> int:
-        return self.rows.start // self.shape.banks + group
+        return self.rows[0] // self.shape.banks + group
 
     def owner(self, group: int) -> int:
         """Channel of a group."""
@@ -61,7 +61,7 @@ class RowsPiece(Piece):
     def place(self, dot: int, element: int) -> Place:
         """Where an element of a dot lies."""
         assert self.layout is not None
-        return self.layout.place(self.rows.start + dot, self.head, element)
+        return self.layout.place(self.rows[0] + dot, self.head, element)
 
     def meets_with(self, other: Piece) -> bool:
         """Heads whose keys lie side by side meet their queries while a row is open."""
@@ -98,7 +98,7 @@ class ColumnsPiece(Piece):
     def chunks(self) -> tuple[range, ...]:
         """Tokens, counted from the first, of each row of the layout."""
         assert self.layout is not None
-        first, stop, whole = self.rows.start, self.rows.stop, self.layout.chunk_tokens
+        first, stop, whole = self.rows[0], self.rows[-1] + 1, self.layout.chunk_tokens
         borders = [first, *range((first // whole + 1) * whole, stop, whole), stop]
         return tuple(range(a - first, b - first) for a, b in pairwise(borders))
 
@@ -114,7 +114,7 @@ class ColumnsPiece(Piece):
     def place(self, dot: int, element: int) -> Place:
         """Where an element of a dot lies."""
         assert self.layout is not None
-        return self.layout.place(self.rows.start + element, self.head, dot)
+        return self.layout.place(self.rows[0] + element, self.head, dot)
 
 
 class CacheTensor(BankTensor):
@@ -152,7 +152,7 @@ class CacheTensor(BankTensor):
             return [RowsPiece.of(layout, head, rows)]
         return [ColumnsPiece.of(layout, head, rows)]
 
-    def piece_of(self, head: int, row: int) -> Piece:  # noqa: ARG002
+    def piece_of(self, head: int, row: int, orientation: Orientation = "rows") -> Piece:  # noqa: ARG002
         """All tokens by rows."""
         layout = self.layouts["rows"]
         assert isinstance(layout, KeyLayout)

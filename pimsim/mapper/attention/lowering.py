@@ -19,6 +19,8 @@ from typing import Any
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import Banks, BankTensor, Orientation, Piece, View
 from pimsim.mapper.attention.handlers import LOWERINGS
+from pimsim.mapper.attention.parts import Rewritten
+from pimsim.mapper.attention.scattered import overlapped
 from pimsim.mapper.attention.space import Space
 from pimsim.mapper.attention.values import Nested, Value, WeightsValue, three
 from pimsim.mapper.builder import BlockBuilder
@@ -44,7 +46,9 @@ class AttentionLowering:
         banks: DRAM rows to give out.
         space: the SRAM.
         indices: name of a result that addresses depend on -> its integers, from a functional run.
+        rewritten: what became of the operations of the expansion, if ``ops`` are others.
         in_banks: sources that lie in the banks although they are used on chip; they are fetched where they are read.
+        keeps_in_banks: whether what is kept goes to the banks, also where it is computed on chip.
         serial: one operation at a time.
         name: of the block.
         after: name of the block whose end this one waits for, where it is one of a stream.
@@ -61,13 +65,17 @@ class AttentionLowering:
         space: Space,
         indices: Mapping[str, Nested],
         *,
+        rewritten: Rewritten | None = None,
         in_banks: frozenset[str] = frozenset(),
+        keeps_in_banks: bool = False,
         serial: bool = False,
         name: str = "attention",
         after: str = "",
     ) -> None:
         self.ops, self.pim, self.banks, self.space, self.indices = list(ops), pim, banks, space, indices
-        self.in_banks = in_banks
+        self.keeps_in_banks = keeps_in_banks
+        self.in_banks, self.rewritten = in_banks, rewritten or Rewritten(ops)
+        self._written_in_parts = {window.whole for window in self.rewritten.windows.values()}
         self.shape = pim.shape
         self.builder = BlockBuilder(name, self.shape.channels, serial=serial)
         self.after = after
@@ -84,7 +92,7 @@ class AttentionLowering:
         self.readers = self._consumers()
         self._last = {name: number for number, op in enumerate(self.ops) for name in op.inputs}
         self._spilled: set[str] = set()
-        """Results on chip that are written to memory because rows of them are gathered from there."""
+        """Results on chip that are written to memory, because rows of them are gathered from there or to be kept there."""
         self._demand()
 
     # -- what must lie where --------------------------------------------------------------------------------------
@@ -119,15 +127,16 @@ class AttentionLowering:
         if isinstance(op, prim.Source | prim.EmptyState):
             wanted = op.name in self.in_banks or self._wanted_in_memory(op.name)
             view = self._new_tensor(op) if wanted else None
-        elif isinstance(op, prim.Store):
-            view = self._new_tensor(op)
+        elif isinstance(op, prim.Store) or op.name in self._written_in_parts:
+            view = self._stored(op)
         elif isinstance(op, prim.Append) and given is not None:
             view = self._grown(given, op)
         elif isinstance(op, prim.Keep | prim.Load) and given is not None:
             view = given
             if isinstance(op, prim.Load):
-                view = given.part(1, op.start, op.start + op.shape[-2]) if self._stays(op) else None
-                self._cut(given.part(1, op.start, op.start + op.shape[-2]))
+                loaded = given.part(1, op.rows.start, op.rows.stop, op.rows.step)
+                view = loaded if self._stays(op) else None
+                self._cut(loaded)
         elif isinstance(op, prim.Arrange) and given is not None and not op.order and not op.split:
             view = _reshaped(given, op.to)
         elif isinstance(op, prim.Part) and given is not None:
@@ -135,7 +144,7 @@ class AttentionLowering:
             view = given.part(axis, op.start, op.stop) if axis < 2 else None
             if view is not None and axis == 1:
                 self._cut(view)
-        if view is None and gathered:
+        if view is None and (gathered or (isinstance(op, prim.Keep) and self.keeps_in_banks)):
             view = self._new_tensor(op)
             self._spilled.add(op.name)
         if view is not None:
@@ -178,9 +187,16 @@ class AttentionLowering:
         )
 
     def _new_tensor(self, op: Primitive) -> View:
-        heads, rows, width = three(op.shape)
-        tensor = self._tensors[op.name] = BankTensor(op.name, (heads, rows, width))
-        return View(tensor, range(heads), range(rows))
+        tensor = self._tensors[op.name] = BankTensor(op.name, three(op.shape))
+        return _whole(tensor)
+
+    def _stored(self, op: Primitive) -> View:
+        """A tensor of its own, a part of one that is written in parts, or that one."""
+        window = self.rewritten.windows.get(op.name)
+        if window is None:
+            return _whole(self._tensors[op.name]) if op.name in self._written_in_parts else self._new_tensor(op)
+        tensor = self._tensors.setdefault(window.whole, BankTensor(window.whole, three(window.shape)))
+        return View(tensor, window.heads, window.rows)
 
     def _grown(self, cache: View, op: prim.Append) -> View:
         heads, rows, width = cache.tensor.shape
@@ -189,8 +205,12 @@ class AttentionLowering:
 
     @staticmethod
     def _cut(view: View | None) -> None:
-        if view is not None:
+        if view is None:
+            return
+        if view.rows.step == 1:
             view.tensor.cuts |= {view.rows.start, view.rows.stop}
+        elif view.rows:
+            view.tensor.apart.add(view.rows)
 
     def _use(self, op: Primitive) -> None:
         """Note how an operation needs the tensors that it finds in memory."""
@@ -237,7 +257,10 @@ class AttentionLowering:
                 )
             self._op = op
             self._index = -1
-            if self._in_name_only(op):
+            if op.name in self._written_in_parts:
+                tokens = {token: None for name in op.inputs for token in self.values[name].tokens}
+                self.values[op.name] = Value(op.shape, view=self.views[op.name], tokens=tokens)
+            elif self._in_name_only(op):
                 self.values[op.name] = Value(op.shape, made_of=op.inputs)
             else:
                 handler(self, op)
@@ -245,6 +268,9 @@ class AttentionLowering:
                 value = self.values[op.name]
                 value.view = self.views[op.name]
                 value.tokens = self.write_rows(value.view, value, self.builder.op("spill", op.name))
+                if op.name in self.persistent:
+                    self.persistent[op.name] = self.values[op.name] = replace(value, buffer=None)
+                    self.done_with(value)
             self._release(number)
 
     def _in_a_stream(self, block: Block) -> Block:
@@ -266,8 +292,8 @@ class AttentionLowering:
         """Whether an operation rearranges results in memory for nobody but who looks at them after the run."""
         if not isinstance(op, prim.Join | prim.Part | prim.Arrange) or op.name in self.views:
             return False
-        sources = [self.values[name] for name in op.inputs]
-        if not all(value.view is not None or value.made_of for value in sources):
+        kept = [name in self.persistent or self.values[name].view or self.values[name].made_of for name in op.inputs]
+        if not all(kept):
             return False
         return all(self.in_name_only_next(reader) for reader, _ in self.readers[op.name])
 
@@ -276,8 +302,8 @@ class AttentionLowering:
         return self._by_name[name]
 
     def in_name_only_next(self, op: Primitive) -> bool:
-        """Whether an operation and all that reads it only rearrange."""
-        return isinstance(op, prim.Join | prim.Part | prim.Arrange) and all(
+        """Whether an operation and all that reads it only rearrange, or keep."""
+        return isinstance(op, prim.Join | prim.Part | prim.Arrange | prim.Keep) and all(
             self.in_name_only_next(reader) for reader, _ in self.readers[op.name]
         )
 
@@ -436,58 +462,72 @@ class AttentionLowering:
         """All rows of a view, into the SRAM."""
         target = self.new(name, shape)
         index = self.builder.op(kind, name) if kind else self.index
-        items: dict[int, list[Item]] = {}
+        read: dict[int, list[Run]] = {}
         at = target.at
         for head in view.heads:
             for piece in view.tensor.pieces("rows", head, view.rows):
-                start = at + (piece.rows.start - view.rows.start) * piece.width
-                for channel, runs in self._transfer("RD", piece, start).items():
-                    items.setdefault(channel, []).extend(runs)
+                for channel, runs in self._transfer("RD", piece, view, at).items():
+                    read.setdefault(channel, []).extend(runs)
             at += len(view.rows) * view.tensor.shape[2]
+        items = {channel: self._in_all_banks(runs) for channel, runs in read.items()}
         token = self.on_channels(items, (*ready, *self.waits([], [target])), index)
         self.mark(token, [], [target])
         return target
 
-    def _transfer(self, command: str, piece: Piece, sram: int) -> dict[int, list[Item]]:
-        """Read or write a piece by rows: all banks' rows open at once, dot after dot; SRAM ``[rows, width]``."""
-        found: dict[int, list[Item]] = {}
+    def _transfer(self, command: str, piece: Piece, view: View, sram: int) -> dict[int, list[Run]]:
+        """Read or write a piece by rows, dot after dot; SRAM ``[rows of the view, width]``."""
+        found: dict[int, list[Run]] = {}
         for chunk, inner in enumerate(piece.chunks):
             for group in range(piece.groups):
-                items = found.setdefault(piece.owner(group), [])
+                runs = found.setdefault(piece.owner(group), [])
                 column = piece.column(group, chunk)
                 for row, part in _by_rows(column, piece.columns(chunk), self.shape.columns):
                     done = row * self.shape.columns + part.start - column
                     carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
-                    items.append(Run("ACT_AB", self.pim.none, row=row))
                     for bank in range(0 if group else piece.lead, piece.dots_of(group)):
-                        dot = group * self.shape.banks + bank
-                        items.append(
+                        place = view.place_of(piece.rows[group * self.shape.banks + bank])
+                        runs.append(
                             Run(
                                 command,
                                 self._where(bank),
                                 row=row,
                                 column=part.start,
                                 count=len(part),
-                                sram=sram + dot * piece.width + inner.start + done * self.shape.lanes,
+                                sram=sram + place * piece.width + inner.start + done * self.shape.lanes,
                                 sram_step=self.shape.lanes,
                                 elements=ragged(carried, self.shape.lanes),
                             )
                         )
-                    items.append(Run("PREab", self.pim.none))
         return found
+
+    def scattered(self, runs: Iterable[Run]) -> list[Item]:
+        """Accesses to rows of single banks, with the commands that open and close these."""
+        return overlapped(self.pim.spec, runs)
+
+    def _in_all_banks(self, runs: Iterable[Run]) -> list[Item]:
+        """Accesses to rows that are opened in all banks at once, each row once."""
+        rows: dict[int, list[Run]] = {}
+        for run in runs:
+            rows.setdefault(run.row, []).append(run)
+        items: list[Item] = []
+        for row, of_row in rows.items():
+            items += [Run("ACT_AB", self.pim.none, row=row), *of_row, Run("PREab", self.pim.none)]
+        return items
 
     def write_rows(self, view: View, value: Value, index: int | None = None) -> dict[str, None]:
         """Write rows ``[heads, rows, width]`` from the SRAM to a view, in every orientation of its tensor; returns the tokens."""
         width, tokens = view.tensor.shape[2], []
         for number, orientation in enumerate(view.tensor.orientations):
-            items: dict[int, list[Item]] = {}
+            written: dict[int, list[Run]] = {}
             at = value.at
             for head in view.heads:
                 for row in view.rows:
                     start = at + (row - view.rows.start) * width
                     for channel, runs in self._write_row(view.tensor, orientation, head, row, start).items():
-                        items.setdefault(channel, []).extend(runs)
+                        written.setdefault(channel, []).extend(runs)
                 at += len(view.rows) * width
+            with_rows = self.scattered if orientation == "rows" else self._in_all_banks
+            items = {channel: with_rows(runs) for channel, runs in written.items()}
             into = self.builder.op("copy", self._op.name) if number else index
             tokens.append(self.on_channels(items, self.waits([value], []), into))
             self.mark(tokens[-1], [value], [])
@@ -495,44 +535,40 @@ class AttentionLowering:
 
     def _write_row(
         self, tensor: BankTensor, orientation: Orientation, head: int, row: int, sram: int
-    ) -> dict[int, list[Item]]:
-        piece = next(p for p in tensor.orientations[orientation] if p.head == head and row in p.rows)
-        inside = row - piece.rows.start
+    ) -> dict[int, list[Run]]:
+        """The writes of one row ``[width]``: a dot, or an element of every dot."""
+        piece = tensor.piece_of(head, row, orientation)
+        inside = piece.number_of(row)
         if orientation == "rows":
             return {piece.owner(inside // self.shape.banks): self.row_access("WR", piece, inside, sram)}
-        found: dict[int, list[Item]] = {}
+        found: dict[int, list[Run]] = {}
         for group in range(piece.groups):
             place = piece.place(group * self.shape.banks, inside)
-            found.setdefault(place.channel, []).extend(
-                [
-                    Run("ACT_AB", self.pim.none, row=place.row),
-                    Run(
-                        "WR",
-                        self.pim.none,
-                        row=place.row,
-                        column=place.column,
-                        count=piece.dots_of(group),
-                        sweep=True,
-                        lane=place.lane,
-                        sram=sram + group * self.shape.banks,
-                        sram_step=1,
-                    ),
-                    Run("PREab", self.pim.none),
-                ]
+            found.setdefault(place.channel, []).append(
+                Run(
+                    "WR",
+                    self.pim.none,
+                    row=place.row,
+                    column=place.column,
+                    count=piece.dots_of(group),
+                    sweep=True,
+                    lane=place.lane,
+                    sram=sram + group * self.shape.banks,
+                    sram_step=1,
+                )
             )
         return found
 
-    def row_access(self, command: str, piece: Piece, dot: int, sram: int) -> list[Item]:
-        """Read or write one dot of a piece."""
+    def row_access(self, command: str, piece: Piece, dot: int, sram: int) -> list[Run]:
+        """Read or write one dot of a piece; `overlapped` opens and closes the rows."""
         group, bank = divmod(dot, self.shape.banks)
-        items: list[Item] = []
+        runs: list[Run] = []
         for chunk, inner in enumerate(piece.chunks):
             column = piece.column(group, chunk)
             for row, part in _by_rows(column, piece.columns(chunk), self.shape.columns):
                 done = row * self.shape.columns + part.start - column
                 carried = min(len(part) * self.shape.lanes, len(inner) - done * self.shape.lanes)
-                items += [
-                    Run("ACT", self._where(bank), row=row),
+                runs.append(
                     Run(
                         command,
                         self._where(bank),
@@ -542,10 +578,9 @@ class AttentionLowering:
                         sram=sram + inner.start + done * self.shape.lanes,
                         sram_step=self.shape.lanes,
                         elements=ragged(carried, self.shape.lanes),
-                    ),
-                    Run("PREpb", self._where(bank)),
-                ]
-        return items
+                    )
+                )
+        return runs
 
 
 def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range]]:
@@ -555,6 +590,10 @@ def _by_rows(column: int, count: int, per_row: int) -> Iterator[tuple[int, range
         take = min(count, per_row - first)
         yield row, range(first, first + take)
         column, count = column + take, count - take
+
+
+def _whole(tensor: BankTensor) -> View:
+    return View(tensor, range(tensor.shape[0]), range(tensor.shape[1]))
 
 
 def _axis(op: prim.Part) -> int:

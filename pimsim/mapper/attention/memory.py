@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import View
 from pimsim.mapper.attention.values import Value, WeightsValue, flat
-from pimsim.program.isa import Item
+from pimsim.program.isa import Run
 from pimsim.workload.attention import primitives as prim
 from pimsim.workload.attention.primitives import Primitive
 
@@ -63,7 +63,7 @@ def load(b: AttentionLowering, op: prim.Load) -> None:
     if op.name in b.views:
         b.values[op.name] = Value(op.shape, view=b.views[op.name], tokens=value.tokens, load=op.name)
         return
-    view = value.view.part(1, op.start, op.start + op.shape[-2])
+    view = value.view.part(1, op.rows.start, op.rows.stop, op.rows.step)
     if view is None:
         raise UnsupportedOp(f"{op.name} must load rows of one head of {op.inputs[0]}, not of several")
     b.values[op.name] = b.read_view(view, op.name, op.shape, value.tokens)
@@ -79,7 +79,7 @@ def append(b: AttentionLowering, op: prim.Append) -> None:
 
 
 def gather(b: AttentionLowering, op: prim.Gather) -> None:
-    """Chosen rows are read, one after another."""
+    """Chosen rows are read, those of a DRAM row together, and other banks at the same time."""
     if op.on_chip:
         moved(b, op)
         return
@@ -91,14 +91,16 @@ def gather(b: AttentionLowering, op: prim.Gather) -> None:
         raise UnsupportedOp(f"{op.name} must be given the outcome of {op.inputs[1]}, on which its addresses depend")
     view, width = source.view, source.view.tensor.shape[2]
     target = b.new(op.name, op.shape)
-    chosen = list(flat(b.indices[op.inputs[1]]))
-    per_head, items = len(chosen) // op.shape[0], cast("dict[int, list[Item]]", {})
+    chosen = [row for index in flat(b.indices[op.inputs[1]]) for row in op.rows_of(index)]
+    per_head = len(chosen) // op.shape[0]
+    read: dict[int, list[Run]] = {}
     for number, row in enumerate(chosen):
         head = view.heads[number // per_head * len(view.heads) // op.shape[0]]
         piece = view.tensor.piece_of(head, view.rows[row])
-        dot = view.rows[row] - piece.rows.start
+        dot = piece.number_of(view.rows[row])
         runs = b.row_access("RD", piece, dot, target.at + number * width)
-        items.setdefault(piece.owner(dot // b.shape.banks), []).extend(runs)
+        read.setdefault(piece.owner(dot // b.shape.banks), []).extend(runs)
+    items = {channel: b.scattered(runs) for channel, runs in read.items()}
     token = b.on_channels(items, (*source.tokens, *b.waits([index], [target])))
     b.mark(token, [index], [target])
     b.values[op.name] = target

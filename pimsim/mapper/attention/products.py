@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from pimsim.errors import UnsupportedOp
 from pimsim.mapper.attention.banks import Orientation, Piece, View
 from pimsim.mapper.attention.values import Value, three
 from pimsim.mapper.lower.pim import ragged
@@ -121,7 +122,12 @@ def _job(
 ) -> _Job | None:
     """A vector that meets a chunk of a piece; what ``used`` leaves out at the end is not computed at all."""
     inner = piece.chunks[chunk]
-    begin = piece.rows.start - view.rows.start
+    begin = view.place_of(piece.rows[0])
+    if view.place_of(piece.rows[-1]) - begin != len(piece.rows) - 1:
+        raise UnsupportedOp(
+            f"a product must meet rows of {view.tensor.name} that lie behind each other, which rows {view.rows.start} to "
+            f"{view.rows.stop} do not, as some of them are used together"
+        )
     if orientation == "rows":
         stop = min(piece.dots, used.stop - begin) if used is not None else piece.dots
         first = max(0, used.start - begin) if used is not None else 0

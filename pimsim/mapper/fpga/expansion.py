@@ -314,15 +314,14 @@ class _Lowering:
 
     def _load(self, index: int, op: p.Load) -> _Value:
         source = self.values[op.inputs[0]]
-        stop = op.sources[0][-2] if op.stop < 0 else op.stop
-        place = self._memory_of(op, source).part(-2, op.start, stop)
+        place = self._memory_of(op, source).part(-2, op.rows.start, op.rows.stop, op.rows.step)
         if not op.size:
             return _Value(chip=(dense("chip", 0, op.shape),))
         rows, port = self._rows(op, place, ("reads",)), self.memory.port(place)
         if op.name in self.needs.streamed:
             return _Value(memory=place, ready=source.ready, stream=rows, port=port)
         region = streams.load(rows, port, self.machine.load_depth)
-        window = replace(op, sources=(place.shape,), start=0, stop=-1)
+        window = replace(op, sources=(place.shape,), start=0, stop=-1, step=1)
         return self._call(index, window, region, [_Value(memory=place, ready=source.ready)])
 
     def _store(self, op: p.Store) -> _Value:
@@ -372,7 +371,9 @@ class _Lowering:
         place = self._memory_of(op, source)
         rows = Rows(prod(op.shape[:-1]), op.shape[-1], self.machine.words_per_beat, (), ("reads", "gathered"))
         at, per_beat = place.start // self.machine.words_per_beat, rows.beats
-        rows = replace(rows, bursts=(Burst(per_beat, rows.count, at, per_beat),))  # each row is a request of its own
+        dense = op.block == 1 or place.strides[-2] == per_beat * self.machine.words_per_beat
+        length = per_beat * (op.block if dense else 1)  # what follows each other is a request of its own
+        rows = replace(rows, bursts=(Burst(length, rows.count * per_beat // length, at, length),))
         port = self.memory.port(place)
         if op.name in self.needs.streamed:
             work = Work(op, ((place,), chosen.operand()), ())

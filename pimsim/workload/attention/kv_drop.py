@@ -7,7 +7,7 @@ Sources: CORM, Dai et al. 2024, arXiv 2404.15949 (attention of a window of recen
 
 A prefill attends in full, then compacts the cache to ``budget`` tokens if there are more. Decode attends to all that is
 there, and compacts once the cache has ``slack`` tokens more than the budget; kept rows are gathered and written in order
-of score, recent tokens last. The probabilities of the window are part of the state.
+of score, recent tokens last, ``piece`` rows of a head at a time. The probabilities of the window are part of the state.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class KvDrop(Algorithm):
     budget: PositiveInt = Field(1024, description="tokens of a head that compaction leaves")
     window: PositiveInt = Field(32, description="recent queries whose attention counts, and recent tokens that stay")
     slack: PositiveInt = Field(1, description="tokens above the budget at which decode compacts")
+    piece: PositiveInt = Field(1024, description="rows of a head that compaction has on chip at once")
     score: Literal["recent", "draft"] = Field("recent", description="attention of recent queries, or a given score")
 
     def check(self, case: Case) -> None:
@@ -166,11 +167,14 @@ class KvDrop(Algorithm):
 
     def _compacted(self, b: Expansion, case: Case, cache: Primitive, index: Primitive | None) -> Primitive:
         """Rows that stay, brought on chip."""
-        parts = [b.load(cache, case.keys - self.recent(), case.keys)]
-        if index:
-            rows = b.add(Gather, cache, index)
-            parts.insert(0, b.add(Arrange, rows, to=(case.heads, index.shape[-1], case.d_head)))
-        return b.join(parts)
+        parts: list[Primitive] = []
+        kept = index.shape[-1] if index else 0
+        for start in range(0, kept, self.piece):
+            assert index
+            some = index if kept <= self.piece else b.last(index, start, min(kept, start + self.piece))
+            rows = b.add(Gather, cache, some)
+            parts.append(b.add(Arrange, rows, to=(case.heads, some.shape[-1], case.d_head)))
+        return b.join([*parts, b.load(cache, case.keys - self.recent(), case.keys)])
 
     def _columns(self, b: Expansion, case: Case, recent: Primitive, index: Primitive | None) -> Primitive:
         """Columns of the window that stay."""

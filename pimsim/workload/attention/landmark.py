@@ -30,7 +30,7 @@ from pimsim.workload.attention.base import (
     whole,
 )
 from pimsim.workload.attention.expansion import Expansion
-from pimsim.workload.attention.primitives import Arrange, Band, Gather, Primitive, Product, Select, Softmax, TopK
+from pimsim.workload.attention.primitives import Arrange, Band, Gather, Load, Primitive, Product, Select, Softmax, TopK
 from pimsim.workload.graph import WorkloadGraph
 
 
@@ -144,19 +144,17 @@ class Landmark(Algorithm):
 
     def _retrieve(self, b: Expansion, case: Case, q: Primitive, k: Primitive, v: Primitive) -> Primitive:
         stride, size, n = self.block + 1, self.block, case.keys
-        h, g, d, blocks = case.heads, case.groups, case.d_head, (case.keys - 1) // (self.block + 1)
+        h, d, blocks = case.heads, case.d_head, (case.keys - 1) // (self.block + 1)
         start, end = blocks * stride, min(n, blocks * stride + size)
         local = b.scores(q, b.load(k, start, end), case.scale)
         values = b.load(v, start, end)
         if not blocks:
             return b.product(b.add(Softmax, local), values)
-        cut = [b.add(Arrange, b.rows(x, 0, start), to=(g * blocks, stride, d)) for x in (k, v)]
-        landmarks = b.add(Arrange, b.rows(cut[0], size, stride), to=(g, blocks, d))
-        s = b.scores(q, b.load(landmarks), case.scale)
+        s = b.scores(q, b.add(Load, k, start=size, stop=start, step=stride), case.scale)
         top = min(self.retrieved, blocks)
         index = b.add(TopK, s, k=top)
-        keys, tokens = (b.add(Gather, b.add(Arrange, b.rows(x, 0, size), to=(g, blocks, size * d)), index) for x in cut)
-        inside = b.scores(q, b.add(Arrange, keys, to=(h, 1, top * size, d)), case.scale)
+        keys, tokens = (b.add(Gather, x, index, block=size, stride=stride) for x in (k, v))
+        inside = b.scores(q, keys, case.scale)
         shares = b.add(Softmax, b.add(Arrange, inside, to=(h * top, 1, size)))
         of_blocks = b.product(shares, b.add(Arrange, tokens, to=(h * top, size, d)))
         p = b.add(Softmax, b.join([local, b.pick(s, index)], axis=-1))

@@ -169,22 +169,27 @@ class Source(Primitive):
 
 @dataclass(frozen=True)
 class Load(Primitive):
-    """Rows ``start`` to ``stop`` of a tensor in memory, brought on chip."""
+    """Rows ``start`` to ``stop``, every ``step``-th, of a tensor in memory, brought on chip."""
 
     KIND: ClassVar[str] = "load"
     start: int = 0
     stop: int = -1
+    step: int = 1
+
+    @property
+    def rows(self) -> range:
+        """The rows that are loaded."""
+        return range(self.start, self.sources[0][-2] if self.stop < 0 else self.stop, self.step)
 
     def rule(self) -> Shape:
         *outer, rows, width = self.sources[0]
-        stop = rows if self.stop < 0 else self.stop
-        _need(0 <= self.start <= stop <= rows, self, f"rows {self.start} to {self.stop}")
-        return (*outer, stop - self.start, width)
+        _need(0 <= self.start <= self.rows.stop <= rows, self, f"rows {self.start} to {self.stop}")
+        return (*outer, len(self.rows), width)
 
     def meaning(self, *inputs: Any) -> Any:
         if isinstance(inputs[0], Weights):
             return inputs[0]
-        return inputs[0][..., self.start : self.start + self.shape[-2], :]
+        return inputs[0][..., self.start : self.rows.stop : self.step, :]
 
     def reads(self) -> int:
         return self.size
@@ -238,20 +243,28 @@ class Append(Primitive):
 class Gather(Primitive):
     """Rows ``index [heads, rows, k]`` of ``[heads, n, width]``: ``[heads, rows, k, width]``.
 
-    ``on_chip``: the tensor is on chip already, so that no word moves.
+    ``on_chip``: the tensor is on chip already, so that no word moves. With ``block``, an index i stands for so many
+    neighbouring rows, from row ``i * stride`` on, which follow each other in the result: ``[heads, rows, k * block, width]``.
     """
 
     KIND: ClassVar[str] = "gather"
     on_chip: bool = False
+    block: int = 1
+    stride: int = 1
 
     def rule(self) -> Shape:
         source, index = self.sources
         _need(index[0] % source[0] == 0 and len(source) == 3, self, "heads that share rows evenly")
-        return (*index, source[-1])
+        return (*index[:-1], index[-1] * self.block, source[-1])
+
+    def rows_of(self, index: int) -> range:
+        """The rows that an index stands for."""
+        return range(index * self.stride, index * self.stride + self.block)
 
     def meaning(self, *inputs: Any) -> Any:
         source, index = shared(inputs[0], len(inputs[1])), inputs[1]
-        return source[np.arange(len(index)).reshape(-1, *([1] * (index.ndim - 1))), index]
+        rows = (index[..., None] * self.stride + np.arange(self.block)).reshape(*index.shape[:-1], -1)
+        return source[np.arange(len(index)).reshape(-1, *([1] * (index.ndim - 1))), rows]
 
     def reads(self) -> int:
         return 0 if self.on_chip else self.size
