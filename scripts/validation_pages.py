@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pimsim.commands.validation import markdown
-from pimsim.validate import validate
+from pimsim.validation.table import validate
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, ROWS = DOCS / "validation.md", DOCS / "validation_rows.md"

@@ -11,7 +11,7 @@ from pimsim.commands.output import TABLE_FORMATS, choose, columns, write_json, w
 from pimsim.commands.progress import progress
 
 if TYPE_CHECKING:
-    from pimsim.validate import Row
+    from pimsim.validation.table import Row
 
 HEADER = ("name", "published", "simulated", "deviation", "trust", "status", "note")
 
@@ -23,8 +23,8 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
         UnknownName: there is no figure of that name.
     """
     choose("format", output, (*TABLE_FORMATS, "markdown"))
-    from pimsim.validate import summary
-    from pimsim.validate import validate as compare
+    from pimsim.validation.table import summary
+    from pimsim.validation.table import validate as compare
 
     with progress("simulations", quiet=quiet) as report:
         rows = compare(list(names), report)
@@ -44,7 +44,7 @@ def validate(names: Sequence[str], output: str, *, quiet: bool) -> bool:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The comparison as a table of a page, with sources, and the number of rows of each status."""
-    from pimsim.validate import summary
+    from pimsim.validation.table import summary
 
     lines = [
         "| figure | published | simulated | deviation | status | source |",

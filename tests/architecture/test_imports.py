@@ -15,7 +15,7 @@ ROOT = Path(pimsim.__file__).parent
 
 FLOOR = {"errors", "registry", "model", "yamlio", "jsonio", "lines"}
 FACTS = FLOOR | {"arch", "workload", "loaded", "checks", "config"}
-READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validate", "trace", "analysis", "report"}
+READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validation", "trace", "analysis", "report"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -54,16 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": FACTS,
     "quality": FACTS | {"catalog", "compare", "run"},
     "compare": FACTS | {"result", "run", "runners", "analysis"},
-    "validate": FACTS
-    | {"catalog", "result", "validate_aim", "validate_attention", "validate_dram", "validate_edge_moe"}
-    | {"validate_energy", "validate_pim_gpt"},
-    "validate_aim": FACTS | {"catalog", "run", "runners"},
-    "validate_attention": FACTS | {"analysis", "compare", "result", "run"},
-    "validate_dram": FACTS | {"catalog", "machine", "result", "run", "trace"},
-    "validate_edge_moe": {"analysis", "config", "result", "run", "runners", "validate_edge_moe_numbers"},
-    "validate_energy": FACTS | {"analysis", "catalog", "trace"},
-    "validate_pim_gpt": FACTS | {"analysis", "bounds", "runners"},
-    "validate_edge_moe_numbers": FACTS | {"run", "functional"},
+    "validation": FACTS
+    | {"catalog", "analysis", "bounds", "compare", "functional", "machine", "result", "run", "runners", "trace"},
     "explore": FACTS | {"catalog", "run", "runners", "result"},
     "commands": READERS
     | {"program", "mapper", "machine", "functional", "explore", "quality", "session", "meter", "generate", "compare"}

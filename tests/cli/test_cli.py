@@ -566,20 +566,21 @@ def test_the_return_value_without_leaving() -> None:
     ("status", "code"), [("exact", 0), ("within", 0), ("explained", 0), ("open", 0), ("failed", 1)]
 )
 def test_validate_prints_rows_and_fails_with_one(status: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pimsim import validate
+    from pimsim.validation import table
 
-    row = validate.Row("a/b/c", "2 - 3", "paper: page 5", "paper", 4.5, 0.5, status, "why")  # type: ignore[arg-type]
+    published = "4.5" if status == "exact" else "2 - 3"
+    row = table.Row("a/b/c", published, "paper: page 5", "paper", 4.5, 0.5, status, "why")  # type: ignore[arg-type]
     asked: list[Any] = []
 
     def compare(names: list[str], progress: Any) -> list[Any]:
         asked.append(names)
         return [row]
 
-    monkeypatch.setattr(validate, "validate", compare)
-    table, plain = pimsim("validate", "x", "y"), pimsim("validate", "--format", "json")
-    assert (table.exit_code, plain.exit_code) == (code, code)
+    monkeypatch.setattr(table, "validate", compare)
+    shown, plain = pimsim("validate", "x", "y"), pimsim("validate", "--format", "json")
+    assert (shown.exit_code, plain.exit_code) == (code, code)
     assert asked == [["x", "y"], []]
-    lines = table.stdout.splitlines()
+    lines = shown.stdout.splitlines()
     assert lines[0].split() == ["name", "published", "simulated", "deviation", "trust", "status", "note"]
     assert lines[1].split("  ")[0] == "a/b/c"
     assert lines[1].split()[-5:] == ["4.5", "+50.0%", "paper", status, "why"]

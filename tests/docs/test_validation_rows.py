@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pimsim import validate_pim_gpt
 from pimsim.cli import app
 from pimsim.commands.validation import markdown
-from pimsim.validate import figure_names, load_published, validate
+from pimsim.validation import pim_gpt
+from pimsim.validation.table import figure_names, load_published, validate
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation_rows.md"
 BEGIN = "<!-- rows: begin -->\n"
@@ -78,8 +78,8 @@ def test_the_page_says_which_rows_are_computed_later() -> None:
         "Those of `slowdown_asic_100mhz` and `speedup_16_channels` for the large and XL models need eight runs" in said
     )
     assert "those of `aim_gddr6` are what `tests/golden/test_aim_golden.py` finds case by case" in said
-    needed = {run.key for run in validate_pim_gpt.runs([n for n in figure_names() if n not in LATER])}
-    assert len([run for run in validate_pim_gpt.runs(figure_names()) if run.key not in needed]) == 8
+    needed = {run.key for run in pim_gpt.runs([n for n in figure_names() if n not in LATER])}
+    assert len([run for run in pim_gpt.runs(figure_names()) if run.key not in needed]) == 8
 
 
 def test_the_sum_counts_the_rows_and_none_failed() -> None:

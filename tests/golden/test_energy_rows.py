@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pimsim import catalog
-from pimsim.validate import load_published
+from pimsim.validation.table import load_published
 
 DATA = Path(__file__).parents[1] / "data" / "energy"
 RUNS: dict[str, Any] = json.loads((DATA / "drampower_ddr4.json").read_text())["runs"]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pimsim import validate, validate_aim
+from pimsim.validation import aim, table
 
 GOLDEN = Path(__file__).parents[1] / "data" / "aim" / "golden.zip"
 CASES = ("gemv_1x16_c1_acc", "mi_mac_abk_64", "mi_r_mem_1")
 
 
 def test_what_is_shipped_is_what_the_tests_have() -> None:
-    with zipfile.ZipFile(GOLDEN) as golden, zipfile.ZipFile(validate_aim.archive_path()) as shipped:
+    with zipfile.ZipFile(GOLDEN) as golden, zipfile.ZipFile(aim.archive_path()) as shipped:
         names = [name for name in golden.namelist() if name == "expected.csv" or name.startswith("traces/")]
         assert sorted(shipped.namelist()) == sorted(name for name in names if not name.endswith("/"))
         assert all(shipped.read(name) == golden.read(name) for name in shipped.namelist())
@@ -37,12 +37,12 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         out.writestr("expected.csv", text.getvalue())
         for case in CASES:
             out.writestr(f"traces/{case}.trace", golden.read(f"traces/{case}.trace"))
-    monkeypatch.setattr(validate_aim, "archive_path", lambda: tmp_path / "few.zip")
+    monkeypatch.setattr(aim, "archive_path", lambda: tmp_path / "few.zip")
 
 
 @pytest.mark.usefixtures("few")
 def test_all_exact_or_failed() -> None:
-    good, bad = validate.validate(["aim_gddr6"])
+    good, bad = table.validate(["aim_gddr6"])
     assert (good.name, good.published, good.simulated, good.status) == (
         "aim_gddr6/refresh_off/cases_exact",
         "3",

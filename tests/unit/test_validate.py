@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from pimsim import validate as module
-from pimsim import validate_pim_gpt
 from pimsim.config import load_arch, load_workload
 from pimsim.run import simulate
-from pimsim.validate import Figure, validate
-from pimsim.validate_pim_gpt import Case, measure, runs
+from pimsim.validation import pim_gpt
+from pimsim.validation import table as module
+from pimsim.validation.pim_gpt import Case, measure, runs
+from pimsim.validation.table import Figure, validate
 
 SHORT = ("workload.generate_tokens=2", "workload.model.layers=1")
 
@@ -40,8 +40,8 @@ def test_figures_of_a_shared_run_are_those_of_runs_of_their_own(monkeypatch: pyt
     def short(name: str) -> object:
         return load_workload(name, [("generate_tokens", "2"), ("model.layers", "1")])
 
-    monkeypatch.setattr(validate_pim_gpt, "load_workload", short)
-    monkeypatch.setattr(validate_pim_gpt, "BOUND_CONTEXT", 2)
+    monkeypatch.setattr(pim_gpt, "load_workload", short)
+    monkeypatch.setattr(pim_gpt, "BOUND_CONTEXT", 2)
     (found,) = measure(runs(["pim_gpt/gpt2_decode/energy_v2_over_v1"]))
     for variant, arch in (("", "pim_gpt"), ("v1", "pim_gpt_v1")):
         own = simulate(arch, "gpt2_decode", overrides=SHORT, baselines=("t4", "xeon_6154"))
@@ -54,7 +54,7 @@ def test_figures_of_a_shared_run_are_those_of_runs_of_their_own(monkeypatch: pyt
 
 def test_what_is_measured_once_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = runs(["pim_gpt/gpt2_decode/row_hit_rate"])
-    monkeypatch.setitem(validate_pim_gpt._KNOWN, needed[0].key, {"": {"row_hit_rate": 0.5}, "v1": {}})
+    monkeypatch.setitem(pim_gpt._KNOWN, needed[0].key, {"": {"row_hit_rate": 0.5}, "v1": {}})
     assert list(measure(needed)) == [{Case("gpt2_decode", ""): {"row_hit_rate": 0.5}}]
 
 

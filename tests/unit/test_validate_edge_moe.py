@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from pimsim.errors import UnknownName
-from pimsim.validate import figure_names, load_published, validate
-from pimsim.validate_edge_moe import names, runs
+from pimsim.validation.edge_moe import names, runs
+from pimsim.validation.table import figure_names, load_published, validate
 
 
 def test_every_published_figure_has_a_row_and_every_row_a_figure() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
-from pimsim import validate_edge_moe_numbers as numbers
 from pimsim.analysis.baselines import IMAGE_BASELINES
 from pimsim.config import load_arch, load_workload, split_overrides
 from pimsim.result import Result
 from pimsim.run import simulate_loaded
 from pimsim.runners import RunOptions
+from pimsim.validation import edge_moe_numbers as numbers
 
 MACHINE = "edge_moe"
 _ARCH = "edge_moe_zcu102"

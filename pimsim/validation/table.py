@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pimsim import catalog, validate_attention, validate_dram, validate_edge_moe, validate_energy, validate_pim_gpt
+from pimsim import catalog
 from pimsim.errors import UnknownName
 from pimsim.model import Model
 from pimsim.result import Result
-from pimsim.validate_aim import AIM_ROWS, measure_aim
+from pimsim.validation import attention, dram, edge_moe, energy, pim_gpt
+from pimsim.validation.aim import AIM_ROWS, measure_aim
 from pimsim.yamlio import load_tree
 from pimsim.yamlio import validate as validated
 
@@ -24,14 +25,14 @@ Status = Literal["exact", "within", "explained", "open", "failed"]
 ROUNDING = 1e-14
 """Relative distance that only the rounding of a float makes."""
 
-_ALONE = (validate_dram, validate_energy, validate_attention)
+_ALONE = (dram, energy, attention)
 """Machines whose figures are found one by one."""
 
 _FOUND = {f"{each.MACHINE}/{name}": find for each in _ALONE for name, find in each.FIGURES.items()}
 
 _NOTES: dict[str, Mapping[str, str]] = {
-    validate_pim_gpt.MACHINE: validate_pim_gpt.NOTES,
-    validate_edge_moe.MACHINE: validate_edge_moe.NOTES,
+    pim_gpt.MACHINE: pim_gpt.NOTES,
+    edge_moe.MACHINE: edge_moe.NOTES,
     **{each.MACHINE: each.NOTES for each in _ALONE},
 }
 """Machine -> why a figure may differ, by the start of its name."""
@@ -89,10 +90,10 @@ def validate(names: Sequence[str] = (), progress: Callable[[int, int], None] | N
 
 def _from_runs(wanted: Sequence[str], progress: Callable[[int, int], None] | None) -> dict[str, float]:
     """Figures that are read from runs of whole models, which are told as they are done."""
-    models = [name for name in wanted if name.startswith(f"{validate_pim_gpt.MACHINE}/")]
-    images = [name for name in wanted if name.startswith(f"{validate_edge_moe.MACHINE}/")]
-    model_runs = validate_pim_gpt.runs(models)
-    total = len(model_runs) + len(validate_edge_moe.runs(images))
+    models = [name for name in wanted if name.startswith(f"{pim_gpt.MACHINE}/")]
+    images = [name for name in wanted if name.startswith(f"{edge_moe.MACHINE}/")]
+    model_runs = pim_gpt.runs(models)
+    total = len(model_runs) + len(edge_moe.runs(images))
     done = 0
 
     def tell() -> None:
@@ -101,27 +102,27 @@ def _from_runs(wanted: Sequence[str], progress: Callable[[int, int], None] | Non
         if progress:
             progress(done, total)
 
-    measured: dict[validate_pim_gpt.Case, Mapping[str, float]] = {}
-    for found in validate_pim_gpt.measure(model_runs):
+    measured: dict[pim_gpt.Case, Mapping[str, float]] = {}
+    for found in pim_gpt.measure(model_runs):
         measured |= found
         tell()
     results: dict[str, Result] = {}
-    for run, result in validate_edge_moe.measure(images):
+    for run, result in edge_moe.measure(images):
         results[run] = result
         tell()
-    return {name: validate_pim_gpt.simulated(name, measured) for name in models} | {
-        name: validate_edge_moe.simulated(name, results) for name in images
+    return {name: pim_gpt.simulated(name, measured) for name in models} | {
+        name: edge_moe.simulated(name, results) for name in images
     }
 
 
-def load_published(machine: str = validate_pim_gpt.MACHINE) -> Published:
+def load_published(machine: str = pim_gpt.MACHINE) -> Published:
     """The published figures of a machine."""
     return validated(load_tree(catalog.folder("arch") / "published" / f"{machine}.yaml"), Published)
 
 
 def figure_names() -> list[str]:
     """Every row, in order."""
-    return [*validate_pim_gpt.names(), *AIM_ROWS, *validate_edge_moe.names(), *_FOUND]
+    return [*pim_gpt.names(), *AIM_ROWS, *edge_moe.names(), *_FOUND]
 
 
 def _select(names: Sequence[str]) -> list[str]:
