@@ -184,31 +184,28 @@ def layernorm(tokens: int, beats: int, ports: tuple[str, str], depths: tuple[int
 @cache
 def residual(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> Region:
     """Two features added beat by beat; ``ports``: both inputs and the output."""
-    both = (("one", 1), ("other", 1))
-    return Region(
-        (Stage("add", (Action(both, (("sum", 1),)),), (Run(0, beats),), depth=depth, unit="residual"),),
-        (Fifo("one", 0), Fifo("other", 0), Fifo("sum", fifo)),
-        (
-            Read("read_one", "one", ports[0], (Burst(beats),)),
-            Read("read_other", "other", ports[1], (Burst(beats),)),
-        ),
-        (Write("write", "sum", ports[2], (Burst(beats),)),),
-        OVERHEAD,
-    )  # fmt: skip
+    return _of_two("add", "sum", "residual", beats, ports, depth, fifo)
 
 
 @cache
 def product(beats: int, ports: tuple[str, str, str], depth: int, fifo: int) -> Region:
     """Two features multiplied beat by beat; ``ports``: both inputs and the output."""
+    return _of_two("times", "product", "gate", beats, ports, depth, fifo)
+
+
+def _of_two(
+    stage: str, result: str, unit: str, beats: int, ports: tuple[str, str, str], depth: int, fifo: int
+) -> Region:
+    """A beat of the result for a beat of each of two features."""
     both = (("one", 1), ("other", 1))
     return Region(
-        (Stage("times", (Action(both, (("product", 1),)),), (Run(0, beats),), depth=depth, unit="gate"),),
-        (Fifo("one", 0), Fifo("other", 0), Fifo("product", fifo)),
+        (Stage(stage, (Action(both, ((result, 1),)),), (Run(0, beats),), depth=depth, unit=unit),),
+        (Fifo("one", 0), Fifo("other", 0), Fifo(result, fifo)),
         (
             Read("read_one", "one", ports[0], (Burst(beats),)),
             Read("read_other", "other", ports[1], (Burst(beats),)),
         ),
-        (Write("write", "product", ports[2], (Burst(beats),)),),
+        (Write("write", result, ports[2], (Burst(beats),)),),
         OVERHEAD,
     )  # fmt: skip
 
