@@ -26,7 +26,7 @@ from pimsim.functional.order import Timed, run_in_issue_order
 from pimsim.functional.verdict import relative_error
 from pimsim.program.isa import Op, Placed
 from pimsim.workload.attention import primitives as prim
-from pimsim.workload.attention.base import Algorithm, Case
+from pimsim.workload.attention.base import Algorithm, Case, successor
 from pimsim.workload.attention.decisions import Recording, load, run
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.primitives import Primitive
@@ -413,12 +413,6 @@ def _perturbed_once(
         results[op.name] = found
 
 
-def successor(name: str) -> str:
-    """Name of the state that takes the place of a given one: ``0.state`` -> ``0.new_state``."""
-    before, dot, last = name.rpartition(".")
-    return f"{before}{dot}new_{last}"
-
-
 def _is_whole(x: Any) -> bool:
     return isinstance(x, np.ndarray) and bool(np.issubdtype(x.dtype, np.integer))
 
@@ -450,4 +444,4 @@ def _amplitude(op: Primitive, spec: FloatSpec, adding: FloatSpec, errors: Mappin
     return size
 
 
-__all__ = ["AttentionCheck", "Inputs", "amplitudes", "function_errors", "prepare", "rounded", "successor", "tolerances"]
+__all__ = ["AttentionCheck", "Inputs", "amplitudes", "function_errors", "prepare", "rounded", "tolerances"]

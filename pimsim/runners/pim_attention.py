@@ -197,15 +197,12 @@ def attention_algorithms() -> tuple[str, ...]:
 
 def _check_states(workload: Expanded, lowering: AttentionLowering) -> None:
     """Raises: ConfigError, if a state is not updated where it lies, so that the next chunk would not find it."""
-    from pimsim.functional.attention_check import successor
-
-    given = {successor(op.name): lowering.values[op.name].buffer for op in lowering.ops if isinstance(op, Source)}
-    for name, value in lowering.persistent.items():
-        if value.buffer is None or value.buffer is not given.get(name):
-            raise workload.tree.error(
-                f"must be left out for attention {workload.value.algorithm}: {name} is not a state that is updated where it lies",
-                ("chunk",),
-            )
+    name = lowering.misplaced()
+    if name:
+        raise workload.tree.error(
+            f"must be left out for attention {workload.value.algorithm}: {name} is not a state that is updated where it lies",
+            ("chunk",),
+        )
 
 
 def times(counts: Counts, number: int) -> Counts:
@@ -239,8 +236,8 @@ def lower(
     capacity = arch.asic.sram_bytes // element
     _check_least(ops, capacity, element)
     pim = PimLowering(spec, shape, arch.pim.accumulators)
-    full = CapacityExceeded("")
-    for attempt in _attempts(ops, capacity):
+    full, moved = CapacityExceeded(""), None
+    for attempt in _attempts(ops, capacity, stream=bool(after)):
         lowering = AttentionLowering(
             attempt.order,
             pim,
@@ -255,10 +252,16 @@ def lower(
             after=after,
         )
         try:
-            return lowering, lowering.lower()
+            block = lowering.lower()
         except CapacityExceeded as error:
             full = error
-    raise full
+            continue
+        if not after or not lowering.misplaced():
+            return lowering, block
+        moved = moved or (lowering, block)
+    if moved is None:
+        raise full
+    return moved
 
 
 @dataclass(frozen=True)
@@ -283,8 +286,11 @@ def _check_least(ops: Sequence[Primitive], capacity: int, element: int) -> None:
         check_least(least.ops, capacity, element)
 
 
-def _attempts(ops: Sequence[Primitive], capacity: int) -> Iterator[_Attempt]:
-    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, few heads at a time."""
+def _attempts(ops: Sequence[Primitive], capacity: int, *, stream: bool) -> Iterator[_Attempt]:
+    """From what is fastest to what needs the least SRAM of ``capacity`` elements: at last, few heads at a time.
+
+    Where the program is one of a ``stream``, states that do not fit the SRAM are read from the banks and written back.
+    """
     used = {name for op in ops if not isinstance(op, Load) for name in op.inputs}  # others are in the banks anyway
     given = (op for op in ops if isinstance(op, Source) and op.name in used)
     largest_first = sorted(given, key=lambda op: (-op.size, op.name))
@@ -294,6 +300,8 @@ def _attempts(ops: Sequence[Primitive], capacity: int) -> Iterator[_Attempt]:
     yield _Attempt(whole, whole.ops)
     for moved in range(len(movable) + 1):
         yield _Attempt(whole, whole.ops, compact=True, in_banks=frozenset(movable[:moved]))
+    if stream:
+        yield _Attempt(whole, whole.ops, compact=True, in_banks=frozenset(movable), keeps_in_banks=True)
     for each in _shares(ops, capacity):
         cut = stored_in_parts(each)
         yield _Attempt(cut, cut.ops, compact=True)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,19 @@ def test_every_token_of_a_stream_takes_the_same_cycles_and_the_end_is_the_one_sh
     assert result.counts is not None
     assert result.counts["macs"] == 64 * 24_576
     assert result.counts["equal"]
+
+
+def test_states_of_six_blocks_that_the_sram_does_not_hold_are_written_back_to_the_banks() -> None:
+    machine = [NO_REFRESH, "arch.pim.format=float32", "workload.parameters.blocks=6"]
+    result = stream("queries=5", machine=machine, check_tokens=1, strict=True)
+    assert result.counts is not None
+    assert result.functional is not None
+    assert (result.counts["macs"], result.counts["equal"]) == (5 * 147_456, True)
+    assert result.functional["passed"]
+    assert persistent_bytes(result) == 6 * 34_816
+    assert {round((b - a) * 1e9) for a, b in pairwise((0.0, *result.pass_seconds))} == {8_159}
+    reference = stream("queries=5", machine=machine, engine="reference")
+    assert reference.time.cycles == result.time.cycles
 
 
 def test_vanilla_grows() -> None:

@@ -27,6 +27,7 @@ from pimsim.mapper.builder import BlockBuilder
 from pimsim.mapper.lower.pim import PimLowering, ragged
 from pimsim.program.isa import Block, Compute, Item, Run, bank_where
 from pimsim.workload.attention import primitives as prim
+from pimsim.workload.attention.base import successor
 from pimsim.workload.attention.primitives import Primitive
 
 VIEWS = (prim.Keep, prim.Load, prim.Append, prim.Arrange, prim.Part)
@@ -93,6 +94,8 @@ class AttentionLowering:
         self._last = {name: number for number, op in enumerate(self.ops) for name in op.inputs}
         self._spilled: set[str] = set()
         """Results on chip that are written to memory, because rows of them are gathered from there or to be kept there."""
+        self._before = {successor(op.name): op.name for op in self.ops if isinstance(op, prim.Source)}
+        """Name of a state that may be kept -> source whose place it takes."""
         self._demand()
 
     # -- what must lie where --------------------------------------------------------------------------------------
@@ -144,11 +147,31 @@ class AttentionLowering:
             view = given.part(axis, op.start, op.stop) if axis < 2 else None
             if view is not None and axis == 1:
                 self._cut(view)
-        if view is None and (gathered or (isinstance(op, prim.Keep) and self.keeps_in_banks)):
-            view = self._new_tensor(op)
+        if view is None and (gathered or (isinstance(op, prim.Keep) and self._goes_to_banks(op))):
+            view = self._place_before(op) or self._new_tensor(op)
             self._spilled.add(op.name)
         if view is not None:
             self.views[op.name] = view
+
+    def _goes_to_banks(self, op: prim.Keep) -> bool:
+        """Whether a state is kept in the banks: not where it takes the place of one that lies on chip."""
+        return self.keeps_in_banks and (op.name not in self._before or self._before[op.name] in self.views)
+
+    def _place_before(self, op: Primitive) -> View | None:
+        """Where the state lies whose place a kept one takes, if nobody reads it any more."""
+        before = self._before.get(op.name)
+        if before is None or self._by_name[before].shape != op.shape:
+            return None
+        return self.views[before] if self._last[before] < self.ops.index(op) else None
+
+    def misplaced(self) -> str:
+        """A kept state that is not where the one lies whose place it takes, so that a next program would not find it; or none."""
+        for name, value in self.persistent.items():
+            given = self.values[self._before[name]] if name in self._before else None
+            same = given is not None and (value.buffer or value.view) == (given.buffer if value.buffer else given.view)
+            if not same:
+                return name
+        return ""
 
     def _wanted_in_memory(self, name: str) -> bool:
         """Whether somebody loads it, appends to it, gathers from it or multiplies with it."""

@@ -104,6 +104,12 @@ class Counts:
         return self.reads + self.writes
 
 
+def successor(name: str) -> str:
+    """Name of the state that takes the place of a given one: ``0.state`` -> ``0.new_state``."""
+    before, dot, last = name.rpartition(".")
+    return f"{before}{dot}new_{last}"
+
+
 def count(ops: Iterable[OpNode]) -> Counts:
     """Counts of primitives, added up.
 
