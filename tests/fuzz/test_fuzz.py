@@ -242,8 +242,9 @@ def test_heads_without_pairs_to_rotate(head: int, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [1001, 2**63])
-def test_blocks_without_end(depth: int, folder: Path) -> None:
-    given = ("--workload", "shvit_s1_stage3", "--set", f"workload.parameters.depth={depth}")
+@pytest.mark.parametrize("stage", ["shvit_s1_stage3", "efficientvit_m0_stage1"])
+def test_blocks_without_end(stage: str, depth: int, folder: Path) -> None:
+    given = ("--workload", stage, "--set", f"workload.parameters.depth={depth}")
     outcome = run_case(Case(("run", "--quiet", "--arch", "edge_moe_zcu102", *given)), folder)
     assert outcome.stderr.endswith(f"parameters.depth: must be at most 1,000, not {depth:,}\n"), outcome.stderr
 
