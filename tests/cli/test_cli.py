@@ -378,7 +378,7 @@ def test_show_an_architecture(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", catalog.names("workload"))
 def test_show_a_workload(name: str) -> None:
     fields = {"decoder": "generate_tokens", "attention": "seed", "encoder": "layers", "requests": "count"}
-    fields["vit"] = "vit.patch"
+    fields |= {"vit": "vit.patch", "classifier": "seed"}
     field = fields[load_workload(name).value.kind]
     result = pimsim("show", "--workload", name, "--set", f"workload.{field}=7")
     assert f"{field.removeprefix('vit.')}: 7  # assumed: --set on the command line\n" in result.stdout
