@@ -17,7 +17,7 @@ from pimsim.arch.hybrid import FPGA, LINK_IN, LINK_OUT, HybridConfig
 from pimsim.arch.system import ArchConfig
 from pimsim.errors import CapacityExceeded
 from pimsim.mapper.builder import Part, Result
-from pimsim.mapper.fpga import decode
+from pimsim.mapper.fpga import kernels
 from pimsim.mapper.lower.ops import LayerLowering
 from pimsim.mapper.mapping import Mapping
 from pimsim.mapper.placement import place, work_of
@@ -69,10 +69,10 @@ class HybridMapping(Mapping):
         return 1
 
     @property
-    def heads(self) -> decode.Heads:
+    def heads(self) -> kernels.Heads:
         """Heads and beats of attention."""
         model = self.workload.model
-        return decode.Heads(model.heads, model.key_value_heads, model.head_width, self.words)
+        return kernels.Heads(model.heads, model.key_value_heads, model.head_width, self.words)
 
     # -- decisions ------------------------------------------------------------------------------------------------
 
@@ -134,11 +134,11 @@ class HybridMapping(Mapping):
     # -- program --------------------------------------------------------------------------------------------------
 
     def _linear_region(self, d_in: int, d_out: int, tokens: int = 1) -> Region:
-        return decode.linear(d_in, d_out, self.words, self.unit.linear, tokens)
+        return kernels.linear(d_in, d_out, self.words, self.unit.linear, tokens)
 
-    def _attention_region(self, function: str, lane: decode.Share, queries: int = 1) -> Region:
+    def _attention_region(self, function: str, lane: kernels.Share, queries: int = 1) -> Region:
         """The region of a kernel; contexts that give the busiest lane equally much share it."""
-        build = {"scores": decode.scores, "weighted": decode.weighted, "attend": decode.attend}[function]
+        build = {"scores": kernels.scores, "weighted": kernels.weighted, "attend": kernels.attend}[function]
         return build(self.heads, lane, self.unit.attention, queries)
 
     def attention_kernels(
@@ -156,7 +156,7 @@ class HybridMapping(Mapping):
             "scores": ("attention_scores", qkv, stream["attention.scores"]),
             "weighted": ("attention_values", stream["attention.scores"], out),
         }
-        lane = decode.share(heads, context, unit, queries)
+        lane = kernels.share(heads, context, unit, queries)
         shape = (
             heads.heads,
             heads.kv_heads,

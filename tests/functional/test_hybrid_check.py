@@ -14,7 +14,7 @@ from pimsim.config import load_arch
 from pimsim.errors import ProgramError
 from pimsim.functional.numerics import float_spec
 from pimsim.functional.stream import StreamMemory, dot
-from pimsim.mapper.fpga import decode
+from pimsim.mapper.fpga import kernels
 from pimsim.program.isa import Block, Kernel, Placed, Step
 from pimsim.runners.pim_check import PimCheck, check
 from pimsim.workload.config import DecoderConfig, WorkloadConfig
@@ -158,7 +158,7 @@ def test_dot_is_a_tree_over_words_and_a_chain_over_beats() -> None:
 
 def test_kernels_say_what_is_missing() -> None:
     memory = StreamMemory(float_spec("float32"), 100)
-    region = decode.linear(4, 4, 8, ARCH.fpga.linear)
+    region = kernels.linear(4, 4, 8, ARCH.fpga.linear)
     with pytest.raises(ProgramError, match=r"^kernel must be one of linear, scores, weighted, attend, not 'conv'$"):
         memory.run(Kernel("conv", region, (4, 4, 8), 0, 0), 0)
     with pytest.raises(ProgramError, match=r"^the streaming unit must have the matrix 'up' of layer 0$"):

@@ -17,7 +17,7 @@ from pimsim.machine.fpga.reference import run_region as run_beats
 from pimsim.machine.hybrid import KernelCosts, LinkCosts, port_timing
 from pimsim.machine.reference import ReferenceEngine
 from pimsim.machine.units import Unit, UnitClock
-from pimsim.mapper.fpga import decode
+from pimsim.mapper.fpga import kernels
 from pimsim.program.dataflow import verify_region
 from pimsim.program.isa import Block, Compute, Kernel, Placed, Step, Transfer
 from pimsim.trace.spans import SpanList
@@ -34,7 +34,7 @@ from tests.property.test_engines import (
 )
 
 HYBRID = load_arch("hybrid_pim_fpga").value
-REGIONS = [decode.linear(d_in, 64, 16, HYBRID.fpga.linear) for d_in in (16, 40, 300)]
+REGIONS = [kernels.linear(d_in, 64, 16, HYBRID.fpga.linear) for d_in in (16, 40, 300)]
 
 
 def draw_units(c: Chooser, case: Case) -> tuple[Unit, ...]:
@@ -146,14 +146,14 @@ def test_a_phase_left_out_of_the_state_is_caught(monkeypatch: pytest.MonkeyPatch
     assert caught
 
 
-@pytest.mark.parametrize("build", [decode.scores, decode.weighted, decode.attend])
+@pytest.mark.parametrize("build", [kernels.scores, kernels.weighted, kernels.attend])
 @pytest.mark.parametrize("heads", [(12, 12, 64), (16, 1, 128), (18, 2, 24), (4, 4, 8), (20, 2, 8)])
 @pytest.mark.parametrize(("context", "queries"), [(1, 1), (17, 1), (18, 1), (40, 1), (1 << 4, 16), (45, 20)])
 def test_regions_are_whole_and_both_engines_agree(
     build: Any, heads: tuple[int, int, int], context: int, queries: int
 ) -> None:
-    shape, unit = decode.Heads(*heads, 16), HYBRID.fpga.attention
-    region, timing = build(shape, decode.share(shape, context, unit, queries), unit, queries), port_timing(HYBRID.fpga)
+    shape, unit = kernels.Heads(*heads, 16), HYBRID.fpga.attention
+    region, timing = build(shape, kernels.share(shape, context, unit, queries), unit, queries), port_timing(HYBRID.fpga)
     verify_region(region)
     ports = {stream.port: timing for stream in (*region.reads, *region.writes)}
     assert run_region(region, ports) == run_beats(region, ports)
@@ -163,7 +163,7 @@ def test_regions_are_whole_and_both_engines_agree(
 @pytest.mark.parametrize(("d_in", "d_out"), [(16, 8), (40, 64), (300, 33)])
 def test_a_product_uses_each_beat_for_all_tokens(d_in: int, d_out: int, tokens: int) -> None:
     unit = HYBRID.fpga.linear
-    region, timing = decode.linear(d_in, d_out, 16, unit, tokens), port_timing(HYBRID.fpga)
+    region, timing = kernels.linear(d_in, d_out, 16, unit, tokens), port_timing(HYBRID.fpga)
     verify_region(region)
     ports = {stream.port: timing for stream in region.reads}
     found = run_region(region, ports)

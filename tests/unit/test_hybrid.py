@@ -16,7 +16,7 @@ from pimsim.machine.fast import FastEngine
 from pimsim.machine.fpga.fast import run_region
 from pimsim.machine.hybrid import further_units, port_timing
 from pimsim.mapper.choice import graph_for, mapping_for
-from pimsim.mapper.fpga import decode
+from pimsim.mapper.fpga import kernels
 from pimsim.mapper.hybrid import HybridMapping
 from pimsim.program.text import from_text, to_text
 from pimsim.program.verify import verify
@@ -269,12 +269,12 @@ def test_hybrid_beats_both_pure_machines_at_a_long_context() -> None:
 def test_a_long_region_takes_a_cycle_for_every_use_of_a_beat() -> None:
     """The difference of two contexts: tokens of a lane x beats x uses, for keys and values together or one after the other."""
     unit = load_arch("hybrid_pim_fpga").value.fpga
-    for heads in (decode.Heads(12, 12, 64, 16), decode.Heads(40, 2, 64, 16)):
+    for heads in (kernels.Heads(12, 12, 64, 16), kernels.Heads(40, 2, 64, 16)):
         per_token = heads.token_beats * heads.passes(unit.attention.parallelism)
-        for build in (decode.scores, decode.weighted, decode.attend):
+        for build in (kernels.scores, kernels.weighted, kernels.attend):
             cycles = []
             for context in (1600, 3200):
-                region = build(heads, decode.share(heads, context, unit.attention), unit.attention)
+                region = build(heads, kernels.share(heads, context, unit.attention), unit.attention)
                 ports = {stream.port: port_timing(unit) for stream in (*region.reads, *region.writes)}
                 cycles.append(run_region(region, ports).cycles)
             assert cycles[1] - cycles[0] == 1600 // unit.attention.lanes * per_token, build.__name__
@@ -282,12 +282,12 @@ def test_a_long_region_takes_a_cycle_for_every_use_of_a_beat() -> None:
 
 def test_lanes_share_the_tokens() -> None:
     """The busiest lane of all, lane by lane: queries that see a token, ``parallelism`` at once, for each of its tokens."""
-    unit, heads = load_arch("hybrid_pim_fpga").value.fpga.attention, decode.Heads(6, 2, 64, 16)
+    unit, heads = load_arch("hybrid_pim_fpga").value.fpga.attention, kernels.Heads(6, 2, 64, 16)
     for lanes, queries, context in itertools.product((1, 3, 16), (1, 2, 5, 20), range(1, 60)):
         if queries > context:
             continue
         machine = unit.model_copy(update={"lanes": lanes, "parallelism": 4})
-        found = decode.share(heads, context, machine, queries)
+        found = kernels.share(heads, context, machine, queries)
         uses = [ceil(min(queries, context - token) * 3 / 4) for token in range(context)]
         assert found.read * ceil(queries * 3 / 4) + sum(found.fresh) == max(
             sum(uses[lane::lanes]) for lane in range(lanes)
