@@ -23,6 +23,8 @@ CHUNK = 64
 ENTRIES = (
     "vanilla@prefill",
     "flash:block_rows=64:block_columns=256@prefill",
+    "topk:k=64@prefill",
+    "landmark@prefill",
 )
 EVERY = tuple(range(CHUNK, 1025, CHUNK))
 """Keys at which every chunk is run."""

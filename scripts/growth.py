@@ -37,7 +37,7 @@ MACHINES = {
 
 TOKEN_CONTEXTS = [1024 << 2 * i for i in range(4)]
 PROMPT_CONTEXTS = [128 << i for i in range(10)]
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Processor seconds: an algorithm whose run takes longer is not run at larger contexts."""
 
 

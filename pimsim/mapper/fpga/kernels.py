@@ -64,8 +64,8 @@ def share(heads: Heads, context: int, unit: StreamAttention, queries: int = 1) -
     >>> unit = StreamAttention.model_construct(lanes=4, parallelism=1)
     >>> [share(Heads(1, 1, 16, 16), context, unit) for context in (1, 4, 5, 6)]
     [Share(read=0, fresh=(1,)), Share(read=1, fresh=()), Share(read=1, fresh=(1,)), Share(read=2, fresh=())]
-    >>> share(Heads(1, 1, 16, 16), 8, unit, queries=5)  # lane 3 has tokens 3 and 7, which 5 and 1 of the queries see
-    Share(read=0, fresh=(5, 1))
+    >>> share(Heads(1, 1, 16, 16), 8, unit, queries=5)  # lane 0 has token 0, old, and token 4, which 4 queries see
+    Share(read=1, fresh=(4,))
     """
     old, every = context - queries, heads.passes(unit.parallelism, queries)
     shares = [
