@@ -167,7 +167,7 @@ COMMANDS: list[tuple[tuple[str, ...], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "made"), COMMANDS, ids=lambda value: " ".join(value)[:40] if value else "")
+@pytest.mark.parametrize(("arguments", "made"), COMMANDS, ids=[" ".join(arguments) for arguments, _ in COMMANDS])
 def test_a_command_needs_no_network_and_writes_what_it_is_asked_for(
     arguments: tuple[str, ...], made: set[str], place: Path
 ) -> None:
