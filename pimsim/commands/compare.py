@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from pimsim.analysis.comparison import Row
-from pimsim.commands.output import choose, columns, json_text, whole_bytes, whole_file, write_out
+from pimsim.commands.output import check_picture, choose, columns, json_text, whole_bytes, whole_file, write_out
 from pimsim.commands.progress import progress
 from pimsim.compare import compare as run_rows
 from pimsim.compare import load_archs, parse_contexts, parse_entry
@@ -19,7 +19,6 @@ from pimsim.errors import FunctionalMismatch, InputError
 from pimsim.report.comparison import growth_table, plot_comparison, table, without
 
 FORMATS = ("table", "csv", "json")
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def compare(
@@ -43,8 +42,7 @@ def compare(
         FunctionalMismatch: a check was asked for and failed; files have been written.
     """
     choose("format", output, FORMATS)
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise InputError(f"--plot must name a file that ends in {', '.join(PICTURES)}, not {plot.name!r}")
+    check_picture(plot)
     options = split_overrides(overrides)
     entries = [parse_entry(text.strip(), phase) for text in attention.split(",")]
     machines = load_archs([name.strip() for name in arch.split(",")], options["arch"])

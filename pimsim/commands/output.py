@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from pimsim.errors import InputError, UnknownName
+from pimsim.extras import require
 
 TABLE_FORMATS = ("table", "json")
 """Choices of ``--format`` where a command prints a table."""
@@ -27,6 +28,22 @@ def choose(option: str, given: str, choices: Iterable[str]) -> str:
     if given not in known:
         raise UnknownName(option, given, known)
     return given
+
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def check_picture(plot: Path | None) -> None:
+    """Refuse what ``--plot`` cannot draw, before anything runs.
+
+    Raises:
+        InputError: the file is no picture, or the package that draws is not installed.
+    """
+    if plot is None:
+        return
+    if plot.suffix.lower() not in PICTURES:
+        raise InputError(f"--plot must name a file that ends in {', '.join(PICTURES)}, not {plot.name!r}")
+    require("report", "--plot", "matplotlib")
 
 
 def write_out(text: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.commands.output import choose, columns, whole_bytes, whole_folder, write_json, write_out
+from pimsim.commands.output import check_picture, choose, columns, whole_bytes, whole_folder, write_json, write_out
 from pimsim.commands.progress import progress
 from pimsim.errors import InputError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pimsim.quality import Judged
 
 FORMATS = ("table", "json")
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def quality(
@@ -37,8 +36,7 @@ def quality(
         InputError: an option, the model, the text or an algorithm is wrong; no file has been written.
     """
     choose("format", output, FORMATS)
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise InputError(f"--plot must name a file that ends in {', '.join(PICTURES)}, not {plot.name!r}")
+    check_picture(plot)
     if plot is not None and not arch:
         raise InputError("--plot must come with --arch: it draws what is saved against what is lost")
     from pimsim.compare import load_archs, parse_entry

@@ -11,6 +11,7 @@ from pimsim.errors import InputError
 from pimsim.explore.engine import run_here, run_locally, run_on_cluster
 from pimsim.explore.plan import Plan, Point, load_plan
 from pimsim.explore.store import Store
+from pimsim.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def sweep(
         progress: called with (points done, points in all, failures), first with those of earlier runs.
 
     Raises:
-        InputError: the sweep, the folder or the scheduler is wrong, or there were too many failures.
+        InputError: the sweep, the folder or the scheduler is wrong, a package is missing, or there were too many failures.
     """
     plan = load_plan(spec, overrides)
     return run_plan(
@@ -96,6 +97,9 @@ def run_plan(
     """`sweep` for a file that has been read already; an interrupt leaves tables of what is finished."""
     if not 1 <= shard[0] <= shard[1]:
         raise InputError(f"--shard must be i/n with i from 1 to n, not {shard[0]}/{shard[1]}")
+    require("sweep", "a sweep", "pyarrow")
+    if scheduler is not None:
+        require("cluster", "--scheduler", "distributed")
     store = Store(folder, plan, resume=resume, shard=shard)
     try:
         points = range(shard[0] - 1, plan.count, shard[1])

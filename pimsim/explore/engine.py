@@ -127,13 +127,11 @@ def run_on_cluster(
     """Points on a Dask cluster, which runs those of a lost worker again.
 
     Raises:
-        InputError: distributed is not installed, or no scheduler answers.
+        InputError: no scheduler answers.
         SimulationError: the scheduler was lost.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        raise InputError("--scheduler must have the package distributed: pip install 'pimsim[cluster]'") from error
+    import distributed
+
     try:
         cluster: Any = distributed
         client = cluster.Client(address, timeout="10s")

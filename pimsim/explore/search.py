@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.errors import InputError
 from pimsim.explore.config import RandomAxis
 from pimsim.explore.engine import Record, run_here, run_locally
 from pimsim.explore.expressions import ExpressionError
 from pimsim.explore.plan import Plan, Point, Setting, load_plan
 from pimsim.explore.store import Store
+from pimsim.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +105,7 @@ def run_search(
     progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
     """`search` for a file that has been read already; an interrupt leaves tables of what is finished."""
+    require("search", "search", "optuna", "pyarrow")
     study = _study(plan)
     store = Store(folder, plan, resume=resume)
     try:
@@ -132,15 +133,9 @@ def run_search(
 
 
 def _study(plan: Plan) -> Any:
-    """An Optuna study in memory; the store is what lasts.
+    """An Optuna study in memory; the store is what lasts."""
+    import optuna
 
-    Raises:
-        InputError: Optuna is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError("search must have the package optuna: pip install 'pimsim[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         directions=[goal.goal for goal in plan.config.objectives.values()],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pimsim.errors import InputError
+from pimsim.extras import require
 from pimsim.report.si import ratio, si
 from pimsim.result import Result
 
@@ -20,10 +21,9 @@ def ops_frame(result: Result) -> Any:
     Raises:
         InputError: pandas is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise InputError("a table needs the package pandas; pip install 'pimsim[report]'") from None
+    require("report", "a table", "pandas")
+    import pandas as pd
+
     columns = ("count", "seconds", "share", "joules")
     rows = [[op.count, op.seconds, op.share, op.joules] for op in result.ops.values()]
     return pd.DataFrame(rows, columns=list(columns), index=pd.Index(list(result.ops), name="op"))
@@ -56,17 +56,16 @@ def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
     Raises:
         InputError: pandas or pyarrow is not installed, or the file is damaged.
     """
-    try:
-        import pandas as pd
-        import pyarrow.parquet as pq
+    require("report", "the report of a sweep", "pandas", "pyarrow")
+    import pandas as pd
+    import pyarrow.parquet as pq
 
+    try:
         with pq.ParquetFile(path) as file:
             cells = file.metadata.num_rows * file.metadata.num_columns
             if cells > MAX_CELLS:
                 raise InputError(f"{path}: must have at most {MAX_CELLS:,} cells, not {cells:,}")
         frame = pd.read_parquet(path)
-    except ImportError:
-        raise InputError("the report of a sweep needs pandas and pyarrow; pip install 'pimsim[report]'") from None
     except (OSError, ValueError, NotImplementedError, TypeError) as error:  # what pyarrow says of damaged files
         raise InputError(f"{path}: must be a Parquet file ({error})") from error
     rows = [[_plain(value) for value in row] for row in frame.astype(object).to_numpy().tolist()]

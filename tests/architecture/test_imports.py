@@ -13,7 +13,7 @@ import pimsim
 
 ROOT = Path(pimsim.__file__).parent
 
-FLOOR = {"errors", "registry", "model", "yamlio", "jsonio", "lines"}
+FLOOR = {"errors", "extras", "registry", "model", "yamlio", "jsonio", "lines"}
 FACTS = FLOOR | {"arch", "workload", "loaded", "checks", "config"}
 READERS = FACTS | {"catalog", "schema", "show", "result", "run", "runners", "validation", "trace", "analysis", "report"}
 
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "yamlio": {"errors"},
     "jsonio": {"errors"},
     "lines": {"errors"},
+    "extras": {"errors"},
     "traffic": FLOOR,
     "arch": FLOOR | {"traffic"},
     "workload": FLOOR | {"traffic"},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -154,14 +154,7 @@ def test_a_sweep_without_objectives_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_optuna_it_says_what_to_install(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: object) -> object:
-        if name == "optuna":
-            raise ImportError(name)
-        return real(name, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"^search must have the package optuna: pip install 'pimsim\[search\]'$"):
         search(file, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

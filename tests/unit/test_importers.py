@@ -580,7 +580,10 @@ def test_the_optional_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
     path = write_gguf(tmp_path, gguf_bytes(LLAMA_KEYS, tensors))
     monkeypatch.setitem(sys.modules, "gguf", None)
     load_workload(path)
-    with pytest.raises(InputError, match=r"^the package gguf must be installed .*: pip install 'pimsim\[models\]'$"):
+    with pytest.raises(
+        InputError,
+        match=r"^reading the weights of GGUF files must have the package gguf: pip install 'pimsim\[models\]'$",
+    ):
         load_weights(path)
 
 

@@ -14,7 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pimsim.errors import InputError, UnknownName
+from pimsim.errors import UnknownName
+from pimsim.extras import require
 
 FORMATS = {".pftrace": "Perfetto protobuf", ".json": "Chrome JSON", ".vcd": "value change dump"}
 """Ending of a file -> format."""
@@ -265,12 +266,9 @@ class VcdSink:
     """A value change dump: a text variable for each track (empty: nothing), a real one for each curve."""
 
     def __init__(self, file: BinaryIO, tick_ps: Fraction) -> None:
-        try:
-            import vcd
-        except ImportError:
-            raise InputError(
-                "a timeline in a .vcd file needs the package pyvcd; pip install 'pimsim[report]'"
-            ) from None
+        require("report", "a timeline in a .vcd file", "vcd")
+        import vcd
+
         self._vcd, self._file, self._tick_ps = vcd, file, tick_ps
         self._scopes: list[str] = []
         self._variables: list[tuple[str, str, str]] = []

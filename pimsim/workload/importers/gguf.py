@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pimsim.errors import ConfigError, InputError, WorkloadError, did_you_mean
+from pimsim.errors import ConfigError, WorkloadError, did_you_mean
+from pimsim.extras import require
 from pimsim.workload import ops
 from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph, layer_of
@@ -623,12 +624,8 @@ def load_weights(path: Path | str, workload: WorkloadConfig | None = None) -> Gg
 
 def _quants() -> Any:
     """The package that turns quantised blocks into numbers."""
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        raise InputError(
-            "the package gguf must be installed to read the weights of GGUF files: pip install 'pimsim[models]'"
-        ) from None
+    require("models", "reading the weights of GGUF files", "gguf")
+    return importlib.import_module("gguf")
 
 
 def _dequantise(file: GgufFile, tensor: GgufTensor) -> Array:

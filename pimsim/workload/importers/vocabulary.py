@@ -14,7 +14,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pimsim.errors import ConfigError, InputError, WorkloadError, did_you_mean
+from pimsim.errors import ConfigError, WorkloadError, did_you_mean
+from pimsim.extras import require
 from pimsim.workload.importers.gguf import GgufFile
 
 PREFIX = "tokenizer.ggml."
@@ -364,12 +365,8 @@ def _shown(text: str) -> str:
 
 def _library() -> Any:
     """The package that merges."""
-    try:
-        return importlib.import_module("tokenizers")
-    except ImportError:
-        raise InputError(
-            "the package tokenizers must be installed to read and write text: pip install 'pimsim[models]'"
-        ) from None
+    require("models", "reading and writing text", "tokenizers")
+    return importlib.import_module("tokenizers")
 
 
 __all__ = ["MODELS", "PRE_TOKENIZERS", "PreTokenizer", "TextStream", "Vocabulary"]
