@@ -293,7 +293,7 @@ def _in_integers(name: str, machine: Loaded[Any]) -> Loaded[Any] | None:
 
 
 def _linear_layers(machine: Loaded[Any] | None, work: Loaded[Any]) -> Cost:
-    """Of one token: half of a run of two."""
+    """Of one token: half of a run of two. Streaming machines book the weights of a matrix apart."""
     if machine is None:
         return Cost(why="has no int8 format")
     try:
@@ -301,8 +301,9 @@ def _linear_layers(machine: Loaded[Any] | None, work: Loaded[Any]) -> Cost:
     except InputError as error:
         return Cost(why=str(error))
     kinds = {op.kind for op in build_graph(work.value) if isinstance(op, Linear) and op.name.startswith("h")}
-    ops = [result.ops[kind] for kind in kinds if kind in result.ops]
-    return Cost(sum(op.seconds for op in ops) / 2, sum(op.joules or 0.0 for op in ops) / 2)
+    ops = [result.ops[name] for kind in kinds for name in (kind, f"{kind}_weights") if name in result.ops]
+    joules = [op.joules for op in ops if op.joules is not None]
+    return Cost(sum(op.seconds for op in ops) / 2, sum(joules) / 2 if len(joules) == len(ops) else None)
 
 
 @dataclass

@@ -59,6 +59,11 @@ class Session:
             raise WorkloadError("workload.batch must be 1 and workload.prefill token_by_token to generate text")
         self.graph = graph_for(workload, arch)
         self.mapping = mapping = mapping_for(workload, self.graph, arch, arch.dram.resolve())
+        if whole and mapping.attention is not None and mapping.attention.depends_on_data:
+            raise WorkloadError(
+                f"workload.attention must be one whose program does not depend on data to generate text, not "
+                f"{workload.attention!r}"
+            )
         self.workload, self._weights = workload, weights
         shape = mapping.shape
         self._logits = np.zeros((workload.together, workload.model.vocabulary), np.float32)
@@ -82,11 +87,6 @@ class Session:
         if "position_table" in mapping.layouts:
             self._place_table("position_table", "embed.positions")
         self.executor.listener = self._listen
-        if whole and mapping.attention is not None and mapping.attention.depends_on_data:
-            raise WorkloadError(
-                f"workload.attention must be one whose program does not depend on data to generate text, not "
-                f"{workload.attention!r}"
-            )
         self.length = 0
         self.watch: Callable[[Sequence[Placed]], None] | None = None
         """Called with the blocks of each forward pass that `step` has made."""
@@ -100,10 +100,6 @@ class Session:
     def argmax(self) -> int:
         """Token that the ASIC's arg-max found in the last step."""
         return int(self.executor.sram[self.mapping.sram["token"]])
-
-    def reset(self) -> None:
-        """Begin a new sequence."""
-        self.length = 0
 
     def clear(self) -> None:
         """Begin a new sequence, with nothing of the old one left in the cache, the buffers and the SRAM."""

@@ -135,7 +135,7 @@ def _batch(seed: int, first: int, count: int, report: Report) -> int:
     """One process; the number of the first case that was not run."""
     command = [sys.executable, __file__, "--seed", str(seed), "--batch", f"{first}:{count}"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    number = first
+    number, ended = first, False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None
         while True:
@@ -145,9 +145,10 @@ def _batch(seed: int, first: int, count: int, report: Report) -> int:
             watch.cancel()
             if not line:
                 break
-            report.add(json.loads(line))
-            number += 1
-    if child.returncode:
+            done = json.loads(line)
+            report.add(done)
+            number, ended = number + 1, done["code"] < 0  # after such a case the process gives up
+    if child.returncode or (number < first + count and not ended):
         kind, case = numbered_or_unknown(seed, number)
         fault = f"the process ended with {child.returncode}"
         lost = {"number": number, "kind": kind, "code": -1, "fault": fault, "seconds": 0.0, "peak": 0, "line": case}

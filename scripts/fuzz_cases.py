@@ -710,12 +710,24 @@ def execute(arguments: tuple[str, ...]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), tuple(touched))
 
 
+FEW_PAIRS = 200_000
+"""Pairs of a case that is expanded; a file may name any, but a workload of more must be meant."""
+
+
 def _load_decisions(file: Path) -> int:
     from pimsim.cli import guarded
     from pimsim.commands.output import write_out
-    from pimsim.workload.attention.decisions import load
+    from pimsim.workload.attention.decisions import check_range, load
 
-    return guarded(lambda: write_out(load(file).origin + "\n"))
+    def read() -> None:
+        recorded = load(file)
+        if (
+            recorded.case.heads * recorded.case.queries * recorded.case.keys <= FEW_PAIRS
+        ):  # as a workload's check has it
+            check_range(file, recorded)
+        write_out(recorded.origin + "\n")
+
+    return guarded(read)
 
 
 def run_case(case: Case, folder: Path, seconds: float = SECONDS) -> Outcome:

@@ -29,7 +29,7 @@ def main(model: str, number_format: str) -> None:
     reference = Reference(session.graph, work, weights)
     agreed, errors = 0, []
     for case in json.loads(DATA.read_text())["cases"]:
-        session.reset()
+        session.clear()
         reference.reset()
         ids = [*case["prompt_ids"], *case["token_ids"]]
         for position, token in enumerate(ids[:-1]):

@@ -39,14 +39,16 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from pimsim.arch.dram import Command, DramConfig, DramElectrical, DramSpec
 from pimsim.arch.formats import format_bytes
-from pimsim.arch.hybrid import HybridConfig
 from pimsim.arch.system import ArchConfig, AsicConfig, EnergyConfig
 from pimsim.errors import UnknownCoefficient
 from pimsim.trace.totals import RunTotals
+
+if TYPE_CHECKING:  # most machines are not hybrid
+    from pimsim.arch.hybrid import HybridConfig
 
 K = TypeVar("K")
 
@@ -109,6 +111,9 @@ class DramMachine(Protocol):
 class Machine(Protocol):
     """What the model reads of a machine with a controller (`pimsim.arch.system.ArchConfig` is one)."""
 
+    has_streaming_unit: ClassVar[bool]
+    """Whether it is a `pimsim.arch.hybrid.HybridConfig`."""
+
     @property
     def dram(self) -> DramConfig:
         """The memory, with its currents."""
@@ -168,8 +173,9 @@ def energy(totals: RunTotals, arch: Machine, spec: DramSpec) -> EnergyReport:
         UnknownCoefficient: the run holds a command that the DRAM does not have.
     """
     parts = [*_dram_cells(totals, arch, spec), _asic_cells(totals, arch, spec)]
-    if isinstance(arch, HybridConfig):
-        parts += [_stream_cells(totals, arch, spec), _link_cells(totals, arch)]
+    if arch.has_streaming_unit:
+        hybrid = cast("HybridConfig", arch)
+        parts += [_stream_cells(totals, hybrid, spec), _link_cells(totals, hybrid)]
     return _report(totals, spec, parts)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pimsim.arch.fpga import FpgaConfig, FpgaDevice, FpgaResources
 from pimsim.errors import CapacityExceeded
+
+if TYPE_CHECKING:  # results of all machines know this module
+    from pimsim.arch.fpga import FpgaConfig, FpgaDevice, FpgaResources
 
 KINDS = ("dsp", "bram18", "lut", "ff")
 

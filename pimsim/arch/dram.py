@@ -36,7 +36,7 @@ class CommandConfig(Model):
     refresh: bool = Field(False, description="true for the command that the refresh policy issues")
     after: str | None = Field(
         None,
-        description="first step of which the command is the second: nothing else may begin in the bank between them",
+        description="first step of which the command is the second: nothing that needs a closed bank may come between them",
     )
     within: Value | None = Field(
         None, description="ticks after the first step, at most (expression); default: any time"

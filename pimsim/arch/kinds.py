@@ -1,4 +1,4 @@
-"""Lazy of architecture: what a file's ``kind`` may be, and the model that it must then fit."""
+"""Kinds of architecture: what a file's ``kind`` may be, and the model that it must then fit."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pimsim.arch.aim import AimConfig
+from pimsim.arch.formats import format_bytes
 from pimsim.checks.dram import check_dram, check_limits
 from pimsim.checks.sources import check_sources
 from pimsim.loaded import Loaded
@@ -32,6 +33,12 @@ def check_aim(loaded: Loaded[AimConfig]) -> None:
     if len(dram.levels) != 2:
         raise loaded.tree.error(
             f"must have two levels, such as {{bankgroup: 4, bank: 4}}, not {len(dram.levels)}", ("dram", "levels")
+        )
+    element = format_bytes(loaded.value.pim.format)
+    if dram.burst_bytes % element:
+        raise loaded.tree.error(
+            f"must be a multiple of the {element} bytes of a {loaded.value.pim.format}, not {dram.burst_bytes}",
+            ("dram", "burst_bytes"),
         )
     if dram.ticks_per_clock != 1:
         raise loaded.tree.error(f"must be 1, not {dram.ticks_per_clock}", ("dram", "ticks_per_clock"))

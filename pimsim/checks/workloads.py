@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from pimsim.errors import WorkloadError
 from pimsim.loaded import Loaded
-from pimsim.workload.attention_only import AttentionConfig
-from pimsim.workload.config import WorkloadConfig
+
+if TYPE_CHECKING:  # a run imports the models of its own kinds only
+    from pimsim.workload.attention_only import AttentionConfig
+    from pimsim.workload.config import WorkloadConfig
 
 MAX_TOKENS = 10_000_000
 """Prompt and generated tokens."""
@@ -40,8 +44,7 @@ def check_attention(loaded: Loaded[AttentionConfig]) -> None:
     try:
         method = work.method()
     except WorkloadError as error:
-        named = next((key for key in work.parameters if f" {key} of" in str(error) or repr(key) in str(error)), None)
-        raise tree.error(str(error), ("parameters", *([named] if named else []))) from None
+        raise tree.error(str(error), ("parameters", *_named(work.parameters, str(error)))) from None
     try:
         case = work.case()
     except ValidationError as error:
@@ -65,6 +68,11 @@ def check_attention(loaded: Loaded[AttentionConfig]) -> None:
         )
 
 
+def _named(parameters: Iterable[str], text: str) -> tuple[str, ...]:
+    """The parameter that a message is about, if it names one."""
+    return next(((key,) for key in parameters if f" {key} of" in text or repr(key) in text), ())
+
+
 def check_attention_of_decoder(loaded: Loaded[WorkloadConfig]) -> None:
     """Check that a decoder's attention makes sense in it, with its parameters.
 
@@ -85,9 +93,8 @@ def check_attention_of_decoder(loaded: Loaded[WorkloadConfig]) -> None:
         method_for(work)
     except WorkloadError as error:
         text = str(error)
-        named = next((key for key in work.attention_parameters if f" {key} of" in text or repr(key) in text), None)
         of_parameters = text.startswith("parameter")
-        path = ("attention_parameters", *([named] if named else [])) if of_parameters else ("attention",)
+        path = ("attention_parameters", *_named(work.attention_parameters, text)) if of_parameters else ("attention",)
         raise tree.error(text, path) from None
 
 

@@ -27,7 +27,7 @@ from pimsim.functional.verdict import relative_error
 from pimsim.program.isa import Op, Placed
 from pimsim.workload.attention import primitives as prim
 from pimsim.workload.attention.base import Algorithm, Case, successor
-from pimsim.workload.attention.decisions import Recording, load, run
+from pimsim.workload.attention.decisions import Recording, check_range, load, run
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.primitives import Primitive
 
@@ -178,6 +178,7 @@ def _recorded(method: Algorithm, case: Case, file: str) -> Recording:
             f"{file}: must hold decisions of {method.name()} with the parameters and the case of the workload, not of "
             f"{known.algorithm.name()} with {known.algorithm.model_dump()} on {known.case.model_dump()}"
         )
+    check_range(Path(file), known)
     return known
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pimsim.functional.numerics import Array, FloatSpec
-from pimsim.functional.verdict import Verdict, relative_error, summary
+from pimsim.functional.verdict import Verdict, summary
 from pimsim.program.isa import Placed, Step
 from pimsim.workload.attention import primitives as prim
 from pimsim.workload.attention.primitives import Primitive
@@ -69,7 +69,7 @@ class Judge:
                 continue
             results[op.name] = found
             used, error, allowed = self._used(op, found, wanted, [results[name] for name in op.inputs], exact)
-            verdicts.append(_verdict(op, found, wanted, used, allowed))
+            verdicts.append(_verdict(op, wanted, used, error, allowed))
             if not used <= 1 and not message:
                 message = (
                     f"{op.name} ({op.KIND}) must be what its operands give, within {allowed:.3g} in the 2-norm, not "
@@ -110,22 +110,12 @@ class Judge:
         return (error / allowed if allowed else float(error > 0) * np.inf if error else 0.0), error, allowed
 
 
-def _pairs(found: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """What is compared: a tensor, or the parts of weights that there are."""
-    if not isinstance(wanted, prim.Weights):
-        return [(found, wanted)]
-    return [(one, other) for one, other in zip(found, wanted, strict=True) if other is not None]
-
-
-def _verdict(op: Primitive, found: Any, wanted: Any, used: float, allowed: float) -> Verdict:
-    """``allowed`` and ``used`` are of the 2-norm, which is never less than the largest error."""
-    largest, size, norms = 0.0, 0.0, 0.0
-    for one, other in _pairs(found, wanted):
-        with np.errstate(invalid="ignore"):
-            off = np.abs(np.where(np.isfinite(other), one - other, 0.0))
-        largest, size = max(largest, float(np.max(off, initial=0.0))), max(size, _largest(other))
-        norms = max(norms, relative_error(one, other))
-    return Verdict(op, largest, size, allowed, used, norms, (), float("nan"), float("nan"))
+def _verdict(op: Primitive, wanted: Any, used: float, error: float, allowed: float) -> Verdict:
+    """All of the 2-norm: of the error, of what is exact and of what is allowed."""
+    parts = [each for each in wanted if each is not None] if isinstance(wanted, prim.Weights) else [wanted]
+    size = max(float(np.linalg.norm(np.where(np.isfinite(each), each, 0.0))) for each in parts)
+    nowhere = float("nan")
+    return Verdict(op, error, size, allowed, used, error / size if size else error, (), nowhere, nowhere)
 
 
 def _is_whole(x: Any) -> bool:

@@ -204,8 +204,8 @@ class AttentionRule:
 
     def exact(
         self, op: ops.Attention, layer: int, shapes: Mapping[str, Any], operands: Mapping[str, Array], context: int
-    ) -> tuple[Array, Array]:
-        """(output in float64, allowed error of its elements) of a token; ``operands`` are of its layer.
+    ) -> tuple[Array, float]:
+        """(output in float64, allowed error relative to it in the 2-norm) of a token; ``operands`` are of its layer.
 
         A state is what the token before has left in the banks; zeros before the first one.
         """
@@ -222,7 +222,7 @@ class AttentionRule:
             found = method.reference(case, tensors)["output"]
         inputs = Inputs(method, case, tensors, primitives_of(method, case), decided, None, {})
         allowed = tolerances(inputs, self.arch, ["output"])["output"]
-        return np.ravel(found), np.full(found.size, allowed * float(np.linalg.norm(found)))
+        return np.ravel(found), allowed
 
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -85,6 +85,15 @@ def compare(op: Operation, found: Any, exact: Any, bound: npt.ArrayLike, place: 
     )
 
 
+def compare_whole(op: Operation, found: Any, exact: Any, allowed: float, place: str = "") -> Verdict:
+    """As a whole: 2-norm of the error against ``allowed`` times that of what is exact; the element is the one furthest off."""
+    each = compare(op, found, exact, 1.0, place)
+    size = float(np.linalg.norm(exact))
+    error = each.relative * size if size else each.error
+    excess = error / (allowed * size) if size and allowed else float(error > 0) and inf
+    return replace(each, error=error, size=size, bound=allowed * size, excess=excess)
+
+
 def relative_error(found: Any, exact: Any) -> float:
     """2-norm of the error over that of what is exact, or alone if that is zero; equal infinities are no error."""
     with np.errstate(invalid="ignore"):
@@ -109,4 +118,4 @@ def summary(verdicts: Iterable[Verdict]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["Operation", "Verdict", "compare", "relative_error", "summary"]
+__all__ = ["Operation", "Verdict", "compare", "compare_whole", "relative_error", "summary"]

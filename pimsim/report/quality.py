@@ -66,7 +66,8 @@ def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
     titles = {"seconds": f"time of attention{also} (s)", "joules": f"energy of attention{also} (J)"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for number, arch in enumerate(archs):
-            every = [(_total(row, arch, key), row.perplexity, i) for i, row in enumerate(rows)]
+            counted = any(row.linear and getattr(row.linear[arch], key) is not None for row in rows)
+            every = [(_total(row, arch, key, counted), row.perplexity, i) for i, row in enumerate(rows)]
             drawn = [(x, y, i) for x, y, i in every if x is not None]
             best = front([(x, y) for x, y, _ in drawn])
             axes.plot([drawn[i][0] for i in best], [drawn[i][1] for i in best], color=MUTED, linewidth=1, zorder=1)
@@ -81,11 +82,13 @@ def plot_quality(rows: Sequence[JudgedLike]) -> Figure:
     return figure
 
 
-def _total(row: JudgedLike, arch: str, key: str) -> float | None:
-    """Of attention, and of linear layers if it is known; None where attention does not run."""
+def _total(row: JudgedLike, arch: str, key: str, counted: bool) -> float | None:
+    """Of attention and, where they are ``counted`` for the machine, of linear layers; None where one of them does not run."""
     attention: float | None = getattr(row.costs[arch], key)
-    linear: float | None = getattr(row.linear[arch], key) if row.linear else None
-    return attention if attention is None or linear is None else attention + linear
+    if not counted:
+        return attention
+    linear: float | None = getattr(row.linear[arch], key)
+    return None if attention is None or linear is None else attention + linear
 
 
 __all__ = ["front", "plot_quality"]

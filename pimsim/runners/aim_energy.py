@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pimsim.analysis.energy import EnergyReport, Memory, dram_energy, energy
 from pimsim.arch.aim import AimConfig
@@ -15,6 +16,7 @@ from pimsim.trace.totals import RunTotals
 class _Costed:
     """A machine all of whose parts are known."""
 
+    has_streaming_unit: ClassVar[bool] = False
     dram: DramConfig
     energy: EnergyConfig
     asic: AsicConfig

@@ -137,6 +137,7 @@ def _decisions(workload: Expanded, method: Algorithm, case: Case) -> tuple[Mappi
                 f"{recorded.algorithm.name()} with {recorded.case}",
                 ("decisions",),
             )
+        decisions.check_range(Path(work.decisions), recorded)
         return recorded.decisions, f"file {work.decisions} ({recorded.origin})"
     if not method.decides:
         return None, None

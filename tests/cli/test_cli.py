@@ -99,6 +99,15 @@ def test_a_decoder_is_timed_without_numpy() -> None:
     assert not {"numpy", "simpy", "matplotlib", "rich"} & set(loaded.stdout.split())
 
 
+def test_a_decoder_builds_the_models_of_its_own_machine_only() -> None:
+    """Each of the others takes as long to import as a token to simulate."""
+    run = "simulate('pim_gpt', 'gpt2_decode', overrides=['workload.generate_tokens=1'])"
+    code = f"import sys; from pimsim.run import simulate; {run}; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    others = {"pimsim.arch.fpga", "pimsim.arch.hybrid", "pimsim.arch.aim", "pimsim.workload.attention_only"}
+    assert not others & set(loaded.stdout.split())
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_help_lists_the_commands(arguments: tuple[str, ...]) -> None:
     result = pimsim(*arguments)

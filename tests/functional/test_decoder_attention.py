@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pimsim.cli import app
 from pimsim.config import load_arch, load_workload
 from pimsim.errors import ConfigError, InputError, MappingError, UnsupportedOp, WorkloadError
+from pimsim.functional.decoder_attention import DecoderExecutor
 from pimsim.mapper.attention.decoder import DecoderAttention, at_home
 from pimsim.program.isa import Block, Compute, Placed, Run, Step
 from pimsim.result import Result
@@ -294,6 +295,31 @@ def test_a_wrong_program_is_caught(change: Change, message: str) -> None:
 
 def test_an_unchanged_program_passes_the_same_way() -> None:
     assert broken("clipped_softmax", {"gamma": -0.01}, lambda _block, step: step)["passed"]
+
+
+@pytest.mark.parametrize("wrong", ["a tenth too large", "noise of a tenth"])
+def test_a_wide_output_that_is_a_tenth_off_is_caught(wrong: str) -> None:
+    """What is allowed is of the whole output: spread over 768 elements, a tenth of each is far beyond it."""
+    small = {"attention": "gated", "prompt_tokens": 2, "generate_tokens": 3, "model.layers": 1, "model.vocabulary": 64}
+    work = load_workload("gpt2_decode", [(name, str(value)) for name, value in small.items()]).value
+    check = PimCheck(load_arch("pim_gpt").value, work, 1)
+    executor = check.session.executor
+    assert isinstance(executor, DecoderExecutor)
+    inner = executor.tensor_call
+
+    def tensor_call(compute: Compute, known: Any) -> None:
+        inner(compute, known)
+        if compute.parameters.endswith("attended0"):
+            output = executor.sram[compute.target : compute.target + compute.length].copy()
+            noise = np.random.default_rng(0).standard_normal(output.size) * np.sqrt(np.mean(output**2))
+            executor._store_whole(compute.target, output + 0.1 * (output if wrong == "a tenth too large" else noise))
+
+    executor.tensor_call = tensor_call  # type: ignore[method-assign]
+    found = check.run()
+    assert not found["passed"]
+    assert found["message"].startswith(
+        "h0.attend (attention) must be what the reference computes: layer 0, pass 0, element"
+    )
 
 
 # ------------------------------------------------------------------------------------------- what is refused

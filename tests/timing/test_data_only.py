@@ -35,7 +35,7 @@ rows: 64
 columns: 16
 burst_bytes: 32
 timing: {nBL: 2, nCL: 7, nCWL: 4, nRCD: 6, nRP: 5, nRAS: 11, nRC: 16, nRRDS: 2, nRRDL: 3, nFAW: 14, nCCDS: 2, nCCDL: 3, nRTP: 3,
-  nWR: 6, nWTR: 4, nAAD: 3, nRFC: 30, nREFI: 500, nPPD: 0.5_ns}
+  nWR: 6, nWTR: 4, nAAD: 3, nRFC: 30, nREFI: 500}
 commands:
   OPEN1: {scope: bank, needs: closed, bus: row, ticks: 3}
   OPEN2: {scope: bank, needs: closed, effect: open, bus: row, ticks: 2, after: OPEN1, within: nAAD}
@@ -70,7 +70,7 @@ rules:
   - {level: pseudochannel, prev: [RENEW], next: [OPEN1, RENEW], min: nRFC}
 refresh: {policy: all_bank, interval: nREFI}
 sources: {tck_ps: "assumed: a test"}
-""".replace(", nPPD: 0.5_ns", "")
+"""
 
 ANY = -1
 SCHEDULE: list[tuple[str, tuple[int, ...], int, int]] = [  # half clocks; gaps count from the last tick of a command

@@ -151,7 +151,7 @@ def test_states_of_the_machine_and_of_the_oracle_agree(seed: int) -> None:
         (("commands.ACT2.after", "ACT2"), "must be another command with scope: bank, no effect and no after, which ACT2 is"),
         (("commands.ACT2.after", "null"), "must be left out where after is"),
         (("commands.ACT2.within", "0"), "must be a time > 0, not 0 (0)"),
-        (("commands.ACT2.within", "nAADD"), ""),
+        (("commands.ACT2.within", "nAADD"), "commands.ACT2.within: a name must be one of"),
     ],
 )  # fmt: skip
 def test_wrong_steps_are_refused(option: tuple[str, str], message: str) -> None:

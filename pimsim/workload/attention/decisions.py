@@ -24,12 +24,8 @@ from pimsim.jsonio import read_json
 from pimsim.workload.attention.base import Algorithm, Case, algorithm
 from pimsim.workload.attention.interpreter import evaluate
 from pimsim.workload.attention.primitives import Decision
-from pimsim.workload.graph import WorkloadGraph
 
 SCHEMA = "pimsim.decisions/1"
-
-MAX_CHECKED = 200_000
-"""Pairs of a case up to which a file's decisions are held against its expansion; a file may name any case."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def draw(kind: Algorithm, case: Case, seed: int = 0) -> Recording:
 
 
 def load(file: Path) -> Recording:
-    """Read a file.
+    """Read a file, which may name any case; `check_range` holds its decisions against one that is to be run.
 
     Raises:
         ConfigError: it is no recording; the message names the file and the field.
@@ -95,13 +91,17 @@ def load(file: Path) -> Recording:
         name: _parsed(file, f"decisions.{name}", lambda values=values: _whole_numbers(values))
         for name, values in found["decisions"].items()
     }
-    if case.heads * case.queries * case.keys <= MAX_CHECKED:
-        _check_range(file, _parsed(file, "decisions", lambda: kind.expand(case, decisions)), decisions)
     return Recording(kind, case, str(found["origin"]), decisions)
 
 
-def _check_range(file: Path, graph: WorkloadGraph, decisions: Mapping[str, npt.NDArray[np.int64]]) -> None:
-    """Decisions become addresses, so what no run can have decided is refused."""
+def check_range(file: Path, recording: Recording) -> None:
+    """Decisions become addresses, so what no run can have decided is refused; the case must be one that can be expanded.
+
+    Raises:
+        ConfigError: a decision has another shape than its operation, or names what there is not.
+    """
+    decisions = recording.decisions
+    graph = _parsed(file, "decisions", lambda: recording.algorithm.expand(recording.case, decisions))
     for op in graph:
         values = decisions.get(op.name)
         if values is None or not isinstance(op, Decision):
