@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from math import ceil
 from typing import NamedTuple
 
@@ -13,6 +15,11 @@ from pimsim.workload.config import WorkloadConfig
 from pimsim.workload.graph import WorkloadGraph
 
 Sides = dict[str, Side]
+
+Times = dict[str, dict[Side, float]]
+"""Kind of work -> bound on either side."""
+
+_SIDES: tuple[Side, ...] = ("pim", "fpga")
 
 
 def work_of(op: ops.OpNode) -> str:
@@ -55,11 +62,11 @@ class _Phase(NamedTuple):
         return self.sequences * self.queries
 
 
-def _phases(workload: WorkloadConfig) -> tuple[_Phase, _Phase | None]:
-    """Passes that generate (and that take prompts token by token), and those that take prompts as matrices."""
+def _phases(workload: WorkloadConfig) -> tuple[_Phase, _Phase]:
+    """Passes that generate (and that take prompts token by token), and those that take prompts as matrices, if any."""
     prompt, generated, batch = workload.prompt_tokens, workload.generate_tokens, workload.batch
     if workload.prefill != "matrix":
-        return _Phase(prompt + generated - 1, batch, 1, ceil((prompt + generated) / 2)), None
+        return _Phase(prompt + generated - 1, batch, 1, ceil((prompt + generated) / 2)), _Phase(0, 1, 1, 1)
     queries = min(prompt, workload.prefill_tokens)
     return (
         _Phase(generated - 1, batch, 1, prompt + ceil(generated / 2)),
@@ -70,51 +77,57 @@ def _phases(workload: WorkloadConfig) -> tuple[_Phase, _Phase | None]:
 def _by_bounds(
     work: list[str], workload: WorkloadConfig, layer: list[ops.OpNode], bounds: HybridBounds
 ) -> tuple[Sides, Sides]:
-    """The side with the lower bound, for products in each phase, for attention over the run; equal ones stay on the PIM side.
+    """The sides with the lowest bound, for products in each phase, for attention over the run; equal ones stay on the PIM side.
 
     Attention in a single pass goes to the streaming unit, which has a schedule for it; other algorithms are the PIM side's.
     """
-    phases = _phases(workload)
     products = {op.kind: op for op in layer if isinstance(op, ops.Linear)}
-    sides: list[Sides] = []
-    for phase in phases:
-        if phase is None:
-            sides.append({})
-            continue
-        sides.append(
-            {
-                name: _lower(
-                    bounds.pim_linear(op.d_in, op.d_out, phase.tokens),
-                    bounds.fpga_linear(op.d_in, op.d_out, phase.tokens),
-                )
-                for name, op in products.items()
-                if name in work
-            }
-        )
-    attention: Side = "fpga" if workload.attention == "single_pass" else "pim"
-    if workload.attention == "vanilla":
-        both = [_attention(workload, bounds, products, phase) for phase in phases if phase is not None]
-        attention = _lower(sum(pim for pim, _ in both), sum(fpga for _, fpga in both))
-    generating, prompt = ({name: found.get(name, attention) for name in work} for found in sides)
+    times = [_times(work, workload, products, bounds, phase) for phase in _phases(workload)]
+    choices = {"vanilla": _SIDES, "single_pass": _SIDES[1:]}.get(workload.attention, _SIDES[:1])
+    parallel = workload.model.parallel_residual
+    found = [[_best(phase, attention, parallel=parallel) for phase in times] for attention in choices]
+    (_, generating), (_, prompt) = min(found, key=lambda phases: sum(bound for bound, _ in phases))
     return generating, prompt
 
 
-def _lower(pim: float, fpga: float) -> Side:
-    return "fpga" if fpga < pim else "pim"
-
-
-def _attention(
-    workload: WorkloadConfig, bounds: HybridBounds, products: dict[str, ops.Linear], phase: _Phase
-) -> tuple[float, float]:
-    """Bounds of attention of all passes of a phase, on either side."""
+def _times(
+    work: list[str], workload: WorkloadConfig, products: Mapping[str, ops.Linear], bounds: HybridBounds, phase: _Phase
+) -> Times:
+    """Of all passes of a phase."""
     model = workload.model
     shape = (model.heads, model.key_value_heads, model.head_width, phase.context)
-    pim = bounds.pim_attention(*shape, phase.tokens)
-    fpga = bounds.fpga_attention(*shape, single_pass=False, sequences=phase.sequences, queries=phase.queries)
-    if model.parallel_residual:  # the feed-forward products do not wait for it
-        hidden = [op for kind, op in products.items() if kind in {"ffn_up", "ffn_down"}]
-        fpga = max(0.0, fpga - sum(bounds.pim_linear(op.d_in, op.d_out, phase.tokens) for op in hidden))
-    return phase.passes * pim, phase.passes * fpga
+    found: Times = {}
+    for name in work:
+        if name == "attention":
+            pim = bounds.pim_attention(*shape, phase.tokens)
+            fpga = bounds.fpga_attention(*shape, single_pass=False, sequences=phase.sequences, queries=phase.queries)
+        else:
+            size = products[name].d_in, products[name].d_out, phase.tokens
+            pim, fpga = bounds.pim_linear(*size), bounds.fpga_linear(*size)
+        found[name] = {"pim": phase.passes * pim, "fpga": phase.passes * fpga}
+    return found
+
+
+def _best(times: Times, attention: Side, *, parallel: bool) -> tuple[float, Sides]:
+    """(bound, sides) with attention on a side; of equal ones, the first that has a product on the PIM side."""
+    choices = ((attention,) if name == "attention" else _SIDES for name in times)
+    every = (dict(zip(times, sides, strict=True)) for sides in itertools.product(*choices))
+    bounds = ((*_bound(times, sides, parallel=parallel), sides) for sides in every)
+    bound, _, sides = min(bounds, key=lambda each: each[:2])
+    return bound, sides
+
+
+def _bound(times: Times, sides: Sides, *, parallel: bool) -> tuple[float, float]:
+    """Time of one piece of work after the other; with a parallel residual, of the feed-forward part beside attention's.
+
+    Then the busiest side, if there is a choice: of equal times, the one that leaves most room for what bounds do not see.
+    """
+    spent = {name: each[sides[name]] for name, each in times.items()}
+    if not parallel:
+        return sum(spent.values()), 0.0
+    forward = sum(spent[name] for name in ("ffn_up", "ffn_down"))
+    busiest = max(sum(time for name, time in spent.items() if sides[name] == side) for side in _SIDES)
+    return max(forward, sum(spent.values()) - forward, busiest), busiest
 
 
 __all__ = ["Sides", "place", "work_of"]

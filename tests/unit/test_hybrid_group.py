@@ -98,11 +98,18 @@ def test_products_of_prompts_have_sides_of_their_own() -> None:
 FEW_CHANNELS = ("arch.dram.channels=1", "arch.fpga.clock_mhz=400", "arch.fpga.ports.clock_mhz=400")
 GROUPED = ("workload.model.kv_heads=2", *prompt(16, 16))
 PARALLEL = ("workload.model.parallel_residual=true", "arch.fpga.linear.parallelism=16", *prompt(16, 16))
+ONE_LANE = (
+    *("workload.model.parallel_residual=true", "arch.fpga.linear.parallelism=32"),
+    *("arch.fpga.attention.lanes=1", "arch.fpga.attention.parallelism=2", *prompt(16, 16)),
+)
+"""Products of the feed-forward part on the unit, which then has no time for attention."""
 BATCH = ("workload.batch=4", "workload.generate_tokens=1", *FEW_CHANNELS)
 
 
 @pytest.mark.parametrize(
-    "options", [prompt(8, 8), GROUPED, PARALLEL, BATCH], ids=["plain", "grouped", "parallel", "batch"]
+    "options",
+    [prompt(8, 8), GROUPED, PARALLEL, ONE_LANE, BATCH],
+    ids=["plain", "grouped", "parallel", "one lane", "batch"],
 )
 def test_best_bound_is_within_a_tenth_of_the_best_of_all_placements(options: tuple[str, ...]) -> None:
     small = (
